@@ -1,0 +1,35 @@
+"""Remove chosen knowledge from a causal language model with LoRA, and measure how far it is gone.
+
+The pieces are public and work alone; they are imported on first use, so that `import unlora` is instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unlora import metrics as metrics
+    from unlora.adapters import attach_anchored_adapter as attach_anchored_adapter
+    from unlora.importance import ImportanceMap as ImportanceMap
+    from unlora.importance import estimate_importance as estimate_importance
+    from unlora.losses import Objective as Objective
+    from unlora.training import UnlearnTrainer as UnlearnTrainer
+    from unlora.training import training_arguments as training_arguments
+
+_HOMES = {
+    "ImportanceMap": "unlora.importance",
+    "Objective": "unlora.losses",
+    "UnlearnTrainer": "unlora.training",
+    "attach_anchored_adapter": "unlora.adapters",
+    "estimate_importance": "unlora.importance",
+    "training_arguments": "unlora.training",
+}
+
+__all__ = [*_HOMES, "metrics"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "metrics":
+        return importlib.import_module("unlora.metrics")
+    raise AttributeError(f"module 'unlora' has no attribute '{name}'")

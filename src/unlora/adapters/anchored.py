@@ -1,0 +1,177 @@
+"""The anchored adapter: LoRA that starts at B0, A0 without changing the model, and never writes the base weights.
+
+One plain LoRA adapter of rank 2r holds A = [A0; A0] and B = [B0, -B0]. Its product s (B0 A0 - B0 A0) is zero, so the
+model is the target's at step 0; the second half is frozen, so training moves only the first. FILA and VILA instead
+subtract the product from the base weights, which leaves an adapter that is meaningless without a second full model.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from unlora.adapters.initialise import InitialFactors, initial_factors, refuse_rank
+from unlora.errors import FunctionMovedError, InputError
+from unlora.importance.importance_map import ImportanceMap
+from unlora.models.forward import completion_logits
+from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
+
+ADAPTER_NAME = "default"
+
+FLOAT32_TOLERANCE = 1e-4
+"""Largest change of a float32 logit at step 0 that counts as rounding."""
+
+
+def attach_anchored_adapter(
+    model: PreTrainedModel,
+    importance: ImportanceMap | None = None,
+    *,
+    rank: int = 8,
+    alpha: float = 16,
+    factors: Mapping[str, InitialFactors] | None = None,
+    seed: int = 0,
+) -> PeftModel:
+    """Wrap `model` in a LoRA adapter of rank 2r whose output is the target's at step 0.
+
+    Args:
+        model: the target model; its weights are not written.
+        importance: decides the starting factors and which modules get an adapter; None starts every linear layer
+            uniformly (PiSSA's directions).
+        rank: r, the trainable half.
+        alpha: the scaling is alpha / rank; it doubles with the rank in the saved adapter.
+        factors: starting factors computed before, instead of `importance`.
+        seed: of the randomised decomposition.
+
+    Returns:
+        A `PeftModel`; what it saves is an ordinary LoRA adapter.
+
+    Raises:
+        InputError: the importance does not fit the model, or the rank does not fit a layer.
+    """
+    if factors is None:
+        targets = find_target_modules(model, list(importance) if importance is not None else None)
+        if importance is not None:
+            shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
+            importance.refuse_unless_fits(shapes, fingerprint=None, where="importance")
+        factors = initial_factors(targets, importance, rank=rank, scaling=alpha / rank, seed=seed)
+    peft_model = _attach(model, list(factors), rank=2 * rank, alpha=2 * alpha)
+    for name, layer in lora_layers(peft_model):
+        start = factors[name]
+        with torch.no_grad():
+            _copy(layer.lora_A[ADAPTER_NAME].weight, torch.cat([start.lora_a, start.lora_a]))
+            _copy(layer.lora_B[ADAPTER_NAME].weight, torch.cat([start.lora_b, -start.lora_b], dim=1))
+    freeze_anchor(peft_model)
+    return peft_model
+
+
+def attach_plain_adapter(
+    model: PreTrainedModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: float
+) -> PeftModel:
+    """Wrap `model` in ordinary LoRA (B = 0), the control; the output is the target's at step 0 as well."""
+    for target in targets.values():
+        refuse_rank(rank, target)
+    return _attach(model, list(targets), rank=rank, alpha=alpha)
+
+
+def _attach(model: PreTrainedModel, names: list[str], *, rank: int, alpha: float) -> PeftModel:
+    if isinstance(model, PeftModel):
+        raise InputError("the model already carries an adapter; merge it first (merge_and_unload).")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  PEFT takes a float too
+        lora_dropout=0.0,  # dropout is drawn once per adapter, but the halves would still not be the whole story
+        target_modules=peft_target_modules(model, names),
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(target.transposed for target in find_target_modules(model, names).values()),
+    )
+    peft_model = get_peft_model(model, config)
+    if not isinstance(peft_model, PeftModel):
+        raise TypeError(f"PEFT returned {type(peft_model).__name__}")
+    return peft_model
+
+
+def _copy(parameter: Tensor, values: Tensor) -> None:
+    parameter.copy_(values.to(parameter.dtype))
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Yield (canonical module name, LoRA layer), in model order."""
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            yield name.removeprefix("base_model.model."), module
+
+
+def freeze_anchor(model: PeftModel) -> None:
+    """Keep the second half of every factor where it is: its gradient is zeroed as soon as it exists.
+
+    A parameter cannot be half frozen, so this needs an optimiser that leaves zero-gradient entries alone: AdamW does
+    when the adapter has no weight decay.
+    """
+    for _, layer in lora_layers(model):
+        half = layer.r[ADAPTER_NAME] // 2
+        layer.lora_A[ADAPTER_NAME].weight.register_hook(lambda gradient, half=half: _zero_from(gradient, half, dim=0))
+        layer.lora_B[ADAPTER_NAME].weight.register_hook(lambda gradient, half=half: _zero_from(gradient, half, dim=1))
+
+
+def _zero_from(gradient: Tensor, start: int, dim: int) -> Tensor:
+    masked = gradient.clone()
+    masked.narrow(dim, start, masked.shape[dim] - start).zero_()
+    return masked
+
+
+class OutputShift(NamedTuple):
+    """How far the adapter moved the logits before training, and what would still be rounding."""
+
+    largest_difference: float
+    tolerance: float
+    logit_count: int
+
+
+@torch.no_grad()
+def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> OutputShift:
+    """Compare the logits with the adapter on and off.
+
+    In float32 the tolerance is 1e-4. In a lower precision it is what two evaluations of the target in different
+    batch shapes differ by, measured here.
+
+    Raises:
+        FunctionMovedError: the difference is larger than rounding explains.
+    """
+    was_training = model.training
+    model.eval()
+    adapted = completion_logits(model, batch).float()
+    with model.disable_adapter():
+        target = completion_logits(model, batch).float()
+        tolerance = FLOAT32_TOLERANCE
+        if next(model.get_base_model().parameters()).dtype != torch.float32:
+            tolerance = max(tolerance, _batch_shape_noise(model, batch, target))
+    freeze_anchor_flags(model)
+    model.train(was_training)
+    scored = batch["attention_mask"][:, -target.shape[1] :].bool()
+    difference = float((adapted - target)[scored].abs().max())
+    if not difference <= tolerance:
+        raise FunctionMovedError(
+            f"the adapter moved a logit by {difference:.2e} before any training step (allowed {tolerance:.0e}); "
+            "the anchor does not cancel. Use float32, lora_dropout 0, and neither DoRA nor rsLoRA."
+        )
+    return OutputShift(difference, tolerance, int(scored.sum()) * target.shape[-1])
+
+
+def _batch_shape_noise(model: PeftModel, batch: Mapping[str, Tensor], together: Tensor) -> float:
+    noise = 0.0
+    for row in range(together.shape[0]):
+        alone = completion_logits(model, {key: value[row : row + 1] for key, value in batch.items()}).float()
+        common = min(alone.shape[1], together.shape[1])
+        scored = batch["attention_mask"][row, -common:].bool()
+        noise = max(noise, float((alone[0, -common:] - together[row, -common:])[scored].abs().max()))
+    return noise
+
+
+def freeze_anchor_flags(model: PeftModel) -> None:
+    """Nothing but the factors is trainable; PEFT resets flags whenever adapters are switched off and on."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)

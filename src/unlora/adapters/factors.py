@@ -1,0 +1,58 @@
+"""Algebra of LoRA adapters as plain tensors: concatenate two, or squeeze one to a lower rank."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from unlora.shapes import LoraA, LoraB
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One module's weight update, lora_b @ lora_a, with the scaling multiplied into lora_b."""
+
+    lora_b: LoraB
+    lora_a: LoraA
+
+
+def concatenate(first: Mapping[str, Factors], second: Mapping[str, Factors]) -> dict[str, Factors]:
+    """One adapter whose update is the sum of two: B = [B1, B2], A = [A1; A2]; ranks add up.
+
+    A module that only one of them has is padded with zeros, because one adapter has one rank.
+    """
+    first_rank, second_rank = _rank(first), _rank(second)
+    joined = {}
+    for name in dict.fromkeys([*first, *second]):
+        known = first.get(name) or second[name]
+        nothing = (known.lora_b.new_zeros(known.lora_b.shape[0], 1), known.lora_a.new_zeros(1, known.lora_a.shape[1]))
+        parts = [
+            factors.get(name) or Factors(nothing[0].expand(-1, rank), nothing[1].expand(rank, -1))
+            for factors, rank in ((first, first_rank), (second, second_rank))
+        ]
+        joined[name] = Factors(
+            torch.cat([part.lora_b for part in parts], dim=1), torch.cat([part.lora_a for part in parts])
+        )
+    return joined
+
+
+def squeeze(factors: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
+    """Best rank-r approximation of every update, and the relative Frobenius error of all of them together.
+
+    The SVD is taken of the small core R_b R_a^T after QR of both factors, so the full update is never formed.
+    """
+    squeezed, error, total = {}, 0.0, 0.0
+    for name, module in factors.items():
+        q_b, r_b = torch.linalg.qr(module.lora_b.double())
+        q_a, r_a = torch.linalg.qr(module.lora_a.double().T)
+        u, values, v = torch.linalg.svd(r_b @ r_a.T)
+        kept = min(rank, values.numel())
+        root = values[:kept].sqrt()
+        squeezed[name] = Factors((q_b @ u[:, :kept] * root).float(), (root[:, None] * v[:kept] @ q_a.T).float())
+        error += float(values[kept:].square().sum())
+        total += float(values.square().sum())
+    return squeezed, (error / total) ** 0.5 if total > 0 else 0.0
+
+
+def _rank(factors: Mapping[str, Factors]) -> int:
+    return next(iter(factors.values())).lora_a.shape[0]

@@ -1,0 +1,19 @@
+"""`unlora demo`."""
+
+from pathlib import Path
+
+import click
+
+from unlora.cli.options import PATH
+
+
+@click.command()
+@click.option("--output", type=PATH, default=Path("runs/demo"), show_default=True, help="Folder for everything made.")
+def demo(output: Path) -> None:
+    """Teach the embedded model a dozen fictitious people, make it forget two of them, and show before and after."""
+    from unlora.cli.console import ConsoleReporter
+    from unlora.cli.tables import print_evaluation
+    from unlora.recipes.demo import run_demo
+
+    result = run_demo(output, reporter=ConsoleReporter())
+    print_evaluation(result)

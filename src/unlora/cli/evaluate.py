@@ -1,0 +1,37 @@
+"""`unlora evaluate`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unlora.cli.options import FLAG_KEYS, PATH, data_options, model_options
+
+
+@click.command()
+@model_options
+@data_options
+@click.option("--adapter", type=PATH, help="An unlearning adapter for the model: both are measured, off and on.")
+@click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="evaluation.* and data.* settings.")
+@click.option("--output", type=PATH, required=True, help="Folder for evaluation.json and the scores.")
+def evaluate(adapter: Path | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
+    r"""Measure any model on a forget and a retain set.
+
+    \b
+    unlora evaluate --model DIR --forget forget.jsonl --retain retain.jsonl --output evaluation
+    """
+    from unlora.recipes.presets import resolve_settings
+
+    settings = resolve_settings(
+        preset_name=None,
+        config_file=None,
+        flags={FLAG_KEYS[name]: value for name, value in flags.items()},
+        overrides=("objective.retain=null", "objective.forget=npo", *overrides),
+    )
+    from unlora.cli.console import ConsoleReporter
+    from unlora.cli.tables import print_evaluation
+    from unlora.recipes.evaluate import evaluate_checkpoint
+
+    print_evaluation(evaluate_checkpoint(settings, adapter, output, reporter=ConsoleReporter()))
+    click.echo(f"written: {output / 'evaluation.json'}")

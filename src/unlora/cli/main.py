@@ -1,0 +1,51 @@
+"""`unlora`: parses, calls a recipe, prints. Nothing heavy is imported before a command runs."""
+
+import errno
+import sys
+from typing import Any
+
+import click
+
+from unlora.cli.data import data
+from unlora.cli.demo import demo
+from unlora.cli.doctor import doctor
+from unlora.cli.evaluate import evaluate
+from unlora.cli.export import export
+from unlora.cli.finetune import finetune
+from unlora.cli.importance import importance
+from unlora.cli.presets import presets
+from unlora.cli.unlearn import unlearn
+from unlora.errors import UnloraError
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+class Group(click.Group):
+    """Prints our errors as one line and exits with their code: 1 the work failed, 2 wrong use or bad input."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UnloraError as error:
+            _fail(str(error), error.exit_code)
+        except OSError as error:
+            if error.errno not in STORAGE_ERRORS:
+                raise
+            _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder.", 1)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on where it stopped.", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="unlora")
+def main() -> None:
+    """Remove chosen knowledge from a causal language model with LoRA, and measure how far it is gone."""
+
+
+for command in (demo, unlearn, importance, finetune, evaluate, export, data, presets, doctor):
+    main.add_command(command)

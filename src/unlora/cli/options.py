@@ -1,0 +1,70 @@
+"""Options that several commands share, spelt once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
+
+FLAG_KEYS = {
+    "model": "model.name",
+    "base": "model.base",
+    "dtype": "model.dtype",
+    "device": "model.device",
+    "trust_remote_code": "model.trust_remote_code",
+    "forget": "data.forget",
+    "retain": "data.retain",
+    "template": "data.template",
+    "retain_only": "evaluation.retain_only",
+    "seed": "seed",
+}
+"""Command-line flag -> dotted key of the settings."""
+
+
+def several(*decorators: Decorator) -> Decorator:
+    """Apply decorators so that help lists them in the order given."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+model_options = several(
+    click.option("--model", metavar="DIR_OR_ID", help="Target model: hub id, folder, adapter folder, or 'embedded'."),
+    click.option("--base", metavar="DIR_OR_ID", help="Base of an adapter folder, when not where its config says."),
+    click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Weights' format."),
+    click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
+    click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model brings along."),
+)
+
+data_options = several(
+    click.option("--forget", metavar="FILE", help="Records to forget: JSON lines, tofu:SPLIT or tofu:SPLIT@FOLDER."),
+    click.option("--retain", metavar="FILE", help="Records to keep, in the same form."),
+    click.option("--template", type=click.Choice(["auto", "chat", "plain"]), help="How questions become text."),
+)
+
+settings_options = several(
+    click.argument("config", required=False, type=PATH),
+    click.option("--preset", metavar="NAME", help="Named settings to start from; see 'unlora presets ls'."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, by its dotted key."),
+    click.option("--seed", type=int, help="Seed of the run."),
+)
+
+
+def settings_from(config: Path | None, preset: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
+    """Resolve the settings of a command from its options."""
+    from unlora.recipes.presets import resolve_settings
+
+    return resolve_settings(
+        preset_name=preset,
+        config_file=config,
+        flags={FLAG_KEYS[name]: value for name, value in flags.items()},
+        overrides=overrides,
+    )

@@ -1,0 +1,37 @@
+"""`unlora presets`."""
+
+from pathlib import Path
+
+import click
+
+from unlora.cli.options import PATH
+
+
+@click.group()
+def presets() -> None:
+    """List the named settings, or copy one to edit."""
+
+
+@presets.command("ls")
+def list_presets() -> None:
+    """Name and purpose of every preset."""
+    from unlora.recipes.presets import presets as all_presets
+
+    for preset in all_presets().values():
+        click.echo(f"{preset.name:<10} {preset.summary}")
+
+
+@presets.command("cp")
+@click.argument("name")
+@click.argument("file", type=PATH)
+def copy_preset(name: str, file: Path) -> None:
+    """Write preset NAME to FILE, to be edited and given to 'unlora unlearn FILE'."""
+    from unlora.artifacts import write_text
+    from unlora.errors import InputError
+    from unlora.recipes.presets import preset
+
+    text = preset(name).text
+    if file.exists():
+        raise InputError(f"{file}: already exists; choose another name.")
+    write_text(file, text)
+    click.echo(f"written: {file}")

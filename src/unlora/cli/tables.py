@@ -1,0 +1,22 @@
+"""Tables on standard output."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from unlora.evaluation.record import comparison_rows, missing_notes
+
+
+def print_evaluation(record: dict[str, Any]) -> None:
+    """Print an evaluation record: one row a metric, one column a model; then why something is missing."""
+    models = list(record["models"])
+    table = Table(*["metric", *models], box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for metric, values in comparison_rows(record):
+        table.add_row(metric, *[values.get(model, "") for model in models])
+    Console(width=120, highlight=False).print(table)
+    for note in missing_notes(record):
+        click.echo(f"note: {note}")

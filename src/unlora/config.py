@@ -1,0 +1,131 @@
+"""Base of every configuration: frozen, strict, read from YAML, overridden with dotted keys, hashed."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlora.errors import InputError, nearest
+
+ConfigType = TypeVar("ConfigType", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen record whose unknown keys are refused. Subclasses document each field with a docstring under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    @classmethod
+    def from_mapping(cls: type[ConfigType], values: Mapping[str, Any], *, where: str = "configuration") -> ConfigType:
+        """Validate `values`.
+
+        Raises:
+            InputError: naming `where`, the dotted key, the value and, for a misspelt key, the nearest spelling.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(f"{where}: {_first_problem(cls, error)}") from None
+
+    def to_yaml(self) -> str:
+        """Return the resolved configuration as YAML, enough to repeat what it describes."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+    def sha256(self) -> str:
+        """Hash of the canonical JSON form; equal configurations have equal hashes."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        InputError: the file is missing, unreadable, not YAML or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold keys and values, found {type(values).__name__}.")
+    return values
+
+
+def merge(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `other` laid over it, section by section."""
+    merged = dict(base)
+    for key, value in other.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn `["training.learning_rate=1e-4"]` into a nested mapping; values are read as YAML.
+
+    Raises:
+        InputError: an assignment without "=" or with an empty key.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise InputError(f"--set {assignment}: must look like section.key=value.")
+        nested: Any = _read_scalar(text)
+        for part in reversed(parts):
+            nested = {part: nested}
+        values = merge(values, nested)
+    return values
+
+
+def _read_scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 (no dot) as text.
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        choices = _fields_at(cls, problem["loc"][:-1])
+        hint = nearest(str(problem["loc"][-1]), choices) or f" Known keys: {', '.join(choices)}."
+        return f"unknown key '{key}'.{hint}"
+    if problem["type"] == "missing":
+        return f"key '{key}' is missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+    hint = ""
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        hint = nearest(value, _quoted(problem.get("ctx", {}).get("expected", "")))
+    return f"{key + ': ' if key else ''}{message}{shown}{'' if message.endswith('.') and not shown else '.'}{hint}"
+
+
+def _quoted(text: str) -> list[str]:
+    return text.split("'")[1::2]
+
+
+def _fields_at(cls: type[BaseModel], path: Iterable[int | str]) -> list[str]:
+    current: Any = cls
+    for part in path:
+        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        current = field.annotation if field is not None else None
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,64 @@
+"""TOFU (Maini et al. 2024, arXiv 2401.06121): questions about fictitious authors, from the hub or a local folder."""
+
+import dataclasses
+from pathlib import Path
+
+from unlora.data.records import Example, ExampleSet
+from unlora.data.user_jsonl import parse_record, read_examples
+from unlora.errors import InputError, nearest
+
+HUB_ID = "locuslab/TOFU"
+HUB_SPLITS = (
+    "full",
+    *("forget01", "forget05", "forget10", "retain99", "retain95", "retain90"),
+    *("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed"),
+    *("real_authors", "real_authors_perturbed", "world_facts", "world_facts_perturbed"),
+)
+
+
+def load_tofu(split: str, folder: Path | None = None) -> ExampleSet:
+    """Load one split, such as "forget01", "retain99" or "real_authors_perturbed".
+
+    Where wrong answers come without a paraphrase of the right one (real authors, world facts), the plain answer stands
+    in for it, as in TOFU's own evaluation.
+
+    Args:
+        split: a configuration of `locuslab/TOFU`, or the name of a file in `folder`.
+        folder: holds SPLIT.json or SPLIT.jsonl (JSON lines); None loads from the hub.
+
+    Raises:
+        InputError: no such split (with the nearest spelling), no such folder, hub not reachable, or a bad line.
+    """
+    examples = _load_from_hub(split) if folder is None else _load_from_folder(split, folder)
+    return ExampleSet(examples.name, tuple(map(_with_paraphrase, examples)))
+
+
+def _with_paraphrase(example: Example) -> Example:
+    if example.perturbed_answers and example.paraphrased_answer is None:
+        return dataclasses.replace(example, paraphrased_answer=example.completion)
+    return example
+
+
+def _load_from_folder(split: str, folder: Path) -> ExampleSet:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; it must hold the TOFU files, such as forget01.json.")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jsonl")}
+    if split not in files:
+        raise InputError(f"{folder}: no TOFU split '{split}' ({split}.json or {split}.jsonl).{nearest(split, files)}")
+    return read_examples(files[split], name=f"tofu:{split}")
+
+
+def _load_from_hub(split: str) -> ExampleSet:
+    if split not in HUB_SPLITS:
+        hint = nearest(split, HUB_SPLITS) or f" Known splits: {', '.join(HUB_SPLITS)}."
+        raise InputError(f"tofu:{split}: TOFU has no such split.{hint}")
+    import datasets  # seconds to import, and needed for the hub alone
+
+    try:
+        rows = datasets.load_dataset(HUB_ID, split, split="train")
+    except Exception as error:  # the hub client fails in a dozen unrelated types
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        advice = f"with the files in a local folder, write tofu:{split}@FOLDER"
+        raise InputError(f"tofu:{split}: {HUB_ID} cannot be loaded from the hub ({reason}); {advice}.") from None
+    records = (parse_record(row, f"{HUB_ID} {split}, row {number}") for number, row in enumerate(rows, start=1))
+    return ExampleSet(f"tofu:{split}", tuple(records))

@@ -1,0 +1,30 @@
+"""One error family: what went wrong, where, and what would be right."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnloraError(Exception):
+    """A failure that the command line prints as one line. Exit code 1: the work itself failed."""
+
+    exit_code = 1
+
+
+class InputError(UnloraError):
+    """Wrong use or bad input: the message says what is wrong, where, and what would be right. Exit code 2."""
+
+    exit_code = 2
+
+
+class TrainingDivergedError(UnloraError):
+    """The loss became infinite or not a number."""
+
+
+class FunctionMovedError(UnloraError):
+    """The anchored adapter changed the model's output before any training step."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" when one of `choices` is spelt almost like `name`, otherwise an empty string."""
+    matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

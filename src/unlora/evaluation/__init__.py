@@ -1,0 +1,1 @@
+"""Suites of measurements: ask a model once, keep every example's scores, turn them into metrics and a record."""

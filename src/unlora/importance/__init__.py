@@ -1,0 +1,7 @@
+"""How much each parameter matters to the forget set and to the retain set."""
+
+from unlora.importance.estimate import IMPORTANCE_PRESETS as IMPORTANCE_PRESETS
+from unlora.importance.estimate import estimate_importance as estimate_importance
+from unlora.importance.importance_map import ImportanceMap as ImportanceMap
+from unlora.importance.ratio import module_ratio as module_ratio
+from unlora.importance.ratio import most_important_modules as most_important_modules

@@ -1,0 +1,182 @@
+"""Importance of each target module for the forget and the retain set, with what is needed to trust or refuse it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unlora.artifacts import read_tensors, write_tensors
+from unlora.config import Config
+from unlora.errors import InputError
+from unlora.importance.moments import StatisticName
+from unlora.importance.spaces import SpaceName
+from unlora.shapes import LoraA, LoraB
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MarginalImportance:
+    """Row and column sums of a full-weight statistic."""
+
+    rows: Float[Tensor, " d_out"]
+    columns: Float[Tensor, " d_in"]
+
+
+@dataclass(frozen=True)
+class FactoredImportance:
+    """The statistic of the gradients of two LoRA factors; Var[dW] ~ lora_b @ lora_a (arXiv 2508.21300, Theorem 1)."""
+
+    lora_b: LoraB
+    lora_a: LoraA
+
+
+@dataclass(frozen=True)
+class FullImportance:
+    """The statistic of every weight."""
+
+    values: Float[Tensor, "d_out d_in"]
+
+
+SetImportance = MarginalImportance | FactoredImportance | FullImportance
+
+_RECORDS: dict[SpaceName, type[MarginalImportance] | type[FactoredImportance] | type[FullImportance]] = {
+    "marginals": MarginalImportance,
+    "lora_factors": FactoredImportance,
+    "full_weights": FullImportance,
+}
+
+
+@dataclass(frozen=True)
+class ModuleImportance:
+    """One module's importance for both sets; `retain` is None where no retain set was given."""
+
+    forget: SetImportance
+    retain: SetImportance | None
+
+
+class SetCounts(Config):
+    """How much was seen of one set."""
+
+    example_count: int
+    """Examples in the statistic."""
+    token_count: int
+    """Completion tokens whose loss was taken."""
+    unscored_count: int
+    """Examples without a completion token: counted here, in no statistic."""
+    data_sha256: str | None = None
+    """Hash of the set's content, where the caller knows it."""
+
+
+class ImportanceMetadata(Config):
+    """How a map was made; written into the header of its file."""
+
+    schema_version: int = SCHEMA_VERSION
+    statistic: StatisticName
+    space: SpaceName
+    gradient_unit: str = "example"
+    reduction: str = "mean"
+    """An example's loss is the mean over its completion tokens."""
+    rank: int | None
+    """Rank of the virtual factors (lora_factors only)."""
+    probe_std: float | None
+    """Standard deviation of the virtual factors; it scales the numbers and nothing else."""
+    seed: int
+    model_fingerprint: str | None
+    """Hash of the measured model's weights."""
+    module_shapes: dict[str, tuple[int, int]]
+    """Canonical module name -> (d_out, d_in)."""
+    forget: SetCounts
+    retain: SetCounts | None
+
+
+class ImportanceMap(Mapping[str, ModuleImportance]):
+    """Canonical module name -> importance, float32 on the CPU."""
+
+    def __init__(self, modules: Mapping[str, ModuleImportance], metadata: ImportanceMetadata) -> None:
+        self._modules = dict(modules)
+        self.metadata = metadata
+
+    @property
+    def modules(self) -> list[str]:
+        """Canonical module names, in model order."""
+        return list(self._modules)
+
+    def __getitem__(self, name: str) -> ModuleImportance:
+        return self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically; tensors are named "module|set|field"."""
+        tensors: dict[str, Tensor] = {}
+        for name, importance in self._modules.items():
+            for set_name in ("forget", "retain"):
+                record = getattr(importance, set_name)
+                for field, tensor in vars(record).items() if record is not None else ():
+                    tensors[f"{name}|{set_name}|{field}"] = tensor
+        write_tensors(path, tensors, {"kind": "importance", **self.metadata.model_dump(mode="json")})
+
+    @classmethod
+    def load(cls, path: Path) -> "ImportanceMap":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: not an importance file, another schema version, or incomplete.
+        """
+        tensors, header = read_tensors(path)
+        if header.pop("kind", None) != "importance":
+            raise InputError(f"{path}: not an importance file.")
+        if header.get("schema_version") != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: schema version {header.get('schema_version')}; this unlora reads {SCHEMA_VERSION}."
+            )
+        metadata = ImportanceMetadata.from_mapping(header, where=str(path))
+        try:
+            modules = {name: _module_importance(name, tensors, metadata) for name in metadata.module_shapes}
+        except KeyError as error:
+            raise InputError(f"{path}: incomplete; tensor {error} is missing.") from None
+        return cls(modules, metadata)
+
+    def refuse_unless_fits(
+        self, module_shapes: Mapping[str, tuple[int, int]], *, fingerprint: str | None, where: str
+    ) -> None:
+        """Refuse a map of another model or of other modules.
+
+        Raises:
+            InputError: naming the first difference.
+        """
+        missing = [name for name in module_shapes if name not in self._modules]
+        if missing:
+            raise InputError(f"{where}: holds no importance for target module '{missing[0]}' ({len(missing)} missing).")
+        for name, shape in module_shapes.items():
+            measured = self.metadata.module_shapes[name]
+            if tuple(measured) != tuple(shape):
+                raise InputError(f"{where}: module '{name}' was measured with shape {tuple(measured)}, here {shape}.")
+        measured_on = self.metadata.model_fingerprint
+        if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
+            raise InputError(
+                f"{where}: measured on another model (weights {measured_on[:12]}, here {fingerprint[:12]}); "
+                "measure this model with 'unlora importance'."
+            )
+
+
+def _module_importance(name: str, tensors: dict[str, Tensor], metadata: ImportanceMetadata) -> ModuleImportance:
+    def record(set_name: str) -> SetImportance:
+        kind = _RECORDS[metadata.space]
+        fields = {field: tensors[f"{name}|{set_name}|{field}"] for field in kind.__dataclass_fields__}
+        return kind(**fields)
+
+    return ModuleImportance(record("forget"), record("retain") if metadata.retain is not None else None)
+
+
+def set_importance(space: SpaceName, tensors: Mapping[str, Tensor]) -> SetImportance:
+    """Wrap a reading of `ModuleStatistics` in the record of its space, as float32 on the CPU."""
+    return _RECORDS[space](**{field: tensor.to("cpu", torch.float32) for field, tensor in tensors.items()})

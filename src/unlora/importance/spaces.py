@@ -1,0 +1,152 @@
+"""What the statistic is taken of: full weights, virtual LoRA factors, or the marginals of the full weights.
+
+In every space the input is a layer's X (batch, token, d_in) and D (batch, token, d_out) from one backward pass;
+example b has the gradient G_b = D_b^T X_b of shape (d_out, d_in).
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unlora.importance.moments import Moments, StatisticName, unbiased_variance
+from unlora.shapes import LoraA, LoraB
+
+SpaceName = Literal["full_weights", "lora_factors", "marginals"]
+
+Inputs = Float[Tensor, "batch token d_in"]
+OutputGradients = Float[Tensor, "batch token d_out"]
+
+MEAN_EVERY = 4
+"""The squared mean of `marginals` is estimated on every fourth batch: the estimate stays unbiased, and the one
+product it needs, as large as a weight gradient, then costs an eighth of a forward and backward pass at most."""
+
+
+class ModuleStatistics(ABC):
+    """Accumulates one module's per-example gradients of one set."""
+
+    @abstractmethod
+    def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        """Take in one batch."""
+
+    @abstractmethod
+    def read(self, statistic: StatisticName) -> dict[str, Tensor]:
+        """Named tensors of the statistic, normalised by the number of examples exactly once."""
+
+
+class FullWeightStatistics(ModuleStatistics):
+    """E[g^2] or Var[g] of every weight: FILA's space (arXiv 2408.06621). One outer product at a time is held."""
+
+    def __init__(self) -> None:
+        self._moments = Moments()
+
+    def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        for example_inputs, example_gradients in zip(inputs.float(), output_gradients.float(), strict=True):
+            self._moments.update((example_gradients.T @ example_inputs).unsqueeze(0))
+
+    def read(self, statistic: StatisticName) -> dict[str, Tensor]:
+        return {"values": self._moments.read(statistic)}
+
+
+class LoraFactorStatistics(ModuleStatistics):
+    """Statistics of the gradients of LoRA factors that exist only here: VILA's space (arXiv 2508.21300, section 4).
+
+    dB = G A^T and dA = B^T G for random A, B. The published code inserts both factors into the model and so measures
+    another network; here the forward pass is the target model's own.
+    """
+
+    def __init__(self, lora_a: LoraA, lora_b: LoraB) -> None:
+        self._lora_a = lora_a
+        self._lora_b = lora_b
+        self._moments_a = Moments()
+        self._moments_b = Moments()
+
+    def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        inputs, output_gradients = inputs.float(), output_gradients.float()
+        self._moments_b.update(output_gradients.mT @ (inputs @ self._lora_a.T))
+        self._moments_a.update((output_gradients @ self._lora_b).mT @ inputs)
+
+    def read(self, statistic: StatisticName) -> dict[str, Tensor]:
+        return {"lora_b": self._moments_b.read(statistic), "lora_a": self._moments_a.read(statistic)}
+
+
+class MarginalStatistics(ModuleStatistics):
+    """Row and column sums of the full-weight statistic, without ever forming it over the whole set.
+
+    Row j of example b has energy sum_k G_b[j, k]^2. With few tokens it comes from the Gram matrix of the inputs,
+    d_j^T (X X^T) d_j, and likewise for columns; with many, the outer product is cheaper (`gram_is_cheaper`).
+
+    The variance needs the squared mean ||E G_j||^2. For a batch of n examples with sum S,
+    (||S_j||^2 - sum of the examples' energies) / (n (n - 1)) is unbiased for it; numerators and denominators are
+    pooled over every `MEAN_EVERY`-th batch. A set of one batch gives the sample variance itself.
+    """
+
+    def __init__(self) -> None:
+        self._batch_count = 0
+        self._example_count = 0
+        self._pair_count = 0
+        self._energies: tuple[Tensor, Tensor] | None = None
+        self._cross: tuple[Tensor, Tensor] | None = None
+
+    def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        inputs, output_gradients = inputs.float(), output_gradients.float()
+        energies = example_energies(inputs, output_gradients)
+        self._energies = _add(self._energies, energies)
+        batch_size = inputs.shape[0]
+        self._example_count += batch_size
+        if batch_size > 1 and self._batch_count % MEAN_EVERY == 0:
+            batch_gradient = (output_gradients.flatten(0, 1).T @ inputs.flatten(0, 1)).square_()
+            sums = (batch_gradient.sum(dim=1), batch_gradient.sum(dim=0))
+            self._cross = _add(self._cross, (sums[0] - energies[0], sums[1] - energies[1]))
+            self._pair_count += batch_size * (batch_size - 1)
+        self._batch_count += 1
+
+    def read(self, statistic: StatisticName) -> dict[str, Tensor]:
+        if self._energies is None:
+            raise ValueError("no sample was taken in")
+        rows, columns = (energy / self._example_count for energy in self._energies)
+        if statistic == "variance" and self._cross is not None:
+            rows = unbiased_variance(rows, self._cross[0] / self._pair_count)
+            columns = unbiased_variance(columns, self._cross[1] / self._pair_count)
+        return {"rows": rows, "columns": columns}
+
+
+def _add(total: tuple[Tensor, Tensor] | None, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return part if total is None else (total[0] + part[0], total[1] + part[1])
+
+
+def gram_is_cheaper(token_count: int, d_out: int, d_in: int) -> bool:
+    """Compare multiplications: 2 T^2 (d_in + d_out) for both Gram matrices and their use, T d_in d_out for G."""
+    return 2 * token_count * (d_in + d_out) < d_in * d_out
+
+
+def example_energies(
+    inputs: Inputs, output_gradients: OutputGradients
+) -> tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]:
+    """Row and column energies of G_b = D_b^T X_b, summed over the examples of the batch."""
+    token_count, d_in, d_out = inputs.shape[1], inputs.shape[2], output_gradients.shape[2]
+    if gram_is_cheaper(token_count, d_out, d_in):
+        rows = ((inputs @ inputs.mT) @ output_gradients).mul_(output_gradients).sum(dim=(0, 1))
+        columns = ((output_gradients @ output_gradients.mT) @ inputs).mul_(inputs).sum(dim=(0, 1))
+        return rows, columns
+    rows, columns = inputs.new_zeros(d_out), inputs.new_zeros(d_in)
+    for example_inputs, example_gradients in zip(inputs, output_gradients, strict=True):
+        squares = (example_gradients.T @ example_inputs).square_()
+        rows += squares.sum(dim=1)
+        columns += squares.sum(dim=0)
+    return rows, columns
+
+
+def virtual_factors(name: str, d_out: int, d_in: int, *, rank: int, probe_std: float, seed: int) -> tuple[LoraA, LoraB]:
+    """Random LoRA factors A (rank, d_in), B (d_out, rank), all entries N(0, probe_std^2), for one module.
+
+    They depend on the module's name, so a module keeps its factors whatever other modules are measured.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    lora_a = torch.randn(rank, d_in, generator=generator) * probe_std
+    lora_b = torch.randn(d_out, rank, generator=generator) * probe_std
+    return lora_a, lora_b

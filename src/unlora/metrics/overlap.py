@@ -1,0 +1,46 @@
+"""Metrics that compare what the model says with the reference answer. High means memorised: low is good on the forget
+set, high elsewhere. NaN when there is nothing to compare with.
+"""
+
+import numpy as np
+from jaxtyping import Bool
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
+
+TokenMatches = Bool[np.ndarray, " token"]
+"""For each completion token, under teacher forcing: is it the model's most likely token?"""
+
+_TOKENIZER = DefaultTokenizer(use_stemmer=True)
+_SCORER = RougeScorer(["rougeL"], tokenizer=_TOKENIZER)
+
+
+def rouge_l_recall(candidate: str, reference: str) -> float:
+    """Longest common subsequence of stemmed words over the reference's words, in [0, 1], as in TOFU.
+
+    Words are runs of ASCII letters and digits; a reference without any (another script) gives NaN, not 0.
+    Source: Lin 2004, section 3.1; Maini et al. 2024, TOFU (arXiv 2401.06121).
+    """
+    if not _TOKENIZER.tokenize(reference):
+        return float("nan")
+    return float(_SCORER.score(target=reference, prediction=candidate)["rougeL"].recall)
+
+
+def exact_memorisation(argmax_match: TokenMatches) -> float:
+    """Share of the completion's tokens that are the model's first choice, in [0, 1].
+
+    Source: Tirumala et al. 2022 (arXiv 2205.10770).
+    """
+    return float(argmax_match.mean()) if argmax_match.size else float("nan")
+
+
+def extraction_strength(argmax_match: TokenMatches) -> float:
+    """Return 1 - k/T, in [0, 1], k of T tokens being the shortest prefix from which greedy decoding gives the rest.
+
+    One teacher-forced pass is enough: as long as every token is the first choice, greedy decoding walks the same path.
+    Source: Carlini et al. 2021 (arXiv 2012.07805), as in Wang et al. 2025 (arXiv 2406.09179).
+    """
+    if not argmax_match.size:
+        return float("nan")
+    misses = np.flatnonzero(~argmax_match)
+    prefix = misses[-1] + 1 if misses.size else 0
+    return float(1 - prefix / argmax_match.size)

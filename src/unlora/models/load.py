@@ -1,0 +1,206 @@
+"""From a name to a model: the embedded one, a folder, an adapter folder (merged into its base), or a hub id."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from unlora.artifacts import read_json
+from unlora.errors import InputError
+from unlora.models.locate import Location, locate
+from unlora.models.quiet import quiet
+from unlora.models.wrapping import CausalModel, canonical_name, unwrap
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model came from, as recorded in runs."""
+
+    name: str
+    kind: Literal["embedded", "hub", "folder", "adapter"]
+    base: str | None
+    """What the adapter was merged into; None unless kind is "adapter"."""
+    dtype: str
+    trust_remote_code: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in eval mode, no parameter of which asks for a gradient, with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: ModelSource
+
+
+def load_model(
+    name: str,
+    *,
+    base: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a causal language model and its tokenizer. Only a hub id can touch the network.
+
+    Args:
+        name: "embedded", a model folder, a folder with a LoRA adapter (merged into its base in memory), or a hub id.
+        base: For an adapter: what to merge it into, in place of the base that its configuration names.
+        dtype: Of the weights; an adapter is merged in it.
+        device: Where the model goes.
+        trust_remote_code: Whether Python code that comes with the model may run.
+
+    Raises:
+        InputError: nothing of that name, an incomplete or unreadable model, one that needs remote code, an adapter
+            that is not LoRA or does not fit its base.
+    """
+    if _is_adapter(name):
+        base = base or _recorded_base(Path(name))
+        loaded = _load_base(Path(name), base, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        model, tokenizer = _merge_adapter(loaded, Path(name))
+        kind = "adapter"
+    else:
+        _refuse_base(name, base)
+        location = locate(name)
+        model = _load_weights(name, location, dtype, trust_remote_code)
+        tokenizer = _load_tokenizer(name, location, trust_remote_code)
+        kind = location.kind
+    model.requires_grad_(False).eval()
+    model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
+    source = ModelSource(name, kind, base, str(dtype).removeprefix("torch."), trust_remote_code)
+    return LoadedModel(model, tokenizer, source)
+
+
+def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that `load_model` would give for the same arguments, without the model.
+
+    Raises:
+        InputError: as `load_model`, as far as the tokenizer is concerned.
+    """
+    if not _is_adapter(name):
+        _refuse_base(name, base)
+        return _load_tokenizer(name, locate(name), trust_remote_code)
+    own = _adapter_tokenizer(Path(name))
+    return own or load_tokenizer(base or _recorded_base(Path(name)), trust_remote_code=trust_remote_code)
+
+
+def fingerprint(model: CausalModel) -> str:
+    """Return a SHA-256 over names, shapes, dtypes and bytes of everything in the plain model's state dict.
+
+    Tied weights count once. An adapter around the model does not change it, whatever the adapter's values.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for wrapped_name, tensor in unwrap(model).state_dict(keep_vars=True).items():
+        name = canonical_name(wrapped_name)
+        if name is not None:
+            tensors[name] = tensor
+    digest, seen = hashlib.sha256(), set()
+    for name, tensor in sorted(tensors.items()):
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _load_weights(name: str, location: Location, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    model_class: Any = AutoModelForCausalLM  # Its annotation does not know the second result.
+    with _reading(name, location):
+        model, found = model_class.from_pretrained(
+            location.path,
+            dtype=dtype,
+            use_safetensors=True,  # Pickle can run code.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # Refused below, with the name of the tensor.
+            local_files_only=location.local,
+            trust_remote_code=trust_remote_code,
+        )
+    unusable = sorted(found["missing_keys"]) + sorted(str(key[0]) for key in found["mismatched_keys"])
+    if unusable:
+        count = f" and {len(unusable) - 1} more" if len(unusable) > 1 else ""
+        raise InputError(f"model '{name}': its files lack {unusable[0]}{count}, or hold it in another shape.")
+    return model
+
+
+def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    with _reading(name, location):
+        return AutoTokenizer.from_pretrained(
+            location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
+        )
+
+
+@contextlib.contextmanager
+def _reading(name: str, location: Location) -> Iterator[None]:
+    """Turn what transformers raises into one line; the progress bars of a download stay, it can take minutes."""
+    try:
+        with quiet() if location.local else contextlib.nullcontext():
+            yield
+    except LOADING_ERRORS as error:
+        if "trust_remote_code" in str(error):
+            message = "needs Python code that comes with it; read that code, then allow it with trust_remote_code."
+            raise InputError(f"model '{name}': {message}") from None
+        raise InputError(f"model '{name}': cannot be loaded ({_one_line(error)}).") from None
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(name) / "adapter_config.json").is_file()
+
+
+def _refuse_base(name: str, base: str | None) -> None:
+    if base is not None:
+        raise InputError(f"base '{base}': is only for an adapter, and {name} is not an adapter folder.")
+
+
+def _recorded_base(folder: Path) -> str:
+    recorded = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not recorded:
+        raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")
+    return recorded
+
+
+def _load_base(folder: Path, base: str, **options: Any) -> LoadedModel:
+    try:
+        return load_model(base, **options)
+    except InputError as error:
+        raise InputError(f"{folder}: its base cannot be loaded (--base takes another name for it): {error}") from None
+
+
+def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    kind = read_json(folder / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise InputError(f"{folder}: is an adapter of type {kind}; only LoRA can be merged.")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder}: has no adapter_model.safetensors.")
+    try:
+        with quiet():
+            wrapped = PeftModel(base.model, PeftConfig.from_pretrained(str(folder)))
+            found = wrapped.load_adapter(str(folder), "default")
+            model = wrapped.merge_and_unload(safe_merge=True)
+    except LOADING_ERRORS as error:
+        raise InputError(f"{folder}: does not fit the base {base.source.name} ({_one_line(error)}).") from None
+    strangers = [*found.missing_keys, *found.unexpected_keys]
+    if strangers:
+        raise InputError(f"{folder}: does not fit the base {base.source.name} (no counterpart for {strangers[0]}).")
+    return model, _adapter_tokenizer(folder) or base.tokenizer
+
+
+def _adapter_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer saved beside an adapter, if there is one."""
+    if not (folder / "tokenizer_config.json").is_file():
+        return None
+    return _load_tokenizer(str(folder), Location("folder", str(folder), local=True), trust_remote_code=False)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,84 @@
+"""A model as a standard folder of safetensors, written whole or not at all."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from unlora.artifacts import storage_error
+from unlora.errors import InputError, UnloraError
+from unlora.models.quiet import quiet
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer to `folder`, as `from_pretrained` reads them, in the model's dtype.
+
+    Args:
+        model: Without an adapter (merge it first). One that was read from a GGUF file is saved too.
+        tokenizer: Saved beside it.
+        folder: Must not exist yet, or be empty.
+
+    Raises:
+        InputError: the folder holds something already.
+        UnloraError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    with new_folder(folder) as temporary, quiet():
+        _without_quantiser(model).save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; on success it becomes `folder`, on failure nothing is left behind.
+
+    Raises:
+        InputError: `folder` is a file or holds something already (also when another process was quicker).
+        UnloraError: the disk is full or the folder cannot be written.
+    """
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise _taken(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise storage_error(folder, error) from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+        temporary.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _taken(folder) from None
+        raise storage_error(folder, error) from None
+    except SafetensorError as error:
+        raise UnloraError(f"{folder}: cannot be written ({error}).") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _taken(folder: Path) -> InputError:
+    return InputError(f"{folder}: exists already; give a folder that does not exist yet.")
+
+
+def _without_quantiser(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model itself, or for one read from a GGUF file (which refuses to be saved) its de-quantised twin."""
+    config = model.config
+    if getattr(model, "hf_quantizer", None) is None:
+        return model
+    clean_config = type(config).from_dict(
+        {key: value for key, value in config.to_dict().items() if key != "quantization_config"}
+    )
+    with torch.device("meta"):  # The twin shares the model's tensors: no second copy in memory.
+        twin = AutoModelForCausalLM.from_config(clean_config, dtype=model.dtype)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    twin.tie_weights()
+    twin.generation_config = model.generation_config
+    return twin

@@ -1,0 +1,99 @@
+"""Which linear layers get an adapter, under the names they have in the plain transformers model."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from unlora.errors import InputError, nearest
+from unlora.models.wrapping import CausalModel, canonical_name, unwrap
+from unlora.shapes import Weight
+
+
+@dataclass(frozen=True, eq=False)
+class TargetModule:
+    """One linear layer y = W x of the plain model, also when an adapter is wrapped around it."""
+
+    name: str
+    """Dotted name in the plain model, such as "model.layers.0.self_attn.q_proj"."""
+    module: nn.Module
+    """The layer itself (never the adapter around it): hooks on it see x and the gradient of y."""
+    d_out: int
+    d_in: int
+    transposed: bool
+    """The layer stores its weight as (d_in, d_out), as GPT-2's Conv1D does."""
+
+    def weight(self) -> Weight:
+        """Return W as (d_out, d_in) in float32, detached; a view of the layer's own memory where that fits."""
+        stored = self.module.get_parameter("weight").detach().float()
+        return stored.T if self.transposed else stored
+
+
+def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = None) -> dict[str, TargetModule]:
+    """Find linear layers by pattern, in model order; by default all of them. The output head is never one.
+
+    Args:
+        model: Plain or with an adapter; the names found are the same.
+        patterns: Each a full name, its last component or components ("q_proj", "self_attn.q_proj"), or a glob on
+            them ("model.layers.1*.mlp.*"; the star also crosses dots).
+
+    Returns:
+        Canonical name -> module.
+
+    Raises:
+        InputError: a pattern matches no linear layer, or there is none at all.
+    """
+    layers = _linear_layers(model)
+    if not layers:
+        raise InputError(f"{type(unwrap(model)).__name__}: has no linear layer that could take an adapter.")
+    if patterns is None:
+        return layers
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matches = {name for name in layers if fnmatchcase(f".{name}", f"*.{pattern}")}
+        if not matches:
+            raise InputError(f"target module '{pattern}': matches no linear layer.{_advice(pattern, layers)}")
+        chosen |= matches
+    if not chosen:
+        raise InputError("target modules: the list is empty; leave it out to take every linear layer.")
+    return {name: layer for name, layer in layers.items() if name in chosen}
+
+
+def peft_target_modules(model: CausalModel, names: Sequence[str]) -> list[str]:
+    """Return the shortest list that makes PEFT choose exactly the modules `names`.
+
+    PEFT takes every module whose name ends in an entry, so a bare "q_proj" serves when all modules with that last
+    component are wanted; other modules keep their full names.
+    """
+    wanted = set(names)
+    all_names = (canonical_name(name) for name, _ in unwrap(model).named_modules())
+    unwanted_suffixes = {_suffix(name) for name in all_names if name is not None and name not in wanted}
+    entries = (name if _suffix(name) in unwanted_suffixes else _suffix(name) for name in names)
+    return list(dict.fromkeys(entries))
+
+
+def _linear_layers(model: CausalModel) -> dict[str, TargetModule]:
+    plain = unwrap(model)
+    heads = (plain.get_output_embeddings(), plain.get_input_embeddings())
+    head_weights = {id(head.weight) for head in heads if head is not None}
+    found: dict[str, TargetModule] = {}
+    for wrapped_name, module in plain.named_modules():
+        name = canonical_name(wrapped_name)
+        if name is None or not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in head_weights:
+            continue
+        if isinstance(module, nn.Linear):
+            found[name] = TargetModule(name, module, module.out_features, module.in_features, transposed=False)
+        else:
+            found[name] = TargetModule(name, module, module.nf, module.nx, transposed=True)
+    return found
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _advice(pattern: str, names: Iterable[str]) -> str:
+    suffixes = sorted({_suffix(name) for name in names})
+    return nearest(pattern, [*suffixes, *names]) or f" The model has {', '.join(suffixes)}."

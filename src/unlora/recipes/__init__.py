@@ -1,0 +1,1 @@
+"""Whole jobs, each one column of calls into the packages below."""

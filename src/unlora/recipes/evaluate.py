@@ -1,0 +1,125 @@
+"""Score models side by side on the same questions, and write the contract's evaluation.json."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from unlora.artifacts import write_json
+from unlora.data.records import ExampleSet
+from unlora.data.sources import load_examples
+from unlora.data.tokenise import ExampleTokeniser
+from unlora.evaluation.record import evaluation_record
+from unlora.evaluation.scores import ModelScores, load_scores, save_scores
+from unlora.evaluation.suite import score_model
+from unlora.models.load import load_model
+from unlora.recipes.reporter import Reporter
+from unlora.recipes.settings import DataSettings, EvaluationSettings
+
+
+def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
+    """Load what will be evaluated; TOFU's splits are swapped for their versions with perturbed answers."""
+    sources = {
+        "forget": settings.forget or _perturbed(data.forget),
+        "retain": settings.retain or (_perturbed(data.retain) if data.retain is not None else None),
+        "real_authors": settings.real_authors,
+        "world_facts": settings.world_facts,
+    }
+    return {
+        name: load_examples(source).select(settings.max_examples)
+        for name, source in sources.items()
+        if source is not None
+    }
+
+
+def _perturbed(source: str) -> str:
+    kind, _, rest = source.partition(":")
+    if kind != "tofu" or "perturbed" in rest:
+        return source
+    split, at, folder = rest.partition("@")
+    name = "retain_perturbed" if split.startswith("retain") else f"{split}_perturbed"
+    return f"tofu:{name}{at}{folder}"
+
+
+def score(
+    settings: EvaluationSettings,
+    model: PreTrainedModel | PeftModel,
+    tokeniser: ExampleTokeniser,
+    sets: Mapping[str, ExampleSet],
+    file: Path,
+    title: str,
+    reporter: Reporter,
+) -> ModelScores:
+    """Score one model, or read the scores that an interrupted run has written already."""
+    if file.is_file():
+        return load_scores(file)
+    with reporter.task(f"Evaluating {title}", 1) as task:
+        scores = score_model(
+            model,
+            tokeniser,
+            sets,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            progress=task.update,
+        )
+    save_scores(file, scores)
+    return scores
+
+
+def evaluate_models(
+    settings: EvaluationSettings,
+    output: Path,
+    scores_folder: Path,
+    model: PeftModel,
+    tokeniser: ExampleTokeniser,
+    sets: Mapping[str, ExampleSet],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model."""
+    models: dict[str, ModelScores] = {}
+    model.eval()
+    for name in ("target", "unlearned"):
+        with model.disable_adapter() if name == "target" else nullcontext():
+            models[name] = score(settings, model, tokeniser, sets, scores_folder / f"{name}.jsonl", name, reporter)
+    retain_only = retain_only_scores(settings, model, tokeniser, sets, scores_folder, reporter)
+    if retain_only is not None:
+        models["retain_only"] = retain_only
+    record = evaluation_record(models, protocol_of(settings, tokeniser))
+    write_json(output, record)
+    return record
+
+
+def retain_only_scores(
+    settings: EvaluationSettings,
+    like: PreTrainedModel | PeftModel,
+    tokeniser: ExampleTokeniser,
+    sets: Mapping[str, ExampleSet],
+    scores_folder: Path,
+    reporter: Reporter,
+) -> ModelScores | None:
+    """Scores of the model that never saw the forget set: from its saved scores, or by running it."""
+    if settings.retain_only is None:
+        return None
+    saved = Path(settings.retain_only)
+    if saved.suffix == ".jsonl":
+        return load_scores(saved)
+    file = scores_folder / "retain_only.jsonl"
+    if file.is_file():
+        return load_scores(file)
+    reporter.say(f"Loading the retain-only model {settings.retain_only}")
+    loaded = load_model(settings.retain_only, base=settings.retain_only_base, dtype=like.dtype, device=like.device)
+    return score(settings, loaded.model, tokeniser, sets, file, "retain_only", reporter)
+
+
+def protocol_of(settings: EvaluationSettings, tokeniser: ExampleTokeniser) -> dict[str, Any]:
+    """What decides the numbers beside the models and the data."""
+    return {
+        "max_examples": settings.max_examples,
+        "max_new_tokens": settings.max_new_tokens,
+        "decoding": "greedy",
+        "likelihood": "mean over completion tokens, end of text included",
+        "template": tokeniser.describe(),
+    }

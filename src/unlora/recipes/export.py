@@ -1,0 +1,114 @@
+"""Turn a finished run into what gets deployed."""
+
+import shutil
+from pathlib import Path
+
+from peft import PeftModel
+
+from unlora.adapters.export import read_adapter, write_adapter
+from unlora.adapters.factors import concatenate, squeeze
+from unlora.artifacts import read_json
+from unlora.config import read_yaml
+from unlora.errors import InputError
+from unlora.models.load import fingerprint
+from unlora.models.save import new_folder, save_model
+from unlora.recipes.fine_tune import refuse_used_folder
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.unlearn import load
+
+_CARD = """---
+library_name: peft
+base_model: {base}
+---
+
+# An adapter that unlearns, exported with unlora
+
+Rank {rank}, for `{base}`. {how}
+"""
+
+
+def run_settings(run: Path) -> UnlearnSettings:
+    """Settings of a finished run.
+
+    Raises:
+        InputError: not a run folder, or one without an adapter yet.
+    """
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"{run}: no config.yaml; not a run folder.")
+    if not (run / "adapter").is_dir():
+        raise InputError(f"{run}: holds no adapter yet; finish it with the command that started it.")
+    return UnlearnSettings.from_mapping(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
+
+
+def refuse_other_model(run: Path, found: str) -> None:
+    """Refuse a target whose weights are not those the run was made with.
+
+    Raises:
+        InputError: the fingerprints differ.
+    """
+    recorded = read_json(run / "record.json")["model"]["fingerprint"]
+    if recorded != found:
+        raise InputError(
+            f"{run}: made for a model with weights {recorded[:12]}, but the model at its path now has {found[:12]}."
+        )
+
+
+def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> None:
+    """Write one model folder with the adapter merged into the target's weights."""
+    settings = run_settings(run)
+    refuse_used_folder(output)
+    reporter.say(f"Loading the target model {settings.model.name}")
+    target = load(settings.model)
+    refuse_other_model(run, fingerprint(target.model))
+    merged = PeftModel.from_pretrained(target.model, str(run / "adapter")).merge_and_unload()
+    save_model(merged, target.tokenizer, output)
+
+
+def export_adapter(
+    run: Path, output: Path, *, rank: int | None = None, public_base: bool = False, reporter: Reporter = SILENT
+) -> float:
+    """Write an adapter: as trained, squeezed to a rank, or for the public base under an adapter target.
+
+    Args:
+        run: a finished run.
+        output: folder to write.
+        rank: squeeze to this rank by SVD; None keeps every direction.
+        public_base: when the target is base + adapter, write one adapter for that base which does both.
+        reporter: where words and progress go.
+
+    Returns:
+        Relative Frobenius error of the weight update that squeezing cost; 0 without it.
+
+    Raises:
+        InputError: no finished run, `output` in use, or a target that is no adapter.
+    """
+    settings = run_settings(run)
+    refuse_used_folder(output)
+    base = settings.model.name
+    if not public_base and rank is None:
+        with new_folder(output) as temporary:
+            shutil.copytree(run / "adapter", temporary, dirs_exist_ok=True)
+        return 0.0
+    _, factors = read_adapter(run / "adapter")
+    how = "Made for the target model."
+    if public_base:
+        if not (Path(base) / "adapter_config.json").is_file():
+            raise InputError(f"{run}: its target '{base}' is not an adapter; there is no other base to export for.")
+        target_config, target_factors = read_adapter(Path(base))
+        factors = concatenate(target_factors, factors)
+        base = settings.model.base or target_config.base_model_name_or_path
+        how = "The target's own adapter and the unlearning adapter in one, for the public base."
+    error = 0.0
+    if rank is not None:
+        factors, error = squeeze(factors, rank)
+        how += f" Squeezed by SVD; relative error of the weight update {error:.2e}."
+    kept_rank = next(iter(factors.values())).lora_a.shape[0]
+    write_adapter(
+        output,
+        factors,
+        target_modules=list(factors),
+        base_model=base,
+        card=_CARD.format(base=base, rank=kept_rank, how=how),
+    )
+    return error

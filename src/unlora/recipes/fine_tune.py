@@ -1,0 +1,150 @@
+"""Make a target model or a retain-only model: a little supervised fine-tuning on the stock Trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import PreTrainedModel, Trainer
+
+from unlora.adapters.export import save_trained_adapter
+from unlora.data.collate import collate
+from unlora.data.forget_retain import ShuffledEpochs
+from unlora.data.records import ExampleSet
+from unlora.data.sources import load_examples
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.errors import InputError
+from unlora.losses import Predictions
+from unlora.models.forward import completion_logits
+from unlora.models.load import LoadedModel, load_model
+from unlora.models.save import save_model
+from unlora.models.target_modules import find_target_modules, peft_target_modules
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.settings import FineTuneSettings
+from unlora.runtime import resolve_device, resolve_dtype, seed_everything
+from unlora.training import training_arguments
+from unlora.training.callbacks import Progress
+
+_CARD = """---
+library_name: peft
+base_model: {base}
+---
+
+# Fine-tuned with unlora
+
+A LoRA adapter that taught `{base}` {count} examples ({epochs} epochs, learning rate {learning_rate}, seed {seed}).
+"""
+
+
+class FineTuneTrainer(Trainer):
+    """Minimises the mean over examples of each example's mean completion loss."""
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One forward pass; logits only where a label is."""
+        predictions = Predictions.from_model_output(completion_logits(model, inputs), inputs["labels"])
+        return -predictions.mean_log_probs().mean()
+
+
+def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = SILENT) -> None:
+    """Teach a model some examples and save it: an adapter folder (method lora) or a model folder (method full).
+
+    Raises:
+        InputError: wrong settings, data or model, or an output folder in use; nothing was written.
+    """
+    refuse_used_folder(output)
+    examples = learnable_examples(settings)
+    seed_everything(settings.seed)
+    reporter.say(f"Loading {settings.model.name}")
+    device = resolve_device(settings.model.device)
+    loaded = load_model(
+        settings.model.name,
+        base=settings.model.base,
+        dtype=resolve_dtype(settings.model.dtype, device),
+        device=device,
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+    tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
+    tokens = tokeniser.encode_set(examples)
+    reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
+    model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
+    if isinstance(model, PeftModel):
+        card = _CARD.format(base=settings.model.name, count=len(tokens), **settings.model_dump())
+        save_trained_adapter(model, output, base_model=settings.model.name, card=card)
+        loaded.tokenizer.save_pretrained(str(output))
+    else:
+        save_model(model, loaded.tokenizer, output)
+
+
+def refuse_used_folder(output: Path) -> None:
+    """Refuse an output folder that holds something.
+
+    Raises:
+        InputError: naming it.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise InputError(f"{output}: already exists and is not empty; choose another --output.")
+
+
+def learnable_examples(settings: FineTuneSettings) -> ExampleSet:
+    """All examples of the sets, without those whose content an excluded set holds.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    excluded = {example.content_sha256() for source in settings.exclude for example in load_examples(source)}
+    kept = tuple(
+        example
+        for source in settings.data
+        for example in load_examples(source)
+        if example.content_sha256() not in excluded
+    )
+    if not kept:
+        raise InputError("data: every example is also in 'exclude'; nothing is left to learn.")
+    return ExampleSet("fine-tuning", kept)
+
+
+def train_on(
+    settings: FineTuneSettings,
+    loaded: LoadedModel,
+    tokens: Sequence[TokenisedExample],
+    pad_token_id: int,
+    output: Path,
+    reporter: Reporter,
+) -> PreTrainedModel | PeftModel:
+    """Train the adapter, or every weight, and return the model."""
+    model: Any = loaded.model
+    if settings.method == "lora":
+        names = peft_target_modules(model, list(find_target_modules(model)))
+        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=names, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+        model = get_peft_model(model, config)
+    else:
+        model.requires_grad_(True)
+    epochs = ShuffledEpochs(tokens, epochs=settings.epochs, seed=settings.seed)
+    steps = -(-len(epochs) // settings.batch_size)
+    arguments = training_arguments(
+        output,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        gradient_accumulation_steps=1,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        save_steps=None,
+        seed=settings.seed,
+        use_cpu=model.device.type == "cpu",
+        lr_scheduler_type="cosine",
+    )
+    with reporter.task("Learning", steps) as task:
+        trainer = FineTuneTrainer(
+            model,
+            arguments,
+            train_dataset=epochs,
+            data_collator=lambda rows: collate(rows, pad_token_id),
+            callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
+        )
+        trainer.model_accepts_loss_kwargs = False
+        trainer.train()
+    return model.eval()

@@ -1,0 +1,47 @@
+"""Stop after the importance map."""
+
+from pathlib import Path
+
+from unlora.data.sources import load_examples
+from unlora.errors import InputError
+from unlora.importance.ratio import module_ratio, module_score
+from unlora.models.target_modules import find_target_modules
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.unlearn import load, measure_importance, tokenise_sets
+from unlora.runtime import seed_everything
+
+
+def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> list[str]:
+    """Measure importance and write it to `output`.
+
+    Returns:
+        Lines that say what was measured and where the forget set lives.
+
+    Raises:
+        InputError: wrong settings, data or model, or `output` exists.
+    """
+    if output.exists():
+        raise InputError(f"{output}: already exists; choose another --output.")
+    if settings.importance.initialisation != "importance":
+        raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
+    forget_set = load_examples(settings.data.forget)
+    retain_set = load_examples(settings.data.retain) if settings.data.retain is not None else None
+    seed_everything(settings.seed)
+    reporter.say(f"Loading the target model {settings.model.name}")
+    target = load(settings.model)
+    sets = tokenise_sets(settings, target, forget_set, retain_set)
+    names = list(find_target_modules(target.model, settings.adapter.target_modules))
+    importance = measure_importance(settings, target, sets, names, reporter)
+    importance.save(output)
+
+    floored = sum(module_ratio(importance[name]).floored_fraction for name in importance) / len(importance)
+    ranked = sorted(importance, key=lambda name: module_score(importance[name]), reverse=True)
+    metadata = importance.metadata
+    return [
+        f"{metadata.statistic} of {metadata.space}: {len(importance)} modules, {metadata.forget.example_count} forget"
+        + (f" and {metadata.retain.example_count} retain examples" if metadata.retain else " examples, no retain set"),
+        f"denominators ruled by the floor: {floored:.1%}",
+        "most of the forget set's share: " + ", ".join(ranked[:5]),
+        f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)",
+    ]

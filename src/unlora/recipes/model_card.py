@@ -1,0 +1,52 @@
+"""README.md of an adapter folder: what it is, how to load it, what it does not promise."""
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from unlora.recipes.settings import UnlearnSettings
+
+_CARD = """---
+library_name: peft
+base_model: {{ base }}
+tags: [lora, unlearning, unlora]
+---
+
+# An adapter that unlearns
+
+A plain LoRA adapter made with unlora {{ version }}. Added to the model below it suppresses a forget set; it says
+nothing about other copies of the data, and it is no proof of deletion.
+
+| | |
+|---|---|
+| target model | `{{ base }}` (weights {{ fingerprint }}) |
+| objective | {{ objective }} |
+| start | {{ settings.importance.initialisation }}{{ space }} |
+| rank | {{ settings.adapter.rank }}{{ anchored }}, alpha {{ settings.adapter.alpha }} |
+| training | {{ training.epochs }} epochs, learning rate {{ training.learning_rate }}, seed {{ settings.seed }} |
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("TARGET MODEL"), "THIS FOLDER")
+```
+
+The base weights were not written: with the adapter off, the model is the target model, bit for bit.
+"""
+
+
+def adapter_card(settings: UnlearnSettings, base: str, record: dict[str, Any]) -> str:
+    """Render the card from a run's settings and record."""
+    importance, objective = settings.importance, settings.objective
+    weighted = importance.initialisation == "importance"
+    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(_CARD)
+    return template.render(
+        settings=settings,
+        training=settings.training,
+        objective=f"{objective.forget} + {objective.retain_weight} x {objective.retain}",
+        base=base,
+        version=record["versions"]["unlora"],
+        fingerprint=record["model"]["fingerprint"][:16],
+        space=f" ({importance.statistic} of {importance.space})" if weighted else "",
+        anchored="" if importance.initialisation == "plain" else " trainable + the same again frozen (the anchor)",
+    )

@@ -1,0 +1,81 @@
+"""Named settings that ship with the package, and how settings are put together."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from unlora.config import merge, parse_overrides, read_yaml
+from unlora.errors import InputError, nearest
+from unlora.recipes.settings import UnlearnSettings
+
+DEFAULT_PRESET = "marginal"
+
+
+class Preset(NamedTuple):
+    """One file of `unlora/presets`."""
+
+    name: str
+    summary: str
+    """Its first comment line."""
+    text: str
+
+
+def presets() -> dict[str, Preset]:
+    """All presets by name."""
+    folder = resources.files("unlora") / "presets"
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".yaml"):
+            text = file.read_text(encoding="utf-8")
+            name = file.name.removesuffix(".yaml")
+            found[name] = Preset(name, text.splitlines()[0].removeprefix("# "), text)
+    return found
+
+
+def preset(name: str) -> Preset:
+    """One preset.
+
+    Raises:
+        InputError: unknown name, with the nearest spelling.
+    """
+    known = presets()
+    if name not in known:
+        hint = nearest(name, known) or f" Known presets: {', '.join(known)}."
+        raise InputError(f"unknown preset '{name}'.{hint}")
+    return known[name]
+
+
+def resolve_settings(
+    *,
+    preset_name: str | None,
+    config_file: Path | None,
+    flags: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> UnlearnSettings:
+    """Lay config file over preset, flags over both, and --set over everything; then validate.
+
+    Args:
+        preset_name: a preset; None takes the default one, or none where a config file is given.
+        config_file: a YAML file.
+        flags: dotted keys and values from the command line; None values are left out.
+        overrides: "section.key=value" texts.
+
+    Raises:
+        InputError: the first thing that is wrong, with its key.
+    """
+    if preset_name is None and config_file is None:
+        preset_name = DEFAULT_PRESET
+    values: dict[str, Any] = yaml.safe_load(preset(preset_name).text) if preset_name is not None else {}
+    if config_file is not None:
+        values = merge(values, read_yaml(config_file))
+    for key, value in flags.items():
+        if value is not None:
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            values = merge(values, value)
+    values = merge(values, parse_overrides(overrides))
+    where = str(config_file) if config_file is not None else "settings"
+    return UnlearnSettings.from_mapping(values, where=where)

@@ -1,0 +1,191 @@
+"""Every setting of a run, in the order the run uses them. Pure data: validating a file loads no torch."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from unlora.config import Config
+
+Template = Literal["auto", "chat", "plain"]
+
+
+class ModelSettings(Config):
+    """The target model."""
+
+    name: str
+    """Hub id, local folder, PEFT adapter folder, or "embedded" (SmolLM2-135M-Instruct)."""
+    base: str | None = None
+    """Where the base of an adapter lies, when not where its own config says."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the base weights; auto is float32 on a CPU, bfloat16 on an accelerator."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    trust_remote_code: bool = False
+    """Run Python code that the model folder brings along."""
+
+
+class DataSettings(Config):
+    """The two sets and how their text becomes tokens."""
+
+    forget: str
+    """JSON lines file, or tofu:SPLIT (hub), or tofu:SPLIT@FOLDER."""
+    retain: str | None = None
+    """The same for what must stay; None only for objectives without a retain term."""
+    template: Template = "auto"
+    """chat (the tokenizer's), plain ("Question: ... / Answer: ..."), or auto: chat where there is one."""
+    max_length: int = Field(default=512, ge=8)
+    """Longest example in tokens."""
+    on_long: Literal["truncate", "refuse"] = "truncate"
+    """What to do with a longer one."""
+
+
+class ImportanceSettings(Config):
+    """Where LoRA may start: measured on the intact model."""
+
+    initialisation: Literal["importance", "uniform", "plain"] = "importance"
+    """importance: rows weighted by the ratio; uniform: no data (PiSSA's start); plain: ordinary LoRA, B = 0."""
+    statistic: Literal["second_moment", "variance"] = "variance"
+    """E[g^2] or its centred form."""
+    space: Literal["marginals", "lora_factors", "full_weights"] = "marginals"
+    """What the gradient is taken of."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per backward pass."""
+    max_retain_examples: int = Field(default=128, ge=2)
+    """Retain examples in the statistic, drawn with the run's seed; the forget set is always used whole."""
+    probe_std: float = Field(default=0.05, gt=0)
+    """Standard deviation of the virtual factors (lora_factors only)."""
+    file: str | None = None
+    """An importance file made before, in place of measuring."""
+
+
+class AdapterSettings(Config):
+    """The LoRA adapter."""
+
+    rank: int = Field(default=8, ge=1)
+    """r; the anchored adapter is saved with rank 2r."""
+    alpha: float = Field(default=16, gt=0)
+    """The scaling is alpha / rank."""
+    target_modules: list[str] | None = None
+    """Names or patterns of linear layers; None takes all but the output head."""
+    coverage: float = Field(default=1.0, gt=0, le=1)
+    """Share of the target modules kept, the most important first."""
+    lora_dropout: float = 0.0
+    """Must be 0: with dropout the two halves of an anchored adapter do not cancel."""
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> "AdapterSettings":
+        if self.lora_dropout != 0:
+            raise ValueError("adapter.lora_dropout must be 0: with dropout the anchored adapter does not cancel")
+        return self
+
+
+class ObjectiveSettings(Config):
+    """forget term + retain_weight x retain term."""
+
+    forget: str = "ihl"
+    """ihl, npo, gd or ga."""
+    retain: Literal["nll"] | None = "nll"
+    """nll, or null for none."""
+    retain_weight: float = Field(default=1.3, ge=0)
+    """lambda."""
+    beta: float | None = Field(default=None, gt=0)
+    """Inverse temperature (npo only); None takes the term's own default."""
+
+
+class TrainingSettings(Config):
+    """One run of the stock Trainer with AdamW."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak learning rate."""
+    epochs: int = Field(default=5, ge=1)
+    """Passes over the forget set."""
+    batch_size: int = Field(default=8, ge=1)
+    """Forget examples per step and device; each brings one retain example along."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches per optimiser step."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps with a rising learning rate; it falls linearly to zero afterwards."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory."""
+    save_steps: int = Field(default=10, ge=1)
+    """Steps between checkpoints for resuming."""
+
+
+class EvaluationSettings(Config):
+    """What is measured before and after."""
+
+    forget: str | None = None
+    """Set to evaluate forgetting on; None takes data.forget (or its perturbed version for TOFU)."""
+    retain: str | None = None
+    """Set to evaluate retention on; None takes data.retain (or its perturbed version for TOFU)."""
+    real_authors: str | None = None
+    """TOFU's real authors, for model utility."""
+    world_facts: str | None = None
+    """TOFU's world facts, for model utility."""
+    retain_only: str | None = None
+    """A model that never saw the forget set, or its saved scores (.jsonl): the reference for forget quality."""
+    retain_only_base: str | None = None
+    """Base of the retain-only adapter, when not where its own config says."""
+    max_examples: int = Field(default=300, ge=1)
+    """First examples of each set that are evaluated (TOFU's own protocol takes 300)."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest generated answer."""
+    batch_size: int = Field(default=16, ge=1)
+    """Sequences per forward pass."""
+    skip: bool = False
+    """Train only."""
+
+
+class UnlearnSettings(Config):
+    """The whole of `unlora unlearn`."""
+
+    model: ModelSettings
+    data: DataSettings
+    importance: ImportanceSettings = ImportanceSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seed: int = Field(default=0, ge=0)
+    """Seeds data order, virtual factors and randomised decompositions."""
+
+    @model_validator(mode="after")
+    def _retain_where_needed(self) -> "UnlearnSettings":
+        if self.data.retain is None and self.objective.retain is not None:
+            raise ValueError(
+                f"objective.forget '{self.objective.forget}' with retain term '{self.objective.retain}' needs "
+                "data.retain (--retain FILE); for forgetting without one use --set objective.retain=null with npo or ga"
+            )
+        return self
+
+
+class FineTuneSettings(Config):
+    """The whole of `unlora finetune`: makes target and retain-only models."""
+
+    model: ModelSettings
+    data: list[str] = Field(min_length=1)
+    """Sets to learn."""
+    exclude: list[str] = Field(default_factory=list)
+    """Sets whose examples are left out by content: give the forget set to make a retain-only model."""
+    template: Template = "auto"
+    """As in `unlora unlearn`."""
+    max_length: int = Field(default=512, ge=8)
+    """Longest example in tokens."""
+    method: Literal["lora", "full"] = "lora"
+    """Train a LoRA adapter, or every weight."""
+    rank: int = Field(default=32, ge=1)
+    """LoRA rank."""
+    alpha: float = Field(default=64, gt=0)
+    """LoRA alpha."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (for method full try 2e-5)."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per step."""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps with a rising learning rate; cosine afterwards."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data order and LoRA's A."""

@@ -1,0 +1,282 @@
+"""The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peft import PeftModel
+
+from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check_output_unmoved, initial_factors
+from unlora.adapters.export import save_trained_adapter
+from unlora.data.collate import batches_by_length, collate
+from unlora.data.forget_retain import ForgetRetainPairs
+from unlora.data.records import ExampleSet
+from unlora.data.sources import load_examples
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.errors import FunctionMovedError
+from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
+from unlora.losses import Objective
+from unlora.models.load import LoadedModel, fingerprint, load_model
+from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.recipes.evaluate import evaluate_models, evaluation_sets
+from unlora.recipes.model_card import adapter_card
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.run_folder import RunFolder
+from unlora.recipes.settings import ModelSettings, UnlearnSettings
+from unlora.runtime import resolve_device, resolve_dtype, seed_everything
+from unlora.training import UnlearnTrainer, training_arguments
+from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
+
+
+class Sets(NamedTuple):
+    """The examples of a run and their tokens."""
+
+    forget: ExampleSet
+    retain: ExampleSet | None
+    forget_tokens: list[TokenisedExample]
+    retain_tokens: list[TokenisedExample] | None
+    tokeniser: ExampleTokeniser
+
+
+def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """Run, or go on with, one unlearning run in the folder `output`.
+
+    Started again with the same settings, finished stages are not repeated and training resumes at the last
+    checkpoint; on a CPU the adapter is then the same, bit for bit.
+
+    Returns:
+        The content of evaluation.json, or an empty mapping where evaluation was skipped.
+
+    Raises:
+        InputError: anything wrong with the settings, the data, the model or the folder; nothing was written.
+        UnloraError: the work failed; the folder can be resumed.
+    """
+    # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
+    run = RunFolder(output, settings)
+    objective = Objective(
+        settings.objective.forget,
+        retain=settings.objective.retain,
+        retain_weight=settings.objective.retain_weight,
+        beta=settings.objective.beta,
+    )
+    seed_everything(settings.seed)
+
+    # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
+    forget_set = load_examples(settings.data.forget)
+    retain_set = load_examples(settings.data.retain) if settings.data.retain is not None else None
+    sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
+    importance_file = (
+        ImportanceMap.load(Path(settings.importance.file)) if settings.importance.file is not None else None
+    )
+
+    # ---- 3. The target model and its target modules ----------------------------------------------------------
+    reporter.say(f"Loading the target model {settings.model.name}")
+    target = load(settings.model)
+    sets = tokenise_sets(settings, target, forget_set, retain_set)
+    reporter.say(describe_sets(sets))
+    targets = find_target_modules(target.model, settings.adapter.target_modules)
+    target_fingerprint = fingerprint(target.model)
+    run.start()
+    run.write_record(
+        model={**vars(target.source), "fingerprint": target_fingerprint},
+        data={"forget_sha256": forget_set.sha256(), "retain_sha256": retain_set.sha256() if retain_set else None},
+        template=sets.tokeniser.describe(),
+        objective=objective.describe(),
+        seed=settings.seed,
+    )
+
+    # ---- 4. Importance, measured on the intact model ---------------------------------------------------------
+    importance = None
+    if settings.importance.initialisation == "importance":
+        importance = importance_file
+        if importance is None and run.importance.is_file():
+            importance = ImportanceMap.load(run.importance)
+        if importance is None:
+            with run.stage("importance"):
+                importance = measure_importance(settings, target, sets, list(targets), reporter)
+        shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
+        importance.refuse_unless_fits(
+            shapes, fingerprint=target_fingerprint, where=settings.importance.file or str(run.importance)
+        )
+        if not run.importance.is_file():
+            importance.save(run.importance)
+        chosen = set(most_important_modules(importance, settings.adapter.coverage))
+        targets = {name: module for name, module in targets.items() if name in chosen}
+
+    # ---- 5. The adapter: it starts at the weighted low-rank solution and does not move the model -------------
+    with run.stage("initialise"):
+        model, initialisation = attach_adapter(settings, target, targets, importance, reporter)
+        shift = check_output_unmoved(model, probe_batch(sets))
+    run.record["initialisation"] = initialisation
+    run.record["checks"]["output_at_step_0"] = shift._asdict()
+    run.write_record()
+    reporter.say(f"Step 0: largest logit change {shift.largest_difference:.1e} (allowed {shift.tolerance:.0e})")
+
+    # ---- 6. Unlearn ------------------------------------------------------------------------------------------
+    if run.adapter.is_dir():
+        model.load_adapter(str(run.adapter), "default")
+        reporter.say("Training was finished before; its adapter is loaded")
+    else:
+        with run.stage("training"):
+            train(settings, run, model, objective, sets, reporter)
+        card = adapter_card(settings, target.source.name, run.record)
+        save_trained_adapter(model, run.adapter, base_model=target.source.name, card=card)
+    if fingerprint(model) != target_fingerprint:
+        raise FunctionMovedError("the base weights changed during training; the adapter must not be used.")
+    run.record["checks"]["base_weights_unchanged"] = True
+    run.write_record()
+
+    # ---- 7. Evaluate: target (adapter off), unlearned (adapter on), retain-only where there is one -----------
+    evaluation: dict[str, Any] = {}
+    if not settings.evaluation.skip:
+        with run.stage("evaluation"):
+            evaluation = evaluate_models(
+                settings.evaluation, run.evaluation, run.scores, model, sets.tokeniser, sets_to_evaluate, reporter
+            )
+
+    run.finish()
+    return evaluation
+
+
+def load(settings: ModelSettings) -> LoadedModel:
+    """Load the target model as its settings say."""
+    device = resolve_device(settings.device)
+    return load_model(
+        settings.name,
+        base=settings.base,
+        dtype=resolve_dtype(settings.dtype, device),
+        device=device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def tokenise_sets(
+    settings: UnlearnSettings, target: LoadedModel, forget_set: ExampleSet, retain_set: ExampleSet | None
+) -> Sets:
+    """Turn both sets into tokens with one tokeniser."""
+    tokeniser = ExampleTokeniser(
+        target.tokenizer,
+        template=settings.data.template,
+        max_length=settings.data.max_length,
+        on_long=settings.data.on_long,
+    )
+    retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
+    return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
+
+
+def describe_sets(sets: Sets) -> str:
+    """One line that says what will be forgotten and what kept."""
+    parts = []
+    for name, tokens in (("forget", sets.forget_tokens), ("retain", sets.retain_tokens)):
+        if tokens is not None:
+            completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
+            truncated = [example.source for example in tokens if example.truncated]
+            note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
+            parts.append(f"{name} {len(tokens)} examples, {completion} completion tokens{note}")
+    return f"{'; '.join(parts)}; template {sets.tokeniser.template}"
+
+
+def measure_importance(
+    settings: UnlearnSettings, target: LoadedModel, sets: Sets, target_names: list[str], reporter: Reporter
+) -> ImportanceMap:
+    """Estimate importance on the whole forget set and a seeded sample of the retain set."""
+    pad, size = sets.tokeniser.pad_token_id, settings.importance.batch_size
+    retain_tokens = sets.retain_tokens
+    if retain_tokens is not None and len(retain_tokens) > settings.importance.max_retain_examples:
+        retain_tokens = random.Random(settings.seed).sample(retain_tokens, settings.importance.max_retain_examples)
+
+    def batches(tokens: list[TokenisedExample]):
+        return (collate([tokens[row] for row in rows], pad) for rows in batches_by_length(tokens, size))
+
+    total = len(sets.forget_tokens) + len(retain_tokens or [])
+    with reporter.task("Importance", total) as task:
+        return estimate_importance(
+            target.model,
+            batches(sets.forget_tokens),
+            batches(retain_tokens) if retain_tokens is not None else None,
+            statistic=settings.importance.statistic,
+            space=settings.importance.space,
+            target_modules=target_names,
+            rank=settings.adapter.rank,
+            probe_std=settings.importance.probe_std,
+            seed=settings.seed,
+            data_sha256=(sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None),
+            progress=task.advance,
+        )
+
+
+def attach_adapter(
+    settings: UnlearnSettings,
+    target: LoadedModel,
+    targets: Mapping[str, TargetModule],
+    importance: ImportanceMap | None,
+    reporter: Reporter,
+) -> tuple[PeftModel, dict[str, Any]]:
+    """Solve for the start of every target module and attach the adapter; say how well the start fits."""
+    rank, alpha = settings.adapter.rank, settings.adapter.alpha
+    if settings.importance.initialisation == "plain":
+        model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha)
+        return model, {"kind": "plain", "module_count": len(targets)}
+    with reporter.task("Low-rank solutions", len(targets)) as task:
+        factors = initial_factors(
+            targets, importance, rank=rank, scaling=alpha / rank, seed=settings.seed, progress=task.advance
+        )
+    floored = [start.floored_fraction for start in factors.values() if start.floored_fraction is not None]
+    summary = {
+        "kind": settings.importance.initialisation,
+        "module_count": len(factors),
+        "mean_relative_residual": sum(start.relative_residual for start in factors.values()) / len(factors),
+        "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
+    }
+    return attach_anchored_adapter(target.model, rank=rank, alpha=alpha, factors=factors), summary
+
+
+def probe_batch(sets: Sets):
+    """A few forget and retain examples to compare logits on."""
+    examples = sets.forget_tokens[:4] + (sets.retain_tokens or [])[:4]
+    return collate(examples, sets.tokeniser.pad_token_id)
+
+
+def train(
+    settings: UnlearnSettings, run: RunFolder, model: PeftModel, objective: Objective, sets: Sets, reporter: Reporter
+) -> None:
+    """Train, or resume at the last complete checkpoint."""
+    chosen = settings.training
+    pairs = ForgetRetainPairs(
+        sets.forget_tokens,
+        sets.retain_tokens if objective.retain is not None else None,
+        epochs=chosen.epochs,
+        seed=settings.seed,
+    )
+    steps = -(-len(pairs) // (chosen.batch_size * chosen.gradient_accumulation_steps))
+    arguments = training_arguments(
+        run.checkpoints,
+        learning_rate=chosen.learning_rate,
+        batch_size=chosen.batch_size,
+        gradient_accumulation_steps=chosen.gradient_accumulation_steps,
+        warmup_steps=round(chosen.warmup_ratio * steps),
+        max_grad_norm=chosen.max_grad_norm,
+        gradient_checkpointing=chosen.gradient_checkpointing,
+        save_steps=chosen.save_steps,
+        seed=settings.seed,
+        use_cpu=model.device.type == "cpu",
+    )
+    with reporter.task("Unlearning", steps) as task:
+        done = 0
+
+        def report(step: int, _steps: int, logs: dict[str, float]) -> None:
+            nonlocal done
+            task.advance(step - done, f"forget {logs['forget_term']:.3f} retain {logs['retain_term']:.3f}")
+            done = step
+
+        trainer = UnlearnTrainer(
+            model,
+            arguments,
+            objective=objective,
+            train_dataset=pairs,
+            pad_token_id=sets.tokeniser.pad_token_id,
+            callbacks=[TrainLog(run.train_log), Progress(report)],
+        )
+        checkpoint = last_complete_checkpoint(run.checkpoints)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)

@@ -1,0 +1,4 @@
+"""Training on the stock Trainer's public hooks."""
+
+from unlora.training.arguments import training_arguments as training_arguments
+from unlora.training.trainer import UnlearnTrainer as UnlearnTrainer

@@ -1,0 +1,91 @@
+"""What a run writes and shows while it trains."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+LOGGED = ("loss", "forget_term", "retain_term", "grad_norm", "learning_rate")
+
+
+class TrainLog(TrainerCallback):
+    """Appends one JSON line per logging step: step, loss, forget_term, retain_term, grad_norm, seconds.
+
+    A resumed run drops the lines after the checkpoint it starts from and goes on; `seconds` counts work, not waiting.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start = 0.0
+        self._before = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        kept = [line for line in read_train_log(self._path) if line["step"] <= state.global_step]
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._before = kept[-1]["seconds"] if kept else 0.0
+        self._start = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        line = {"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}}
+        line["seconds"] = round(self._before + time.perf_counter() - self._start, 3)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class Progress(TrainerCallback):
+    """Reports each finished step: `report(steps done, steps in all, last logged values)`."""
+
+    def __init__(self, report: Callable[[int, int, dict[str, float]], None]) -> None:
+        self._report = report
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self._report(state.global_step, state.max_steps, logs)
+
+
+def read_train_log(path: Path) -> list[dict[str, Any]]:
+    """Lines of a train log; a last line cut short by a kill is dropped."""
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to the end.
+
+    The Trainer writes trainer_state.json last, so a checkpoint whose state does not parse was cut short.
+    """
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for checkpoint in checkpoints:
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            continue
+        return checkpoint
+    return None

@@ -1,0 +1,72 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.made_scores import made_model, made_score
+from unlora.errors import InputError
+from unlora.evaluation.scores import ModelScores, check_comparable, load_scores, save_scores
+
+
+def test_round_trip_keeps_every_field_and_nan_as_unscored(tmp_path: Path) -> None:
+    odd = made_score(1, right=0.5, wrong=(0.25, 0.125), question="Where?\u2028\nThere é", rouge_l_recall=math.nan)
+    scores = made_model(forget=[made_score(0), odd], retain=[made_score(2, generated=None)])
+    save_scores(tmp_path / "scores.jsonl", scores)
+    assert "NaN" not in (tmp_path / "scores.jsonl").read_text()
+    loaded = load_scores(tmp_path / "scores.jsonl")
+    assert repr(loaded) == repr(scores)  # NaN differs from itself, its text does not
+    assert math.isnan(loaded.sets["forget"][1].rouge_l_recall)
+
+
+@pytest.mark.parametrize(
+    ("line", "content", "message"),
+    [
+        (1, '{"question": "a", "answer": "b"}', "line 1: not the header"),
+        (1, "no JSON", "line 1: not valid JSON"),
+        (2, "[1]", "line 2: must be a JSON object"),
+        (2, '{"set": "forget", "source": "x"}', "line 2: not an example's scores"),
+        (3, "", "line 3: not valid JSON"),
+    ],
+)
+def test_bad_line_is_refused_with_its_number(tmp_path: Path, line: int, content: str, message: str) -> None:
+    path = tmp_path / "scores.jsonl"
+    save_scores(path, made_model(forget=[made_score(0), made_score(1)]))
+    lines = path.read_text().splitlines()
+    lines[line - 1] = content
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=message):
+        load_scores(path)
+
+
+def test_an_example_with_an_unknown_or_a_wrong_value_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    save_scores(path, made_model(forget=[made_score()]))
+    text = path.read_text()
+    for broken in (text.replace('"probability": 0.5', '"probability": "high"'), text.replace('"set"', '"sets"')):
+        path.write_text(broken)
+        with pytest.raises(InputError, match="line 2: not an example's scores"):
+            load_scores(path)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_scores(tmp_path / "none.jsonl")
+
+
+def test_models_asked_the_same_in_another_order_are_comparable() -> None:
+    check_comparable(
+        made_model(forget=[made_score(0), made_score(1)], retain=[made_score(2)]),
+        made_model(forget=[made_score(1), made_score(0)]),
+    )
+
+
+def test_models_asked_in_another_way_are_not_comparable() -> None:
+    scores = made_model(forget=[made_score()])
+    plain = {"template": {"rendered_probe_sha256": "a"}, "max_new_tokens": 32}
+    chat = {"template": {"rendered_probe_sha256": "b"}, "max_new_tokens": 32}
+    with pytest.raises(InputError, match="different templates"):
+        check_comparable(ModelScores(scores.sets, plain), ModelScores(scores.sets, chat))
+    with pytest.raises(InputError, match="max_new_tokens was 32 for one model, 64 for another"):
+        check_comparable(ModelScores(scores.sets, plain), ModelScores(scores.sets, plain | {"max_new_tokens": 64}))
+    with pytest.raises(InputError, match="different forget questions"):
+        check_comparable(scores, made_model(forget=[made_score(token_count=3)]))

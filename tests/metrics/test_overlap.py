@@ -1,0 +1,63 @@
+import math
+
+import numpy as np
+import pytest
+
+from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall
+
+
+def matches(text: str) -> np.ndarray:
+    """Turn "110" into [True, True, False]."""
+    return np.array([character == "1" for character in text], dtype=bool)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "recall"),
+    [
+        ("She was born in Lagos.", "She was born in Lagos.", 1.0),
+        ("born Lagos", "She was born in Lagos.", 2 / 5),
+        ("Lagos born", "She was born in Lagos.", 1 / 5),  # order counts
+        ("She was born in Lagos, and a lot more is said about it.", "She was born in Lagos", 1.0),  # recall only
+        ("he writes novels", "he writing novel", 1.0),  # stems
+        ("", "She was born in Lagos.", 0.0),
+        ("yes", "Yes", 1.0),
+        ("no", "yes", 0.0),
+    ],
+)
+def test_rouge_l_recall_of_hand_computed_pairs(candidate: str, reference: str, recall: float) -> None:
+    assert rouge_l_recall(candidate, reference) == pytest.approx(recall)
+
+
+@pytest.mark.parametrize("reference", ["", " ?!", "東京です"])
+def test_rouge_l_recall_of_a_reference_without_words_is_nan(reference: str) -> None:
+    assert math.isnan(rouge_l_recall("anything", reference))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "exact", "extraction"),
+    [
+        ("1111", 1.0, 1.0),
+        ("0000", 0.0, 0.0),
+        ("1110", 3 / 4, 0.0),  # the last token is never reached
+        ("0111", 3 / 4, 3 / 4),
+        ("0101", 2 / 4, 1 / 4),
+        ("1", 1.0, 1.0),
+        ("0", 0.0, 0.0),
+    ],
+)
+def test_memorisation_of_hand_computed_matches(tokens: str, exact: float, extraction: float) -> None:
+    assert exact_memorisation(matches(tokens)) == pytest.approx(exact)
+    assert extraction_strength(matches(tokens)) == pytest.approx(extraction)
+
+
+def test_extraction_strength_equals_trying_every_prefix() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        tokens = generator.random(8) < 0.8
+        shortest = next(k for k in range(9) if tokens[k:].all())
+        assert extraction_strength(tokens) == 1 - shortest / 8
+
+
+def test_memorisation_of_no_token_is_nan() -> None:
+    assert math.isnan(exact_memorisation(matches("")))
+    assert math.isnan(extraction_strength(matches("")))

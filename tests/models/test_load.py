@@ -1,0 +1,288 @@
+"""Loading, merging and fingerprints, and every way a folder can be wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedModel
+
+from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model, save_tiny
+from unlora.errors import InputError
+from unlora.models import locate
+from unlora.models.embedded import HUB_ID
+from unlora.models.load import LoadedModel, ModelSource, fingerprint, load_model, load_tokenizer
+
+CPU = torch.device("cpu")
+PROBE = torch.arange(24).reshape(2, 12)
+
+
+def loaded(path: Path | str, **options: Any) -> LoadedModel:
+    return load_model(str(path), device=CPU, **options)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The hub cannot be reached; the dictionary returned stands for earlier downloads."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+    downloads: dict[str, str] = {}
+    monkeypatch.setattr(locate.HfApi, "model_info", refuse)
+    monkeypatch.setattr(locate, "try_to_load_from_cache", lambda name, _: downloads.get(name))
+    return downloads
+
+
+def logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=PROBE).logits
+
+
+def save_adapter(folder: Path, base: Path, *, arch: Architecture = "llama", **settings: Any) -> torch.Tensor:
+    """Write an adapter with random factors for the model in `base`; return what base and adapter compute."""
+    config = LoraConfig(
+        target_modules="all-linear", r=4, init_lora_weights=False, fan_in_fan_out=arch == "gpt2", **settings
+    )
+    torch.manual_seed(5)
+    wrapped = get_peft_model(loaded(base).model, config)
+    wrapped.eval().save_pretrained(str(folder))
+    return logits(wrapped)
+
+
+def edit_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_folder_loads_as_it_was_saved(arch: Architecture, tmp_path: Path):
+    result = loaded(save_tiny(tmp_path, arch))
+    original = build_tiny_model(arch, vocab_size=result.model.config.vocab_size)
+    assert torch.equal(logits(result.model), logits(original))
+    assert not result.model.training
+    assert not any(parameter.requires_grad for parameter in result.model.parameters())
+    assert (result.source.kind, result.source.base, result.source.dtype) == ("folder", None, "float32")
+
+
+def test_sharded_folder_is_the_same_model(tmp_path: Path):
+    whole = loaded(save_tiny(tmp_path / "whole"))
+    sharded = loaded(save_tiny(tmp_path / "sharded", max_shard_size="20KB"))
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    assert fingerprint(whole.model) == fingerprint(sharded.model)
+
+
+def test_dtype_is_the_one_asked_for(tmp_path: Path):
+    result = loaded(save_tiny(tmp_path), dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in result.model.parameters()} == {torch.bfloat16}
+    assert result.source.dtype == "bfloat16"
+
+
+def test_loading_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    save_adapter(tmp_path / "adapter", save_tiny(tmp_path / "base"))
+    capfd.readouterr()
+    loaded(tmp_path / "adapter")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3"])
+def test_adapter_is_merged_into_its_base(arch: Architecture, tmp_path: Path):
+    base = save_tiny(tmp_path / "base", arch)
+    expected = save_adapter(tmp_path / "adapter", base, arch=arch)
+    result = loaded(tmp_path / "adapter")
+    torch.testing.assert_close(logits(result.model), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(logits(loaded(base).model), expected, atol=0.1)
+    assert (result.source.kind, result.source.base) == ("adapter", str(base))
+    assert not any("lora" in name for name, _ in result.model.named_modules())
+
+
+def test_base_of_an_adapter_can_be_given(tmp_path: Path):
+    base = save_tiny(tmp_path / "base")
+    expected = save_adapter(tmp_path / "adapter", base)
+    moved = base.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"its base cannot be loaded \(--base"):
+        loaded(tmp_path / "adapter")
+    result = loaded(tmp_path / "adapter", base=str(moved))
+    torch.testing.assert_close(logits(result.model), expected, atol=1e-4, rtol=1e-4)
+    assert result.source.base == str(moved)
+
+
+def test_tokenizer_of_the_adapter_folder_wins(tmp_path: Path):
+    base = save_tiny(tmp_path / "base")
+    save_adapter(tmp_path / "adapter", base)
+    assert loaded(tmp_path / "adapter").tokenizer.chat_template is None
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    assert loaded(tmp_path / "adapter").tokenizer.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_fingerprint_ignores_the_adapter(arch: Architecture):
+    plain = fingerprint(build_tiny_model(arch))
+    config = LoraConfig(target_modules="all-linear", init_lora_weights=False, fan_in_fan_out=arch == "gpt2")
+    wrapped = get_peft_model(build_tiny_model(arch), config)
+    assert fingerprint(wrapped) == plain
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name:
+                parameter.add_(1.0)
+    assert fingerprint(wrapped) == plain
+    wrapped.merge_adapter()
+    assert fingerprint(wrapped) != plain
+
+
+@pytest.mark.parametrize("change", ["one weight", "dtype", "seed"])
+def test_fingerprint_sees_every_change(change: str):
+    model = build_tiny_model("gpt2", seed=1 if change == "seed" else 0)
+    if change == "one weight":
+        with torch.no_grad():
+            model.get_parameter("transformer.h.1.mlp.c_proj.bias")[3] += 1e-7
+    elif change == "dtype":
+        model = model.bfloat16()
+    assert fingerprint(model) != fingerprint(build_tiny_model("gpt2"))
+
+
+def test_fingerprint_counts_tied_weights_once():
+    tied, untied = build_tiny_model("gpt2"), build_tiny_model("gpt2")
+    head = untied.get_submodule("lm_head")
+    head.weight = torch.nn.Parameter(head.get_parameter("weight").detach().clone())
+    assert fingerprint(tied) != fingerprint(untied)
+
+
+def truncate(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def drop_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def reshape_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors") | {"model.norm.weight": torch.zeros(7)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def need_remote_code(folder: Path) -> None:
+    edit_json(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Config"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "cannot be loaded .*file not fully covered"),
+        (drop_tensor, "lack model.norm.weight"),
+        (reshape_tensor, "lack model.norm.weight, or hold it in another shape"),
+        (need_remote_code, "allow it with trust_remote_code"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON"),
+        (lambda folder: edit_json(folder / "config.json", model_type="own"), "model type `own`"),
+        (lambda folder: edit_json(folder / "config.json", model_type="t5"), "Unrecognized configuration class"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
+        (lambda folder: [file.unlink() for file in folder.glob("tokenizer*")], "cannot be loaded"),
+    ],
+)
+def test_damaged_folder_is_refused_in_one_line(damage: Any, message: str, tmp_path: Path):
+    folder = save_tiny(tmp_path / "model")
+    damage(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        loaded(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def other_base(base: Path, adapter: Path) -> None:
+    edit_json(adapter / "adapter_config.json", base_model_name_or_path=str(save_tiny(base.parent / "phi", "phi")))
+
+
+def other_type(base: Path, adapter: Path) -> None:
+    config = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
+    get_peft_model(loaded(base).model, config).save_pretrained(str(adapter))
+
+
+def larger_adapter(base: Path, adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    key = next(name for name in tensors if "layers.1.self_attn.q_proj.lora_A" in name)
+    tensors[key.replace("layers.1", "layers.2")] = tensors[key].clone()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+def smaller_adapter(base: Path, adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if "layers.1" not in name},
+        adapter / "adapter_model.safetensors",
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (other_base, "does not fit the base"),
+        (other_type, "of type IA3; only LoRA"),
+        (larger_adapter, "does not fit the base .*layers.2"),
+        (smaller_adapter, "does not fit the base .*layers.1"),
+        (lambda _, adapter: edit_json(adapter / "adapter_config.json", r=5), "does not fit the base .*size mismatch"),
+        (lambda _, adapter: edit_json(adapter / "adapter_config.json", base_model_name_or_path=None), "--base"),
+        (lambda _, adapter: (adapter / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
+        (lambda _, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"x" * 99), "does not fit"),
+        (lambda _, adapter: (adapter / "adapter_config.json").write_text("{"), "not valid JSON"),
+    ],
+)
+def test_damaged_adapter_is_refused_in_one_line(damage: Any, message: str, tmp_path: Path):
+    base, adapter = save_tiny(tmp_path / "base"), tmp_path / "adapter"
+    save_adapter(adapter, base)
+    damage(base, adapter)
+    with pytest.raises(InputError, match=message) as caught:
+        loaded(adapter)
+    assert "\n" not in str(caught.value)
+
+
+def test_base_without_adapter_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="is only for an adapter"):
+        loaded(save_tiny(tmp_path), base="embedded")
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path):
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(InputError, match="give the folder"):
+        loaded(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("name", ["./models/mine", "/no/such/folder", "a/b/c"])
+def test_missing_folder_is_refused_without_asking_the_hub(name: str):
+    with pytest.raises(InputError, match="no such folder"):
+        loaded(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("someone/model", "cannot be reached"), (HUB_ID, "'embedded' in place"), ("embeded", "mean 'embedded'")],
+)
+def test_unreachable_hub_is_named(name: str, advice: str, no_hub: dict[str, str]):
+    with pytest.raises(InputError, match=advice):
+        loaded(name)
+
+
+def test_earlier_download_serves_when_the_hub_is_unreachable(no_hub: dict[str, str], tmp_path: Path):
+    no_hub["someone/model"] = str(save_tiny(tmp_path) / "config.json")
+    result = loaded("someone/model")
+    assert result.source == ModelSource("someone/model", "hub", None, "float32", trust_remote_code=False)
+    assert fingerprint(result.model) == fingerprint(loaded(tmp_path).model)
+
+
+def test_tokenizer_loads_alone_as_with_the_model(tmp_path: Path):
+    base = save_tiny(tmp_path / "base", chat=True)
+    save_adapter(tmp_path / "adapter", base)
+    expected = loaded(base).tokenizer
+    for name, given in ((base, None), (tmp_path / "adapter", None), (tmp_path / "adapter", str(base))):
+        tokenizer = load_tokenizer(str(name), base=given)
+        assert tokenizer("Where is Mira?")["input_ids"] == expected("Where is Mira?")["input_ids"]
+        assert tokenizer.chat_template == expected.chat_template
+    with pytest.raises(InputError, match="is only for an adapter"):
+        load_tokenizer(str(base), base="embedded")
