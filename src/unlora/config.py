@@ -126,6 +126,10 @@ def _quoted(text: str) -> list[str]:
 def _fields_at(cls: type[BaseModel], path: Iterable[int | str]) -> list[str]:
     current: Any = cls
     for part in path:
-        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = (
+            current.model_fields.get(str(part))
+            if isinstance(current, type) and issubclass(current, BaseModel)
+            else None
+        )
         current = field.annotation if field is not None else None
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

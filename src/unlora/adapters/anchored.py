@@ -1,8 +1,11 @@
 """The anchored adapter: LoRA that starts at B0, A0 without changing the model, and never writes the base weights.
 
 One plain LoRA adapter of rank 2r holds A = [A0; A0] and B = [B0, -B0]. Its product s (B0 A0 - B0 A0) is zero, so the
-model is the target's at step 0; the second half is frozen, so training moves only the first. FILA and VILA instead
-subtract the product from the base weights, which leaves an adapter that is meaningless without a second full model.
+model is the target's at step 0; the second half is frozen (`halves`), so training moves only the first. A frozen half
+needs an optimiser that leaves entries without gradient alone: AdamW does when the adapter has no weight decay.
+
+FILA and VILA instead subtract the product from the base weights, which leaves an adapter that is meaningless without a
+second full model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,10 +17,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from unlora.adapters.halves import HalvedA, HalvedB, halve
 from unlora.adapters.initialise import InitialFactors, initial_factors, refuse_rank
 from unlora.errors import FunctionMovedError, InputError
 from unlora.importance.importance_map import ImportanceMap
 from unlora.models.forward import completion_logits
+from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
 
 ADAPTER_NAME = "default"
@@ -62,9 +67,11 @@ def attach_anchored_adapter(
     for name, layer in lora_layers(peft_model):
         start = factors[name]
         with torch.no_grad():
-            _copy(layer.lora_A[ADAPTER_NAME].weight, torch.cat([start.lora_a, start.lora_a]))
-            _copy(layer.lora_B[ADAPTER_NAME].weight, torch.cat([start.lora_b, -start.lora_b], dim=1))
-    freeze_anchor(peft_model)
+            lora_a, lora_b = factor_parameters(layer)
+            lora_a.copy_(torch.cat([start.lora_a, start.lora_a]))
+            lora_b.copy_(torch.cat([start.lora_b, -start.lora_b], dim=1))
+        layer.lora_A[ADAPTER_NAME] = halve(layer.lora_A[ADAPTER_NAME], HalvedA)
+        layer.lora_B[ADAPTER_NAME] = halve(layer.lora_B[ADAPTER_NAME], HalvedB)
     return peft_model
 
 
@@ -83,19 +90,16 @@ def _attach(model: PreTrainedModel, names: list[str], *, rank: int, alpha: float
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  PEFT takes a float too
-        lora_dropout=0.0,  # dropout is drawn once per adapter, but the halves would still not be the whole story
+        lora_dropout=0.0,
         target_modules=peft_target_modules(model, names),
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(target.transposed for target in find_target_modules(model, names).values()),
     )
-    peft_model = get_peft_model(model, config)
+    with quiet():
+        peft_model = get_peft_model(model, config)
     if not isinstance(peft_model, PeftModel):
         raise TypeError(f"PEFT returned {type(peft_model).__name__}")
     return peft_model
-
-
-def _copy(parameter: Tensor, values: Tensor) -> None:
-    parameter.copy_(values.to(parameter.dtype))
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -105,22 +109,9 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
             yield name.removeprefix("base_model.model."), module
 
 
-def freeze_anchor(model: PeftModel) -> None:
-    """Keep the second half of every factor where it is: its gradient is zeroed as soon as it exists.
-
-    A parameter cannot be half frozen, so this needs an optimiser that leaves zero-gradient entries alone: AdamW does
-    when the adapter has no weight decay.
-    """
-    for _, layer in lora_layers(model):
-        half = layer.r[ADAPTER_NAME] // 2
-        layer.lora_A[ADAPTER_NAME].weight.register_hook(lambda gradient, half=half: _zero_from(gradient, half, dim=0))
-        layer.lora_B[ADAPTER_NAME].weight.register_hook(lambda gradient, half=half: _zero_from(gradient, half, dim=1))
-
-
-def _zero_from(gradient: Tensor, start: int, dim: int) -> Tensor:
-    masked = gradient.clone()
-    masked.narrow(dim, start, masked.shape[dim] - start).zero_()
-    return masked
+def factor_parameters(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (rank, d_in) and B (d_out, rank) of a LoRA layer."""
+    return layer.lora_A[ADAPTER_NAME].get_parameter("weight"), layer.lora_B[ADAPTER_NAME].get_parameter("weight")
 
 
 class OutputShift(NamedTuple):
@@ -149,7 +140,6 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
         tolerance = FLOAT32_TOLERANCE
         if next(model.get_base_model().parameters()).dtype != torch.float32:
             tolerance = max(tolerance, _batch_shape_noise(model, batch, target))
-    freeze_anchor_flags(model)
     model.train(was_training)
     scored = batch["attention_mask"][:, -target.shape[1] :].bool()
     difference = float((adapted - target)[scored].abs().max())
@@ -169,9 +159,3 @@ def _batch_shape_noise(model: PeftModel, batch: Mapping[str, Tensor], together: 
         scored = batch["attention_mask"][row, -common:].bool()
         noise = max(noise, float((alone[0, -common:] - together[row, -common:])[scored].abs().max()))
     return noise
-
-
-def freeze_anchor_flags(model: PeftModel) -> None:
-    """Nothing but the factors is trainable; PEFT resets flags whenever adapters are switched off and on."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)

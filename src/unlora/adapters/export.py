@@ -6,6 +6,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import load_peft_weights
 from safetensors.torch import save_file
+from torch import Tensor
 
 from unlora.adapters.factors import Factors
 from unlora.errors import InputError
@@ -33,7 +34,7 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     if unusual:
         raise InputError(f"{folder}: the adapter uses {unusual[0]}, which plain factors cannot express.")
     scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    weights = load_peft_weights(str(folder), device="cpu")
+    weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
     factors = {}
     for key, lora_a in weights.items():
         if key.endswith(".lora_A.weight"):

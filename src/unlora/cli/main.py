@@ -1,7 +1,9 @@
 """`unlora`: parses, calls a recipe, prints. Nothing heavy is imported before a command runs."""
 
 import errno
+import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -45,6 +47,12 @@ def _fail(message: str, code: int) -> None:
 @click.version_option(package_name="unlora")
 def main() -> None:
     """Remove chosen knowledge from a causal language model with LoRA, and measure how far it is gone."""
+    # Other libraries' advice to programmers is not for the user of a command; python -W brings it back.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 for command in (demo, unlearn, importance, finetune, evaluate, export, data, presets, doctor):

@@ -12,12 +12,17 @@ from unlora.artifacts import write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
+from unlora.errors import InputError
 from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
+from unlora.evaluation.tofu import Role
 from unlora.models.load import load_model
-from unlora.recipes.reporter import Reporter
-from unlora.recipes.settings import DataSettings, EvaluationSettings
+from unlora.models.quiet import quiet
+from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.settings import DataSettings, EvaluationSettings, UnlearnSettings
+from unlora.runtime import seed_everything
 
 
 def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
@@ -73,16 +78,18 @@ def evaluate_models(
     settings: EvaluationSettings,
     output: Path,
     scores_folder: Path,
-    model: PeftModel,
+    model: PreTrainedModel | PeftModel,
     tokeniser: ExampleTokeniser,
     sets: Mapping[str, ExampleSet],
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model."""
-    models: dict[str, ModelScores] = {}
+    models: dict[Role, ModelScores] = {}
     model.eval()
-    for name in ("target", "unlearned"):
-        with model.disable_adapter() if name == "target" else nullcontext():
+    roles: tuple[Role, ...] = ("target", "unlearned") if isinstance(model, PeftModel) else ("target",)
+    for name in roles:
+        off = isinstance(model, PeftModel) and name == "target"
+        with model.disable_adapter() if off else nullcontext():
             models[name] = score(settings, model, tokeniser, sets, scores_folder / f"{name}.jsonl", name, reporter)
     retain_only = retain_only_scores(settings, model, tokeniser, sets, scores_folder, reporter)
     if retain_only is not None:
@@ -90,6 +97,29 @@ def evaluate_models(
     record = evaluation_record(models, protocol_of(settings, tokeniser))
     write_json(output, record)
     return record
+
+
+def evaluate_checkpoint(
+    settings: UnlearnSettings, adapter: Path | None, output: Path, *, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """Measure a model as it is ("target"), and with an unlearning adapter on top ("unlearned") where one is given.
+
+    Raises:
+        InputError: wrong settings, data, model or adapter, or an output folder in use; nothing was written.
+    """
+    refuse_used_folder(output)
+    sets = evaluation_sets(settings.evaluation, settings.data)
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise InputError(f"{adapter}: no adapter_config.json; not an adapter folder.")
+    seed_everything(settings.seed)
+    reporter.say(f"Loading {settings.model.name}")
+    target = load(settings.model)
+    tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
+    with quiet():
+        model = target.model if adapter is None else PeftModel.from_pretrained(target.model, str(adapter))
+    return evaluate_models(
+        settings.evaluation, output / "evaluation.json", output / "scores", model, tokeniser, sets, reporter
+    )
 
 
 def retain_only_scores(

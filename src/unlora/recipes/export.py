@@ -12,10 +12,9 @@ from unlora.config import read_yaml
 from unlora.errors import InputError
 from unlora.models.load import fingerprint
 from unlora.models.save import new_folder, save_model
-from unlora.recipes.fine_tune import refuse_used_folder
+from unlora.recipes.loading import load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.unlearn import load
 
 _CARD = """---
 library_name: peft

@@ -6,7 +6,7 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from unlora.adapters.export import save_trained_adapter
 from unlora.data.collate import collate
@@ -17,12 +17,13 @@ from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
-from unlora.models.load import LoadedModel, load_model
+from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules, peft_target_modules
+from unlora.recipes.loading import load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings
-from unlora.runtime import resolve_device, resolve_dtype, seed_everything
+from unlora.runtime import seed_everything
 from unlora.training import training_arguments
 from unlora.training.callbacks import Progress
 
@@ -58,14 +59,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     examples = learnable_examples(settings)
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
-    device = resolve_device(settings.model.device)
-    loaded = load_model(
-        settings.model.name,
-        base=settings.model.base,
-        dtype=resolve_dtype(settings.model.dtype, device),
-        device=device,
-        trust_remote_code=settings.model.trust_remote_code,
-    )
+    loaded = load(settings.model)
     tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
     tokens = tokeniser.encode_set(examples)
     reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
@@ -76,16 +70,6 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
         loaded.tokenizer.save_pretrained(str(output))
     else:
         save_model(model, loaded.tokenizer, output)
-
-
-def refuse_used_folder(output: Path) -> None:
-    """Refuse an output folder that holds something.
-
-    Raises:
-        InputError: naming it.
-    """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise InputError(f"{output}: already exists and is not empty; choose another --output.")
 
 
 def learnable_examples(settings: FineTuneSettings) -> ExampleSet:
@@ -145,6 +129,7 @@ def train_on(
             data_collator=lambda rows: collate(rows, pad_token_id),
             callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.model_accepts_loss_kwargs = False
         trainer.train()
     return model.eval()

@@ -6,9 +6,10 @@ from unlora.data.sources import load_examples
 from unlora.errors import InputError
 from unlora.importance.ratio import module_ratio, module_score
 from unlora.models.target_modules import find_target_modules
+from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.unlearn import load, measure_importance, tokenise_sets
+from unlora.recipes.unlearn import measure_importance, tokenise_sets
 from unlora.runtime import seed_everything
 
 

@@ -50,7 +50,7 @@ class ImportanceSettings(Config):
     """What the gradient is taken of."""
     batch_size: int = Field(default=8, ge=1)
     """Examples per backward pass."""
-    max_retain_examples: int = Field(default=128, ge=2)
+    max_retain_examples: int = Field(default=64, ge=2)
     """Retain examples in the statistic, drawn with the run's seed; the forget set is always used whole."""
     probe_std: float = Field(default=0.05, gt=0)
     """Standard deviation of the virtual factors (lora_factors only)."""

@@ -17,14 +17,15 @@ from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import FunctionMovedError
 from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
 from unlora.losses import Objective
-from unlora.models.load import LoadedModel, fingerprint, load_model
+from unlora.models.load import LoadedModel, fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets
+from unlora.recipes.loading import load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.settings import ModelSettings, UnlearnSettings
-from unlora.runtime import resolve_device, resolve_dtype, seed_everything
+from unlora.recipes.settings import UnlearnSettings
+from unlora.runtime import seed_everything
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
 
@@ -137,18 +138,6 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
 
     run.finish()
     return evaluation
-
-
-def load(settings: ModelSettings) -> LoadedModel:
-    """Load the target model as its settings say."""
-    device = resolve_device(settings.device)
-    return load_model(
-        settings.name,
-        base=settings.base,
-        dtype=resolve_dtype(settings.dtype, device),
-        device=device,
-        trust_remote_code=settings.trust_remote_code,
-    )
 
 
 def tokenise_sets(

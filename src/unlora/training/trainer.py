@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ForgetRetainPairs
@@ -80,6 +80,7 @@ class UnlearnTrainer(Trainer):
             data_collator=ForgetRetainCollator(pad_token_id),
             callbacks=callbacks,
         )
+        self.remove_callback(PrinterCallback)
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._objective = objective

@@ -1,0 +1,30 @@
+"""What every recipe does first: load the model its settings name, and refuse a folder in use."""
+
+from pathlib import Path
+
+from unlora.errors import InputError
+from unlora.models.load import LoadedModel, load_model
+from unlora.recipes.settings import ModelSettings
+from unlora.runtime import resolve_device, resolve_dtype
+
+
+def load(settings: ModelSettings) -> LoadedModel:
+    """Load a model as its settings say."""
+    device = resolve_device(settings.device)
+    return load_model(
+        settings.name,
+        base=settings.base,
+        dtype=resolve_dtype(settings.dtype, device),
+        device=device,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def refuse_used_folder(output: Path) -> None:
+    """Refuse an output folder that holds something.
+
+    Raises:
+        InputError: naming it.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise InputError(f"{output}: already exists and is not empty; choose another --output.")
