@@ -46,8 +46,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def storage_error(path: Path, error: OSError) -> UnloraError:
-    """Say in one line why `path` cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    """Say in one line why `path` cannot be written; a limit on the size of files (EFBIG) is a full disk too."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return UnloraError(f"{path}: no space left on the disk; free some and start the same command again.")
     return UnloraError(f"{path}: cannot be written ({error.strerror or error}).")
 
@@ -91,7 +91,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: missing, truncated, not safetensors, or without our header.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: {'is a folder; give a file' if path.is_dir() else 'no such file'}.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -1,8 +1,10 @@
 """Base of every configuration: frozen, strict, read from YAML, overridden with dotted keys, hashed."""
 
+import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,9 @@ ConfigType = TypeVar("ConfigType", bound="Config")
 class Config(BaseModel):
     """A frozen record whose unknown keys are refused. Subclasses document each field with a docstring under it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
 
     @classmethod
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any], *, where: str = "configuration") -> ConfigType:
@@ -51,6 +55,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise InputError(f"{path}{line}: not valid YAML ({error.problem}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from None
     if values is None:
@@ -105,31 +112,42 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        choices = _fields_at(cls, problem["loc"][:-1])
-        hint = nearest(str(problem["loc"][-1]), choices) or f" Known keys: {', '.join(choices)}."
-        return f"unknown key '{key}'.{hint}"
+        return f"unknown key '{key}'.{_key_hint(key, list(_dotted_keys(cls)))}"
     if problem["type"] == "missing":
         return f"key '{key}' is missing."
-    message = problem["msg"].removeprefix("Value error, ")
-    value = problem.get("input")
-    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    hint = ""
+    message = re.sub(r"^\w+ should ", "must ", problem["msg"].removeprefix("Value error, "))
+    value, hint = problem.get("input"), ""
+    if problem["type"] == "model_type":
+        message = "must be a section of keys"
+    if problem["type"] == "list_type":
+        message = f"must be a list, such as [{value}]"
     if problem["type"] == "literal_error" and isinstance(value, str):
         hint = nearest(value, _quoted(problem.get("ctx", {}).get("expected", "")))
-    return f"{key + ': ' if key else ''}{message}{shown}{'' if message.endswith('.') and not shown else '.'}{hint}"
+    shown = f" (found {_shown(value)})" if isinstance(value, str | int | float | bool | list | None) else ""
+    return f"{key + ': ' if key else ''}{message}{shown}.{hint}"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)
 
 
 def _quoted(text: str) -> list[str]:
     return text.split("'")[1::2]
 
 
-def _fields_at(cls: type[BaseModel], path: Iterable[int | str]) -> list[str]:
-    current: Any = cls
-    for part in path:
-        field = (
-            current.model_fields.get(str(part))
-            if isinstance(current, type) and issubclass(current, BaseModel)
-            else None
-        )
-        current = field.annotation if field is not None else None
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+def _dotted_keys(cls: type[BaseModel], section: str = "") -> Iterator[str]:
+    for name, field in cls.model_fields.items():
+        yield section + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _dotted_keys(field.annotation, f"{section}{name}.")
+
+
+def _key_hint(key: str, known: Sequence[str]) -> str:
+    """Name the key that was meant: one spelt alike in the same section, or the like in another section."""
+    section, _, name = key.rpartition(".")
+    beside = [other for other in known if other.rpartition(".")[0] == section]
+    for choices in (beside, known):
+        by_name = {other.rpartition(".")[2]: other for other in choices}
+        for match in difflib.get_close_matches(name, by_name, n=1):
+            return f" Did you mean '{by_name[match]}'?"
+    return f" Known keys: {', '.join(beside)}."

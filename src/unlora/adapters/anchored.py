@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from unlora.adapters.halves import HalvedA, HalvedB, halve
 from unlora.adapters.initialise import InitialFactors, initial_factors, refuse_rank
@@ -24,6 +24,7 @@ from unlora.importance.importance_map import ImportanceMap
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
+from unlora.models.wrapping import CausalModel
 
 ADAPTER_NAME = "default"
 
@@ -32,11 +33,11 @@ FLOAT32_TOLERANCE = 1e-4
 
 
 def attach_anchored_adapter(
-    model: PreTrainedModel,
+    model: CausalModel,
     importance: ImportanceMap | None = None,
     *,
     rank: int = 8,
-    alpha: float = 16,
+    alpha: int | float = 16,
     factors: Mapping[str, InitialFactors] | None = None,
     seed: int = 0,
 ) -> PeftModel:
@@ -55,8 +56,9 @@ def attach_anchored_adapter(
         A `PeftModel`; what it saves is an ordinary LoRA adapter.
 
     Raises:
-        InputError: the importance does not fit the model, or the rank does not fit a layer.
+        InputError: the model has an adapter already, the importance does not fit it, or the rank does not fit a layer.
     """
+    refuse_adapter(model)
     if factors is None:
         targets = find_target_modules(model, list(importance) if importance is not None else None)
         if importance is not None:
@@ -76,27 +78,41 @@ def attach_anchored_adapter(
 
 
 def attach_plain_adapter(
-    model: PreTrainedModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: float
+    model: CausalModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: int | float
 ) -> PeftModel:
-    """Wrap `model` in ordinary LoRA (B = 0), the control; the output is the target's at step 0 as well."""
+    """Wrap `model` in ordinary LoRA (B = 0), the control; the output is the target's at step 0 as well.
+
+    Raises:
+        InputError: the model has an adapter already, or the rank does not fit a layer.
+    """
+    refuse_adapter(model)
     for target in targets.values():
         refuse_rank(rank, target)
     return _attach(model, list(targets), rank=rank, alpha=alpha)
 
 
-def _attach(model: PreTrainedModel, names: list[str], *, rank: int, alpha: float) -> PeftModel:
-    if isinstance(model, PeftModel):
+def refuse_adapter(model: nn.Module) -> None:
+    """Refuse a model that carries an adapter, even one whose wrapper was taken off: its output is not the target's.
+
+    Raises:
+        InputError: it does.
+    """
+    if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise InputError("the model already carries an adapter; merge it first (merge_and_unload).")
+
+
+def _attach(model: CausalModel, names: list[str], *, rank: int, alpha: int | float) -> PeftModel:
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  PEFT takes a float too
+        # Some loaders insist on an int; PEFT itself takes both.
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=0.0,
         target_modules=peft_target_modules(model, names),
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(target.transposed for target in find_target_modules(model, names).values()),
     )
     with quiet():
-        peft_model = get_peft_model(model, config)
+        peft_model = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
     if not isinstance(peft_model, PeftModel):
         raise TypeError(f"PEFT returned {type(peft_model).__name__}")
     return peft_model
@@ -127,13 +143,14 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
     """Compare the logits with the adapter on and off.
 
     In float32 the tolerance is 1e-4. In a lower precision it is what two evaluations of the target in different
-    batch shapes differ by, measured here.
+    batch shapes differ by, measured here. The batch may lie on another device than the model.
 
     Raises:
         FunctionMovedError: the difference is larger than rounding explains.
     """
     was_training = model.training
     model.eval()
+    batch = {key: value.to(model.device) for key, value in batch.items()}
     adapted = completion_logits(model, batch).float()
     with model.disable_adapter():
         target = completion_logits(model, batch).float()

@@ -38,7 +38,7 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     factors = {}
     for key, lora_a in weights.items():
         if key.endswith(".lora_A.weight"):
-            lora_b = weights[key.replace(".lora_A.", ".lora_B.")]
+            lora_b = weights[str(key).replace(".lora_A.", ".lora_B.")]
             name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
             factors[name] = Factors(lora_b.float() * scaling, lora_a.float())
     if not factors:

@@ -5,22 +5,21 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import FLAG_KEYS, PATH, data_options, model_options
+from unlora.cli.options import FLAG_KEYS, OUTPUT, PATH, data_options, examples, model_options, require
 
 
-@click.command()
+@click.command(
+    epilog=examples("unlora evaluate --model DIR --forget forget.jsonl --retain retain.jsonl --output evaluation")
+)
 @model_options
 @data_options
 @click.option("--adapter", type=PATH, help="An unlearning adapter for the model: both are measured, off and on.")
 @click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="evaluation.* and data.* settings.")
-@click.option("--output", type=PATH, required=True, help="Folder for evaluation.json and the scores.")
+@click.option("--output", type=OUTPUT, required=True, help="Folder for evaluation.json and the scores.")
 def evaluate(adapter: Path | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
-    r"""Measure any model on a forget and a retain set.
-
-    \b
-    unlora evaluate --model DIR --forget forget.jsonl --retain retain.jsonl --output evaluation
-    """
+    """Measure any model on a forget and a retain set."""
+    require(("model", "forget"), flags, overrides)
     from unlora.recipes.presets import resolve_settings
 
     settings = resolve_settings(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import PATH
+from unlora.cli.options import OUTPUT, PATH
 
 
 @click.command()
@@ -13,7 +13,7 @@ from unlora.cli.options import PATH
 @click.option("--merged", "form", flag_value="merged", help="One model folder, adapter merged in.")
 @click.option("--rank", type=click.IntRange(min=1), help="An adapter squeezed to this rank by SVD, with its error.")
 @click.option("--public-base", is_flag=True, help="Target = base + adapter: write one adapter for that base.")
-@click.option("--output", type=PATH, help="Folder to write; by default beside the run's own files.")
+@click.option("--output", type=OUTPUT, help="Folder to write; by default beside the run's own files.")
 def export(run: Path, form: str | None, rank: int | None, public_base: bool, output: Path | None) -> None:
     """Turn a finished run into a folder to deploy."""
     if form is None and rank is None:

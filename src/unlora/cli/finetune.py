@@ -5,10 +5,15 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import PATH, model_options
+from unlora.cli.options import OUTPUT, examples, model_options, require
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "unlora finetune --model DIR --data all.jsonl --output target",
+        "unlora finetune --model DIR --data all.jsonl --exclude forget.jsonl --output retain_only",
+    )
+)
 @model_options
 @click.option("--data", "data", multiple=True, required=True, metavar="FILE", help="Examples to learn; repeatable.")
 @click.option("--exclude", multiple=True, metavar="FILE", help="Examples to leave out (makes a retain-only model).")
@@ -18,14 +23,10 @@ from unlora.cli.options import PATH, model_options
 @click.option("--epochs", type=int, help="Passes over the data.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")
 @click.option("--seed", type=int, help="Seed.")
-@click.option("--output", type=PATH, required=True, help="Folder of the new adapter or model.")
+@click.option("--output", type=OUTPUT, required=True, help="Folder of the new adapter or model.")
 def finetune(overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
-    r"""Teach a model some records: makes target models, and retain-only models with --exclude.
-
-    \b
-    unlora finetune --model DIR --data all.jsonl --output target
-    unlora finetune --model DIR --data all.jsonl --exclude forget.jsonl --output retain_only
-    """
+    """Teach a model some records: makes target models, and retain-only models with --exclude."""
+    require(("model",), flags, overrides)
     from unlora.config import merge, parse_overrides
     from unlora.recipes.settings import FineTuneSettings
 

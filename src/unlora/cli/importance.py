@@ -5,20 +5,20 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import PATH, data_options, model_options, settings_from, settings_options
+from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "unlora importance --model DIR --forget forget.jsonl --retain retain.jsonl --output map.safetensors"
+    )
+)
 @settings_options
 @model_options
 @data_options
-@click.option("--output", type=PATH, required=True, help="File to write (.safetensors).")
+@click.option("--output", type=OUTPUT, required=True, help="File to write (.safetensors).")
 def importance(config: Path | None, preset: str | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
-    r"""Measure importance only, and write the map.
-
-    \b
-    unlora importance --model DIR --forget forget.jsonl --retain retain.jsonl --preset vila --output map.safetensors
-    """
+    """Measure importance only, and write the map."""
     settings = settings_from(config, preset, overrides, flags)
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.importance import write_importance

@@ -22,8 +22,14 @@ from unlora.errors import UnloraError
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
+RESUMABLE = ("unlearn", "demo")
+
+
 class Group(click.Group):
     """Prints our errors as one line and exits with their code: 1 the work failed, 2 wrong use or bad input."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # In the order they were added, not by the alphabet.
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -35,7 +41,8 @@ class Group(click.Group):
                 raise
             _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder.", 1)
         except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it stopped.", 130)
+            advice = "; the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
+            _fail(f"interrupted{advice}.", 130)
 
 
 def _fail(message: str, code: int) -> None:
@@ -43,7 +50,7 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="unlora")
 def main() -> None:
     """Remove chosen knowledge from a causal language model with LoRA, and measure how far it is gone."""

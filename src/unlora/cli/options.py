@@ -1,6 +1,7 @@
 """Options that several commands share, spelt once."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,25 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
+
+
+class OutputPath(click.Path):
+    """A path to write: whether it can be made is found out before any work."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        if not parent.is_dir():
+            self.fail(f"{parent} is a file, not a folder.", param, ctx)
+        if not os.access(parent, os.W_OK):
+            self.fail(f"{parent} cannot be written.", param, ctx)
+        return path
+
+
+OUTPUT = OutputPath()
 
 FLAG_KEYS = {
     "model": "model.name",
@@ -36,6 +56,11 @@ def several(*decorators: Decorator) -> Decorator:
     return decorate
 
 
+def examples(*commands: str) -> str:
+    """Commands as they stand, for the end of a help text."""
+    return "\b\n" + "\n".join(("Examples:", *(f"  {command}" for command in commands)))
+
+
 model_options = several(
     click.option("--model", metavar="DIR_OR_ID", help="Target model: hub id, folder, adapter folder, or 'embedded'."),
     click.option("--base", metavar="DIR_OR_ID", help="Base of an adapter folder, when not where its config says."),
@@ -58,8 +83,22 @@ settings_options = several(
 )
 
 
+def require(names: Sequence[str], flags: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse a command without options that only --set could give instead.
+
+    Raises:
+        click.UsageError: naming the first.
+    """
+    for name in names:
+        key = FLAG_KEYS[name]
+        if flags[name] is None and not any(override.startswith(f"{key}=") for override in overrides):
+            raise click.UsageError(f"Missing option '--{name}'.")
+
+
 def settings_from(config: Path | None, preset: str | None, overrides: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """Resolve the settings of a command from its options."""
+    if config is None:
+        require(("model", "forget"), flags, overrides)
     from unlora.recipes.presets import resolve_settings
 
     return resolve_settings(

@@ -1,5 +1,6 @@
 """Tables on standard output."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -20,3 +21,18 @@ def print_evaluation(record: dict[str, Any]) -> None:
     Console(width=120, highlight=False).print(table)
     for note in missing_notes(record):
         click.echo(f"note: {note}")
+
+
+def print_answers(title: str, answers: Sequence[tuple[str, str, str, str]]) -> None:
+    """Print questions with the answers before and after; each answer is (question, truth, before, after)."""
+    click.echo(f"\n{title}")
+    for question, _truth, before, after in answers:
+        click.echo(f"  Q       {question}")
+        click.echo(f"  before  {one_line(before)}")
+        click.echo(f"  after   {one_line(after)}\n")
+
+
+def one_line(text: str, width: int = 100) -> str:
+    """Fold white space and cut."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= width else folded[: width - 1] + "…"

@@ -5,22 +5,22 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import PATH, data_options, model_options, settings_from, settings_options
+from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "unlora unlearn --model DIR --forget forget.jsonl --retain retain.jsonl --output runs/x",
+        "unlora unlearn CONFIG.yaml --set training.learning_rate=1e-4 --output runs/x",
+    )
+)
 @settings_options
 @model_options
 @data_options
 @click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
-@click.option("--output", type=PATH, required=True, help="Run folder; the same command resumes it.")
+@click.option("--output", type=OUTPUT, required=True, help="Run folder; the same command resumes it.")
 def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
-    r"""Forget records: measure importance, train an adapter, evaluate, write a run folder.
-
-    \b
-    unlora unlearn --model DIR --forget forget.jsonl --retain retain.jsonl --output runs/x
-    unlora unlearn CONFIG.yaml --set training.learning_rate=1e-4 --output runs/x
-    """
+    """Forget records: measure importance, train an adapter, evaluate, write a run folder."""
     settings = settings_from(config, preset, overrides, flags)
     from unlora.cli.console import ConsoleReporter
     from unlora.cli.tables import print_evaluation

@@ -41,7 +41,7 @@ class ExampleTokeniser:
         """Fix the template and the limit.
 
         Args:
-            tokenizer: the model's own; never changed.
+            tokenizer: the model's own; never changed. Its `model_max_length`, the model's context, is the last limit.
             template: for questions; "auto" is the tokenizer's chat template, or "plain" where it has none.
             max_length: limit in tokens, prompt and completion together.
             on_long: what happens to a longer example: its completion loses its end, or an error names its line.
@@ -55,7 +55,7 @@ class ExampleTokeniser:
             raise InputError(f"max_length: must be at least 2 tokens (found {max_length}).")
         self.tokenizer = tokenizer
         self.template: TemplateName = "chat" if template != "plain" and tokenizer.chat_template else "plain"
-        self.max_length = max_length
+        self.max_length = min(max_length, int(tokenizer.model_max_length))
         self.on_long = on_long
 
     @property
@@ -128,7 +128,7 @@ class ExampleTokeniser:
 
     def _check_long(self, source: str, length: int, prompt_length: int) -> None:
         if self.on_long == "refuse":
-            advice = "shorten it, raise the limit, or allow truncation"
+            advice = "shorten it, raise max_length as far as the model's context goes, or allow truncation"
             raise InputError(f"{source}: {length} tokens, and the limit is {self.max_length}; {advice}.")
         if prompt_length >= self.max_length:
             reason = f"the prompt alone takes {prompt_length} of at most {self.max_length} tokens"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -20,18 +20,21 @@ from unlora.importance.importance_map import (
 from unlora.importance.moments import StatisticName
 from unlora.importance.spaces import (
     FullWeightStatistics,
+    Inputs,
     LoraFactorStatistics,
     MarginalStatistics,
     ModuleStatistics,
+    OutputGradients,
     SpaceName,
     virtual_factors,
 )
-from unlora.losses.log_probs import Predictions
+from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
 
 Batch = Mapping[str, Tensor]
+MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
 
 class ImportancePreset(NamedTuple):
@@ -81,10 +84,11 @@ def estimate_importance(
         probe_std: their standard deviation; scales the numbers and nothing else.
         seed: of the virtual factors.
         data_sha256: content hashes of the two sets, recorded.
-        progress: called with the number of examples of each finished batch.
+        progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
-        InputError: unknown preset, no target module, an empty set, or a layer that mixes examples.
+        InputError: unknown preset, no target module, an empty set, a variance of a single example, or a layer whose
+            inputs do not keep the examples apart.
     """
     statistic, space = _resolve(preset, statistic, space)
     targets = find_target_modules(model, target_modules)
@@ -104,6 +108,11 @@ def estimate_importance(
         counts = _accumulate(model, targets, batches, statistics, progress)
         if counts.example_count == 0:
             raise InputError(f"the {name} set has no example with a completion token; nothing can be measured.")
+        if counts.example_count == 1 and statistic == "variance":
+            raise InputError(
+                f"the {name} set has a single example with a completion token; a variance needs two: add examples, or "
+                "take the statistic 'second_moment'."
+            )
         records = {key: set_importance(space, value.read(statistic)) for key, value in statistics.items()}
         return records, counts.model_copy(update={"data_sha256": sha256})
 
@@ -151,35 +160,29 @@ def _accumulate(
     progress: Callable[[int], None] | None,
 ) -> SetCounts:
     example_count = token_count = unscored_count = 0
-    scored = torch.ones(0, dtype=torch.bool)
 
-    def consume(name: str, inputs: Tensor, output_gradients: Tensor) -> None:
-        every_one = bool(scored.all())
-        statistics[name].update(
-            inputs if every_one else inputs[scored], output_gradients if every_one else output_gradients[scored]
-        )
+    def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        statistics[name].update(inputs, output_gradients)
 
     with GradientTaps({name: target.module for name, target in targets.items()}, consume).attached() as taps:
         for batch in batches:
             labels = batch["labels"]
-            token_counts = (labels[:, 1:] != -100).sum(dim=1)
+            token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.
             scored = token_counts > 0
-            unscored_count += int((~scored).sum())
-            if not bool(scored.any()):
-                continue
-            taps.start_batch(*labels.shape)
-            _summed_loss(model, batch, scored).backward()
-            taps.finish_batch()
-            example_count += int(scored.sum())
+            scored_count = int(scored.sum())
+            if scored_count > 0:
+                taps.start_batch(scored_count, labels.shape[1])
+                _summed_loss(model, {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}).backward()
+                taps.finish_batch()
+            example_count += scored_count
             token_count += int(token_counts.sum())
+            unscored_count += len(labels) - scored_count
             if progress is not None:
-                progress(labels.shape[0])
+                progress(len(labels))
     return SetCounts(example_count=example_count, token_count=token_count, unscored_count=unscored_count)
 
 
-def _summed_loss(model: PreTrainedModel, batch: Batch, scored: Tensor) -> Tensor:
+def _summed_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
     """Sum over the batch of each example's mean loss, so that an example's gradient does not depend on its company."""
-    on_device = {key: batch[key].to(model.device) for key in ("input_ids", "attention_mask", "labels")}
-    logits = completion_logits(model, on_device)
-    predictions = Predictions.from_model_output(logits, on_device["labels"])
-    return -predictions.mean_log_probs()[scored.to(model.device)].sum()
+    predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+    return -predictions.mean_log_probs().sum()

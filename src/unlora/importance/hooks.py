@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from unlora.errors import InputError
 
@@ -61,22 +62,22 @@ class GradientTaps:
         """Check that every module was seen.
 
         Raises:
-            InputError: a target module took no part in the loss, so it has no statistics.
+            InputError: a target module took no part in the loss, so the batch adds nothing to its statistics.
         """
         missing = [name for name in self._modules if name not in self._seen]
         if missing:
-            raise InputError(f"target module '{missing[0]}' took no part in the forward pass; exclude it.")
+            raise InputError(f"target module '{missing[0]}' took no part in the loss; exclude it.")
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
         def consume(inputs: Tensor, gradients: Tensor) -> None:
             if name in self._seen:
                 raise InputError(f"target module '{name}' is used more than once in a forward pass; exclude it.")
             self._seen.add(name)
             self._consume(name, self._by_example(name, inputs), self._by_example(name, gradients))
 
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
             # Reentrant checkpointing runs its first forward without gradients; the second one counts.
-            return _Tap.apply(output, inputs[0].detach(), consume) if output.requires_grad else output  # type: ignore[return-value]
+            return _Tap.apply(output, inputs[0].detach(), consume) if output.requires_grad else output
 
         return hook
 
@@ -85,7 +86,7 @@ class GradientTaps:
         if tensor.shape[:-1] == (batch_size, token_count):
             return tensor
         if tensor.shape[:-1] == (batch_size * token_count,):
-            return tensor.view(batch_size, token_count, -1)
+            return tensor.reshape(batch_size, token_count, -1)
         raise InputError(
             f"target module '{name}' sees a tensor of shape {tuple(tensor.shape)} that does not keep the "
             f"{batch_size} examples apart (a mixture-of-experts layer?); exclude it."
@@ -93,7 +94,7 @@ class GradientTaps:
 
 
 @contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
+def measuring(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode, no parameter gradients, gradients through activations only; everything is put back.
 
     Activation checkpointing stays on where it was asked for: transformers looks at each block's own `training`
@@ -101,19 +102,29 @@ def measuring(model: nn.Module) -> Iterator[None]:
     """
     training = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    embeddings = model.get_input_embeddings()
     handle = embeddings.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
     try:
         model.eval()
         for parameter in trainable:
             parameter.requires_grad_(False)
         for module in training:
-            if getattr(module, "gradient_checkpointing", False) and not getattr(module, "dropout", 0):
+            if getattr(module, "gradient_checkpointing", False) and not _drops_out_itself(module):
                 module.training = True
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         handle.remove()
         for module, was in training.items():
             module.training = was
         for parameter, was in trainable.items():
             parameter.requires_grad_(was)
+
+
+def _drops_out_itself(block: nn.Module) -> bool:
+    """Whether a block calls the dropout function (OPT, Falcon) rather than `nn.Dropout` children, as far as one sees.
+
+    Such a block must stay in evaluation mode, at the price of its checkpointing.
+    """
+    settings = vars(block) | vars(getattr(block, "config", block))
+    return any("drop" in key and isinstance(value, int | float) and value > 0 for key, value in settings.items())

@@ -146,9 +146,20 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         return cls(modules, metadata)
 
     def refuse_unless_fits(
-        self, module_shapes: Mapping[str, tuple[int, int]], *, fingerprint: str | None, where: str
+        self,
+        module_shapes: Mapping[str, tuple[int, int]],
+        *,
+        fingerprint: str | None,
+        rank: int | None = None,
+        where: str,
     ) -> None:
-        """Refuse a map of another model or of other modules.
+        """Refuse a map of another model, of other modules or of virtual factors of another rank.
+
+        Args:
+            module_shapes: canonical name -> (d_out, d_in) of every module that needs importance.
+            fingerprint: of the model's weights; None does not compare.
+            rank: of the adapter to come; None does not compare. Only `lora_factors` is measured with a rank.
+            where: what the message calls the map.
 
         Raises:
             InputError: naming the first difference.
@@ -160,6 +171,12 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             measured = self.metadata.module_shapes[name]
             if tuple(measured) != tuple(shape):
                 raise InputError(f"{where}: module '{name}' was measured with shape {tuple(measured)}, here {shape}.")
+        measured_rank = self.metadata.rank
+        if rank is not None and measured_rank is not None and measured_rank != rank:
+            raise InputError(
+                f"{where}: measured with virtual factors of rank {measured_rank}, the adapter's rank is {rank}; "
+                "measure again, or use the same rank."
+            )
         measured_on = self.metadata.model_fingerprint
         if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
             raise InputError(

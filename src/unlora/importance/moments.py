@@ -39,12 +39,14 @@ class Moments:
         self.count = total
 
     def read(self, statistic: StatisticName) -> Float[Tensor, "..."]:
-        """E[g^2], or the unbiased variance (n - 1; with a single example it is zero)."""
+        """E[g^2] of at least one sample, or the unbiased variance (n - 1) of at least two."""
         if self._mean is None or self._deviations is None:
             raise ValueError("no sample was taken in")
         if statistic == "second_moment":
             return self._deviations / self.count + self._mean.square()
-        return self._deviations / max(self.count - 1, 1)
+        if self.count < 2:
+            raise ValueError("a variance needs two samples")
+        return self._deviations / (self.count - 1)
 
 
 def unbiased_variance(second_moment: Float[Tensor, " n"], squared_mean: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -1,5 +1,6 @@
 """How much more a parameter matters to the forget set than to the retain set: M = I_forget / (I_retain + floor)."""
 
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -7,7 +8,6 @@ from torch import Tensor
 
 from unlora.importance.importance_map import (
     FactoredImportance,
-    FullImportance,
     ImportanceMap,
     MarginalImportance,
     ModuleImportance,
@@ -35,23 +35,22 @@ def module_ratio(importance: ModuleImportance, relative_floor: float = RELATIVE_
     this module alone and its row and column sums are returned (what FILA and VILA weight rows with). Without a retain
     set the denominator is one.
     """
-    forget, retain = importance.forget, importance.retain
-    if isinstance(forget, MarginalImportance):
-        assert_retain = retain if isinstance(retain, MarginalImportance) else None
-        rows, floored_rows = _ratio(forget.rows, assert_retain.rows if assert_retain else None, relative_floor)
-        columns, floored_columns = _ratio(
-            forget.columns, assert_retain.columns if assert_retain else None, relative_floor
-        )
-        floored = (floored_rows + floored_columns) / (rows.numel() + columns.numel())
-        return ModuleRatio(rows, columns, floored)
-    ratio, floored_count = _ratio(_dense(forget), _dense(retain) if retain is not None else None, relative_floor)
-    return ModuleRatio(ratio.sum(dim=1), ratio.sum(dim=0), floored_count / ratio.numel())
+    forget = _parts(importance.forget)
+    retain = _parts(importance.retain) if importance.retain is not None else [None] * len(forget)
+    divided = [_ratio(*parts, relative_floor) for parts in zip(forget, retain, strict=True)]
+    ratios = [ratio for ratio, _ in divided]
+    rows, columns = ratios if len(ratios) == 2 else (ratios[0].sum(dim=1), ratios[0].sum(dim=0))
+    floored_fraction = sum(count for _, count in divided) / sum(ratio.numel() for ratio in ratios)
+    return ModuleRatio(rows, columns, floored_fraction)
 
 
 def module_score(importance: ModuleImportance) -> float:
     """Total forget importance of a module over its total retain importance: how much the forget set lives there."""
-    total = _total(importance.forget)
-    return total / _total(importance.retain) if importance.retain is not None else total
+    forget_total = _total(importance.forget)
+    if importance.retain is None or forget_total == 0:
+        return forget_total
+    retain_total = _total(importance.retain)
+    return forget_total / retain_total if retain_total > 0 else math.inf
 
 
 def most_important_modules(importance: ImportanceMap, coverage: float) -> list[str]:
@@ -62,26 +61,24 @@ def most_important_modules(importance: ImportanceMap, coverage: float) -> list[s
     return [name for name in importance if name in chosen]
 
 
+def _parts(importance: SetImportance) -> list[Tensor]:
+    """What the ratio is taken of: rows and columns of marginals, the whole matrix otherwise."""
+    if isinstance(importance, MarginalImportance):
+        return [importance.rows, importance.columns]
+    if isinstance(importance, FactoredImportance):
+        return [importance.lora_b @ importance.lora_a]
+    return [importance.values]
+
+
+def _total(importance: SetImportance) -> float:
+    return float(_parts(importance)[0].sum())
+
+
 def _ratio(forget: Tensor, retain: Tensor | None, relative_floor: float) -> tuple[Tensor, int]:
+    """Return the ratio and in how many denominators the floor exceeds the retain importance."""
     if retain is None:
         return forget, 0
     floor = relative_floor * retain.mean()
     if floor <= 0:  # The retain set does not touch this layer: there is nothing to divide by.
         return forget, retain.numel()
     return forget / (retain + floor), int((retain < floor).sum())
-
-
-def _dense(importance: SetImportance) -> Tensor:
-    if isinstance(importance, FullImportance):
-        return importance.values
-    if isinstance(importance, FactoredImportance):
-        return importance.lora_b @ importance.lora_a
-    return importance.rows[:, None] * importance.columns[None, :]
-
-
-def _total(importance: SetImportance) -> float:
-    if isinstance(importance, MarginalImportance):
-        return float(importance.rows.sum())
-    if isinstance(importance, FactoredImportance):
-        return float(importance.lora_b.sum(dim=0) @ importance.lora_a.sum(dim=1))
-    return float(importance.values.sum())

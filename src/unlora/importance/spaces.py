@@ -6,12 +6,13 @@ example b has the gradient G_b = D_b^T X_b of shape (d_out, d_in).
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unlora.errors import InputError
 from unlora.importance.moments import Moments, StatisticName, unbiased_variance
 from unlora.shapes import LoraA, LoraB
 
@@ -21,8 +22,8 @@ Inputs = Float[Tensor, "batch token d_in"]
 OutputGradients = Float[Tensor, "batch token d_out"]
 
 MEAN_EVERY = 4
-"""The squared mean of `marginals` is estimated on every fourth batch: the estimate stays unbiased, and the one
-product it needs, as large as a weight gradient, then costs an eighth of a forward and backward pass at most."""
+"""The squared mean of `marginals` is estimated on every fourth batch: over random batches the estimate stays unbiased,
+and the one product it needs, as large as a weight gradient, costs an eighth of a forward and backward pass at most."""
 
 
 class ModuleStatistics(ABC):
@@ -73,6 +74,33 @@ class LoraFactorStatistics(ModuleStatistics):
         return {"lora_b": self._moments_b.read(statistic), "lora_a": self._moments_a.read(statistic)}
 
 
+Energies = tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]
+
+
+class _Group(NamedTuple):
+    """Examples whose pairs estimate a squared mean; which position belongs to which example no longer matters."""
+
+    example_count: int
+    energies: Energies
+    inputs: Float[Tensor, "position d_in"]
+    output_gradients: Float[Tensor, "position d_out"]
+
+
+def _join(first: _Group | None, second: _Group) -> _Group:
+    if first is None:
+        return second
+    return _Group(
+        first.example_count + second.example_count,
+        _add(first.energies, second.energies),
+        torch.cat([first.inputs, second.inputs]),
+        torch.cat([first.output_gradients, second.output_gradients]),
+    )
+
+
+def _add(total: Energies | None, part: Energies) -> Energies:
+    return part if total is None else (total[0] + part[0], total[1] + part[1])
+
+
 class MarginalStatistics(ModuleStatistics):
     """Row and column sums of the full-weight statistic, without ever forming it over the whole set.
 
@@ -81,41 +109,48 @@ class MarginalStatistics(ModuleStatistics):
 
     The variance needs the squared mean ||E G_j||^2. For a batch of n examples with sum S,
     (||S_j||^2 - sum of the examples' energies) / (n (n - 1)) is unbiased for it; numerators and denominators are
-    pooled over every `MEAN_EVERY`-th batch. A set of one batch gives the sample variance itself.
+    pooled over every `MEAN_EVERY`-th batch. A set of one batch gives the sample variance itself. A batch of one
+    example has no pairs: it waits for the next batch.
     """
 
     def __init__(self) -> None:
-        self._batch_count = 0
         self._example_count = 0
+        self._energies: Energies | None = None
+        self._group_count = 0
         self._pair_count = 0
-        self._energies: tuple[Tensor, Tensor] | None = None
-        self._cross: tuple[Tensor, Tensor] | None = None
+        self._cross: Energies | None = None
+        self._waiting: _Group | None = None
 
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
-        inputs, output_gradients = inputs.float(), output_gradients.float()
-        energies = example_energies(inputs, output_gradients)
+        energies = example_energies(inputs.float(), output_gradients.float())
+        self._example_count += inputs.shape[0]
         self._energies = _add(self._energies, energies)
-        batch_size = inputs.shape[0]
-        self._example_count += batch_size
-        if batch_size > 1 and self._batch_count % MEAN_EVERY == 0:
-            batch_gradient = (output_gradients.flatten(0, 1).T @ inputs.flatten(0, 1)).square_()
-            sums = (batch_gradient.sum(dim=1), batch_gradient.sum(dim=0))
-            self._cross = _add(self._cross, (sums[0] - energies[0], sums[1] - energies[1]))
-            self._pair_count += batch_size * (batch_size - 1)
-        self._batch_count += 1
+        if self._group_count % MEAN_EVERY == 0:
+            group = _Group(inputs.shape[0], energies, inputs.flatten(0, 1), output_gradients.flatten(0, 1))
+            group, self._waiting = _join(self._waiting, group), None
+            if group.example_count == 1:
+                self._waiting = group
+                return
+            self._add_pairs(group)
+        self._group_count += 1
+
+    def _add_pairs(self, group: _Group) -> None:
+        """Add the inner products of every two examples' gradients, row by row and column by column."""
+        squares = (group.output_gradients.float().T @ group.inputs.float()).square_()
+        rows, columns = group.energies
+        self._cross = _add(self._cross, (squares.sum(dim=1) - rows, squares.sum(dim=0) - columns))
+        self._pair_count += group.example_count * (group.example_count - 1)
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
         if self._energies is None:
             raise ValueError("no sample was taken in")
         rows, columns = (energy / self._example_count for energy in self._energies)
-        if statistic == "variance" and self._cross is not None:
+        if statistic == "variance":
+            if self._cross is None:
+                raise ValueError("a variance needs two samples")
             rows = unbiased_variance(rows, self._cross[0] / self._pair_count)
             columns = unbiased_variance(columns, self._cross[1] / self._pair_count)
         return {"rows": rows, "columns": columns}
-
-
-def _add(total: tuple[Tensor, Tensor] | None, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return part if total is None else (total[0] + part[0], total[1] + part[1])
 
 
 def gram_is_cheaper(token_count: int, d_out: int, d_in: int) -> bool:
@@ -123,15 +158,13 @@ def gram_is_cheaper(token_count: int, d_out: int, d_in: int) -> bool:
     return 2 * token_count * (d_in + d_out) < d_in * d_out
 
 
-def example_energies(
-    inputs: Inputs, output_gradients: OutputGradients
-) -> tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]:
+def example_energies(inputs: Inputs, output_gradients: OutputGradients) -> Energies:
     """Row and column energies of G_b = D_b^T X_b, summed over the examples of the batch."""
     token_count, d_in, d_out = inputs.shape[1], inputs.shape[2], output_gradients.shape[2]
     if gram_is_cheaper(token_count, d_out, d_in):
         rows = ((inputs @ inputs.mT) @ output_gradients).mul_(output_gradients).sum(dim=(0, 1))
         columns = ((output_gradients @ output_gradients.mT) @ inputs).mul_(inputs).sum(dim=(0, 1))
-        return rows, columns
+        return rows.clamp_(min=0), columns.clamp_(min=0)  # Rounding can leave a vanishing energy below zero.
     rows, columns = inputs.new_zeros(d_out), inputs.new_zeros(d_in)
     for example_inputs, example_gradients in zip(inputs, output_gradients, strict=True):
         squares = (example_gradients.T @ example_inputs).square_()
@@ -144,7 +177,12 @@ def virtual_factors(name: str, d_out: int, d_in: int, *, rank: int, probe_std: f
     """Random LoRA factors A (rank, d_in), B (d_out, rank), all entries N(0, probe_std^2), for one module.
 
     They depend on the module's name, so a module keeps its factors whatever other modules are measured.
+
+    Raises:
+        InputError: no column, or no spread.
     """
+    if rank < 1 or probe_std <= 0:
+        raise InputError(f"virtual factors: rank {rank} and probe_std {probe_std} must both be positive.")
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     lora_a = torch.randn(rank, d_in, generator=generator) * probe_std

@@ -10,7 +10,14 @@ from typing import Any, Literal
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from unlora.artifacts import read_json
 from unlora.errors import InputError
@@ -74,6 +81,7 @@ def load_model(
         model = _load_weights(name, location, dtype, trust_remote_code)
         tokenizer = _load_tokenizer(name, location, trust_remote_code)
         kind = location.kind
+    _limit_length(tokenizer, model.config)
     model.requires_grad_(False).eval()
     model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
     source = ModelSource(name, kind, base, str(dtype).removeprefix("torch."), trust_remote_code)
@@ -88,7 +96,13 @@ def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: boo
     """
     if not _is_adapter(name):
         _refuse_base(name, base)
-        return _load_tokenizer(name, locate(name), trust_remote_code)
+        location = locate(name)
+        tokenizer = _load_tokenizer(name, location, trust_remote_code)
+        with _reading(name, location):
+            config = AutoConfig.from_pretrained(
+                location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
+            )
+        return _limit_length(tokenizer, config)
     own = _adapter_tokenizer(Path(name))
     return own or load_tokenizer(base or _recorded_base(Path(name)), trust_remote_code=trust_remote_code)
 
@@ -137,6 +151,14 @@ def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> P
         return AutoTokenizer.from_pretrained(
             location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
         )
+
+
+def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """Let the tokenizer know the model's context: not every one does, and past it GPT-2 fails and others babble."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(context, int):
+        tokenizer.model_max_length = min(int(tokenizer.model_max_length), context)
+    return tokenizer
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from unlora.errors import InputError
 from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
-from unlora.evaluation.tofu import Role
-from unlora.models.load import load_model
+from unlora.models.load import load_model, load_tokenizer
 from unlora.models.quiet import quiet
 from unlora.recipes.loading import load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
@@ -26,7 +25,13 @@ from unlora.runtime import seed_everything
 
 
 def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
-    """Load what will be evaluated; TOFU's splits are swapped for their versions with perturbed answers."""
+    """Load what will be evaluated; TOFU's splits are swapped for their versions with perturbed answers.
+
+    Raises:
+        InputError: a set is not there, or the retain-only model is not: it is needed only after hours of work.
+    """
+    if settings.retain_only is not None and not settings.skip:
+        refuse_missing_reference(settings.retain_only, settings.retain_only_base)
     sources = {
         "forget": settings.forget or _perturbed(data.forget),
         "retain": settings.retain or (_perturbed(data.retain) if data.retain is not None else None),
@@ -38,6 +43,18 @@ def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[st
         for name, source in sources.items()
         if source is not None
     }
+
+
+def refuse_missing_reference(retain_only: str, base: str | None) -> None:
+    """Refuse a retain-only model, or a file of its scores, that is not there.
+
+    Raises:
+        InputError: naming it.
+    """
+    if Path(retain_only).suffix == ".jsonl":
+        load_scores(Path(retain_only))
+    else:
+        load_tokenizer(retain_only, base=base)
 
 
 def _perturbed(source: str) -> str:
@@ -84,12 +101,11 @@ def evaluate_models(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model."""
-    models: dict[Role, ModelScores] = {}
+    models: dict[str, ModelScores] = {}
     model.eval()
-    roles: tuple[Role, ...] = ("target", "unlearned") if isinstance(model, PeftModel) else ("target",)
+    roles = ("target", "unlearned") if isinstance(model, PeftModel) else ("target",)
     for name in roles:
-        off = isinstance(model, PeftModel) and name == "target"
-        with model.disable_adapter() if off else nullcontext():
+        with model.disable_adapter() if isinstance(model, PeftModel) and name == "target" else nullcontext():
             models[name] = score(settings, model, tokeniser, sets, scores_folder / f"{name}.jsonl", name, reporter)
     retain_only = retain_only_scores(settings, model, tokeniser, sets, scores_folder, reporter)
     if retain_only is not None:

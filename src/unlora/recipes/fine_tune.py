@@ -20,7 +20,7 @@ from unlora.models.forward import completion_logits
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules, peft_target_modules
-from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
@@ -65,8 +65,9 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
     if isinstance(model, PeftModel):
-        card = _CARD.format(base=settings.model.name, count=len(tokens), **settings.model_dump())
-        save_trained_adapter(model, output, base_model=settings.model.name, card=card)
+        base = base_name(settings.model)
+        card = _CARD.format(base=base, count=len(tokens), **settings.model_dump())
+        save_trained_adapter(model, output, base_model=base, card=card)
         loaded.tokenizer.save_pretrained(str(output))
     else:
         save_model(model, loaded.tokenizer, output)

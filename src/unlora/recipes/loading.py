@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unlora.errors import InputError
+from unlora.models.embedded import embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
 from unlora.recipes.settings import ModelSettings
 from unlora.runtime import resolve_device, resolve_dtype
@@ -28,3 +29,10 @@ def refuse_used_folder(output: Path) -> None:
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output}: already exists and is not empty; choose another --output.")
+
+
+def base_name(settings: ModelSettings) -> str:
+    """What an adapter's config names as its base, so that PEFT finds it again: an absolute folder or a hub id."""
+    if settings.name == "embedded":
+        return str(embedded_model_folder())
+    return str(Path(settings.name).resolve()) if Path(settings.name).exists() else settings.name

@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from unlora.recipes.loading import base_name
 from unlora.recipes.settings import UnlearnSettings
 
 _CARD = """---
@@ -35,7 +36,7 @@ The base weights were not written: with the adapter off, the model is the target
 """
 
 
-def adapter_card(settings: UnlearnSettings, base: str, record: dict[str, Any]) -> str:
+def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
     """Render the card from a run's settings and record."""
     importance, objective = settings.importance, settings.objective
     weighted = importance.initialisation == "importance"
@@ -44,7 +45,7 @@ def adapter_card(settings: UnlearnSettings, base: str, record: dict[str, Any]) -
         settings=settings,
         training=settings.training,
         objective=f"{objective.forget} + {objective.retain_weight} x {objective.retain}",
-        base=base,
+        base=base_name(settings.model),
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],
         space=f" ({importance.statistic} of {importance.space})" if weighted else "",

@@ -68,7 +68,9 @@ def resolve_settings(
     """
     if preset_name is None and config_file is None:
         preset_name = DEFAULT_PRESET
-    values: dict[str, Any] = yaml.safe_load(preset(preset_name).text) if preset_name is not None else {}
+    values: dict[str, Any] = {"model": {}, "data": {}}
+    if preset_name is not None:
+        values = merge(values, yaml.safe_load(preset(preset_name).text))
     if config_file is not None:
         values = merge(values, read_yaml(config_file))
     for key, value in flags.items():
@@ -77,5 +79,5 @@ def resolve_settings(
                 value = {part: value}
             values = merge(values, value)
     values = merge(values, parse_overrides(overrides))
-    where = str(config_file) if config_file is not None else "settings"
+    where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
     return UnlearnSettings.from_mapping(values, where=where)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from unlora.config import Config
 
@@ -12,7 +12,7 @@ Template = Literal["auto", "chat", "plain"]
 class ModelSettings(Config):
     """The target model."""
 
-    name: str
+    name: str = Field(min_length=1)
     """Hub id, local folder, PEFT adapter folder, or "embedded" (SmolLM2-135M-Instruct)."""
     base: str | None = None
     """Where the base of an adapter lies, when not where its own config says."""
@@ -72,11 +72,12 @@ class AdapterSettings(Config):
     lora_dropout: float = 0.0
     """Must be 0: with dropout the two halves of an anchored adapter do not cancel."""
 
-    @model_validator(mode="after")
-    def _no_dropout(self) -> "AdapterSettings":
-        if self.lora_dropout != 0:
-            raise ValueError("adapter.lora_dropout must be 0: with dropout the anchored adapter does not cancel")
-        return self
+    @field_validator("lora_dropout")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError("must be 0, with dropout the two halves of the anchored adapter do not cancel")
+        return value
 
 
 class ObjectiveSettings(Config):

