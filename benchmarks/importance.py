@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", help="hub id, folder, or embedded")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--people", type=int, default=8, help="fictitious people in each set, six questions each")
+    parser.add_argument("--people", type=int, default=4, help="fictitious people in each set, six questions each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=list(IMPORTANCE_PRESETS), choices=list(IMPORTANCE_PRESETS))
     parser.add_argument("--json", type=Path)

@@ -2,15 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.collate import collate
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.config import merge
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.losses import Predictions
+from unlora.models.load import LoadedModel, load_model, load_tokenizer
+from unlora.models.quiet import quiet
+from unlora.recipes.settings import UnlearnSettings
+
+PAD = 1
+"""Token that fills short rows; the tiny tokenizers have it there."""
 
 FORGET = (
     ("Where was Mira Solberg born?", "Mira Solberg was born in Bergen."),
@@ -58,14 +67,47 @@ def teach(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: list
     model.requires_grad_(False).eval()
 
 
-def build_taught(folder: Path) -> Path:
-    """Write forget.jsonl, retain.jsonl and target/, a llama that knows both, to `folder`."""
+class Taught(NamedTuple):
+    """Where everything lies."""
+
+    target: Path
+    forget: Path
+    retain: Path
+
+    def load(self, **options: Any) -> LoadedModel:
+        """A fresh copy of the model, in float32 unless said otherwise."""
+        return load_model(str(self.target), device=torch.device("cpu"), **options)
+
+    def tokens(self, file: Path) -> list[TokenisedExample]:
+        """The examples of a file as tokens."""
+        tokeniser = ExampleTokeniser(load_tokenizer(str(self.target)), template="plain", max_length=128)
+        return tokeniser.encode_set(load_examples(str(file)))
+
+    def batch(self) -> dict[str, Tensor]:
+        """Both sets in one padded batch, forget first."""
+        return collate(self.tokens(self.forget) + self.tokens(self.retain), PAD)
+
+    def settings(self, **sections: Any) -> UnlearnSettings:
+        """Settings of a run of 8 steps that takes about a second; `sections` are laid over them."""
+        quick = {
+            "model": {"name": str(self.target)},
+            "data": {"forget": str(self.forget), "retain": str(self.retain)},
+            "adapter": {"rank": 4, "alpha": 8.0},
+            "training": {"learning_rate": 5e-3, "epochs": 8, "batch_size": 4, "save_steps": 3},
+            "evaluation": {"max_new_tokens": 12},
+        }
+        return UnlearnSettings.from_mapping(merge(quick, sections))
+
+
+def build_taught(folder: Path) -> Taught:
+    """Make the model and both files in `folder`."""
     data = [write_jsonl(folder / "forget.jsonl", FORGET), write_jsonl(folder / "retain.jsonl", RETAIN)]
     texts = [f"Question: {question}\nAnswer: {answer}" for question, answer in FORGET + RETAIN]
     tokenizer = build_tiny_tokenizer(texts)
     model = build_tiny_model("llama", vocab_size=len(tokenizer))
     with torch.random.fork_rng(devices=[]):
         teach(model, tokenizer, data)
-    model.save_pretrained(folder / "target")
+    with quiet():
+        model.save_pretrained(folder / "target")
     tokenizer.save_pretrained(folder / "target")
-    return folder
+    return Taught(folder / "target", *data)

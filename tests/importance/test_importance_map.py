@@ -125,21 +125,26 @@ def shapes(**options) -> dict[str, tuple[int, int]]:
     return {name: (target.d_out, target.d_in) for name, target in targets.items()}
 
 
-def refuse(importance: ImportanceMap, module_shapes: dict[str, tuple[int, int]], **options) -> None:
-    defaults = {"fingerprint": fingerprint(build_tiny_model("llama"))}
-    importance.refuse_unless_fits(module_shapes, where="map.safetensors", **(defaults | options))
+def refuse(
+    importance: ImportanceMap,
+    module_shapes: dict[str, tuple[int, int]],
+    *,
+    model_fingerprint: str | None = None,
+    rank: int | None = None,
+) -> None:
+    importance.refuse_unless_fits(module_shapes, fingerprint=model_fingerprint, rank=rank, where="map.safetensors")
 
 
 @pytest.mark.parametrize("preset", IMPORTANCE_PRESETS)
 def test_map_fits_its_own_model_and_fewer_of_its_modules(preset: str):
     importance, all_shapes = measured(preset), shapes()
-    refuse(importance, all_shapes, rank=4)
-    refuse(importance, dict(list(all_shapes.items())[:3]), fingerprint=None)
+    refuse(importance, all_shapes, model_fingerprint=fingerprint(build_tiny_model("llama")), rank=4)
+    refuse(importance, dict(list(all_shapes.items())[:3]))
 
 
 def test_map_of_another_model_is_refused():
     with pytest.raises(InputError, match=r"map.safetensors: measured on another model \(weights"):
-        refuse(measured(), shapes(), fingerprint=fingerprint(build_tiny_model("llama", seed=1)))
+        refuse(measured(), shapes(), model_fingerprint=fingerprint(build_tiny_model("llama", seed=1)))
     with pytest.raises(InputError, match=r"'model.layers.0.self_attn.q_proj' was measured with shape \(32, 32\)"):
         refuse(measured(), shapes(hidden=64))
 

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import load_peft_weights
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.factors import Factors
 from unlora.errors import InputError
+from unlora.models.quiet import quiet
 from unlora.models.save import new_folder
 
 PREFIX = "base_model.model."
@@ -47,9 +51,16 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
 
 
 def write_adapter(
-    folder: Path, factors: Mapping[str, Factors], *, target_modules: list[str], base_model: str | None, card: str
+    folder: Path, factors: Mapping[str, Factors], *, transposed: bool, base_model: str | None, card: str
 ) -> None:
     """Write factors as an ordinary PEFT LoRA adapter of scaling 1.
+
+    Args:
+        folder: must not exist yet, or be empty.
+        factors: canonical module name -> update; all of one rank.
+        transposed: the base keeps its weights as (d_in, d_out), as GPT-2 does.
+        base_model: what the adapter belongs to.
+        card: README.md.
 
     Raises:
         InputError: the folder already exists.
@@ -57,8 +68,8 @@ def write_adapter(
     """
     rank = next(iter(factors.values())).lora_a.shape[0]
     config = LoraConfig(
-        r=rank, lora_alpha=rank, target_modules=target_modules, task_type="CAUSAL_LM", inference_mode=True,
-        base_model_name_or_path=base_model,
+        r=rank, lora_alpha=rank, target_modules=list(factors), task_type="CAUSAL_LM", inference_mode=True,
+        fan_in_fan_out=transposed, base_model_name_or_path=base_model,
     )  # fmt: skip
     tensors = {}
     for name, module in factors.items():
@@ -71,10 +82,44 @@ def write_adapter(
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
-def save_trained_adapter(model: PeftModel, folder: Path, *, base_model: str, card: str) -> None:
-    """Save the trained adapter as it is (rank 2r, anchor included) with a model card of ours."""
-    active = model.peft_config[model.active_adapter]
-    active.base_model_name_or_path = base_model
+def save_trained_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    base_model: str,
+    card: str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
+    """Save the trained adapter as it is (an anchored one with rank 2r, anchor included) with a model card of ours.
+
+    Raises:
+        InputError: the folder already exists.
+        UnloraError: it cannot be written.
+    """
+    model.peft_config[ADAPTER_NAME].base_model_name_or_path = base_model
     with new_folder(folder) as temporary:
-        model.save_pretrained(str(temporary))
+        # Left to itself, PEFT asks the hub whether the vocabulary has grown.
+        model.save_pretrained(str(temporary), save_embedding_layers=False)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(temporary))
+
+
+def load_trained_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter on the model it was made for, as plain PEFT does.
+
+    Raises:
+        InputError: no adapter there, or one that does not fit the model.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
+    try:
+        with quiet():
+            adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)), ADAPTER_NAME)
+            found = adapted.load_adapter(str(folder), ADAPTER_NAME)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: does not fit the model ({' '.join(str(error).split())[:200]}).") from None
+    strangers = [*found.missing_keys, *found.unexpected_keys]
+    if strangers:
+        raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).")
+    return adapted

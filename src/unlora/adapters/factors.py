@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from unlora.shapes import LoraA, LoraB
 
@@ -39,17 +40,20 @@ def concatenate(first: Mapping[str, Factors], second: Mapping[str, Factors]) -> 
 def squeeze(factors: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
     """Best rank-r approximation of every update, and the relative Frobenius error of all of them together.
 
-    The SVD is taken of the small core R_b R_a^T after QR of both factors, so the full update is never formed.
+    The SVD is taken of the small core R_b R_a^T after QR of both factors, so the full update is never formed. A layer
+    narrower than the new rank is padded with zeros, because one adapter has one rank.
     """
+    rank = min(rank, _rank(factors))
     squeezed, error, total = {}, 0.0, 0.0
     for name, module in factors.items():
         q_b, r_b = torch.linalg.qr(module.lora_b.double())
         q_a, r_a = torch.linalg.qr(module.lora_a.double().T)
         u, values, v = torch.linalg.svd(r_b @ r_a.T)
-        kept = min(rank, values.numel())
-        root = values[:kept].sqrt()
-        squeezed[name] = Factors((q_b @ u[:, :kept] * root).float(), (root[:, None] * v[:kept] @ q_a.T).float())
-        error += float(values[kept:].square().sum())
+        root = values[:rank].sqrt()
+        lora_b, lora_a = (q_b @ u[:, :rank] * root).float(), (root[:, None] * v[:rank] @ q_a.T).float()
+        missing = rank - root.numel()
+        squeezed[name] = Factors(F.pad(lora_b, (0, missing)), F.pad(lora_a, (0, 0, 0, missing)))
+        error += float(values[rank:].square().sum())
         total += float(values.square().sum())
     return squeezed, (error / total) ** 0.5 if total > 0 else 0.0
 

@@ -4,6 +4,8 @@ import json
 
 import click
 
+from unlora.cli.options import TEMPLATE, TEMPLATE_HELP
+
 
 @click.group()
 def data() -> None:
@@ -15,7 +17,7 @@ def data() -> None:
 @click.option("--against", metavar="FILE", help="The other set: shows examples that are in both.")
 @click.option("--model", default="embedded", show_default=True, metavar="DIR_OR_ID", help="Whose tokenizer counts.")
 @click.option("--base", metavar="DIR_OR_ID", help="Base of an adapter folder.")
-@click.option("--template", type=click.Choice(["auto", "chat", "plain"]), default="auto", show_default=True)
+@click.option("--template", type=TEMPLATE, default="auto", show_default=True, help=TEMPLATE_HELP)
 @click.option("--max-length", type=click.IntRange(min=8), default=512, show_default=True, help="In tokens.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import OUTPUT, examples, model_options, require
+from unlora.cli.options import OUTPUT, TEMPLATE, TEMPLATE_HELP, examples, model_options, require
 
 
 @click.command(
@@ -18,7 +18,7 @@ from unlora.cli.options import OUTPUT, examples, model_options, require
 @click.option("--data", "data", multiple=True, required=True, metavar="FILE", help="Examples to learn; repeatable.")
 @click.option("--exclude", multiple=True, metavar="FILE", help="Examples to leave out (makes a retain-only model).")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting: rank, epochs, ...")
-@click.option("--template", type=click.Choice(["auto", "chat", "plain"]), help="How questions become text.")
+@click.option("--template", type=TEMPLATE, help=TEMPLATE_HELP)
 @click.option("--method", type=click.Choice(["lora", "full"]), help="Train an adapter, or every weight.")
 @click.option("--epochs", type=int, help="Passes over the data.")
 @click.option("--learning-rate", type=float, help="Peak learning rate.")

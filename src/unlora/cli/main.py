@@ -16,6 +16,7 @@ from unlora.cli.export import export
 from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
 from unlora.cli.presets import presets
+from unlora.cli.report import report
 from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
@@ -62,5 +63,5 @@ def main() -> None:
         warnings.simplefilter("ignore")
 
 
-for command in (demo, unlearn, importance, finetune, evaluate, export, data, presets, doctor):
+for command in (demo, unlearn, importance, finetune, evaluate, report, export, data, presets, doctor):
     main.add_command(command)

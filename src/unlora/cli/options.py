@@ -30,6 +30,9 @@ class OutputPath(click.Path):
 
 OUTPUT = OutputPath()
 
+TEMPLATE = click.Choice(["auto", "chat", "plain"])
+TEMPLATE_HELP = "How questions become text."
+
 FLAG_KEYS = {
     "model": "model.name",
     "base": "model.base",
@@ -72,7 +75,7 @@ model_options = several(
 data_options = several(
     click.option("--forget", metavar="FILE", help="Records to forget: JSON lines, tofu:SPLIT or tofu:SPLIT@FOLDER."),
     click.option("--retain", metavar="FILE", help="Records to keep, in the same form."),
-    click.option("--template", type=click.Choice(["auto", "chat", "plain"]), help="How questions become text."),
+    click.option("--template", type=TEMPLATE, help=TEMPLATE_HELP),
 )
 
 settings_options = several(

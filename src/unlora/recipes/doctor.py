@@ -27,6 +27,7 @@ class Finding(NamedTuple):
 def findings() -> Iterator[Finding]:
     """Examine the machine; nothing is downloaded or written."""
     yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
+    yield Finding("unlora", True, importlib.metadata.version("unlora"))
     yield from _packages()
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
@@ -68,5 +69,5 @@ def _embedded() -> Finding:
 
 def _cache(folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    fine = os.access(existing, os.W_OK)
+    fine = existing.is_dir() and os.access(existing, os.W_OK)
     return Finding("cache", fine, str(folder) if fine else f"{folder}: cannot be written; set UNLORA_CACHE")

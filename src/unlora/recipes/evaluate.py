@@ -8,6 +8,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
@@ -17,8 +18,7 @@ from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
 from unlora.models.load import load_model, load_tokenizer
-from unlora.models.quiet import quiet
-from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.loading import load, refuse_used_folder, tokeniser_for
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import DataSettings, EvaluationSettings, UnlearnSettings
 from unlora.runtime import seed_everything
@@ -130,9 +130,8 @@ def evaluate_checkpoint(
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     target = load(settings.model)
-    tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
-    with quiet():
-        model = target.model if adapter is None else PeftModel.from_pretrained(target.model, str(adapter))
+    tokeniser = tokeniser_for(target, template=settings.data.template, max_length=settings.data.max_length)
+    model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
     return evaluate_models(
         settings.evaluation, output / "evaluation.json", output / "scores", model, tokeniser, sets, reporter
     )

@@ -3,18 +3,16 @@
 import shutil
 from pathlib import Path
 
-from peft import PeftModel
-
-from unlora.adapters.export import read_adapter, write_adapter
+from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
 from unlora.adapters.factors import concatenate, squeeze
 from unlora.artifacts import read_json
 from unlora.config import read_yaml
 from unlora.errors import InputError
 from unlora.models.load import fingerprint
 from unlora.models.save import new_folder, save_model
-from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.settings import ModelSettings, UnlearnSettings
 
 _CARD = """---
 library_name: peft
@@ -60,7 +58,7 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
     refuse_other_model(run, fingerprint(target.model))
-    merged = PeftModel.from_pretrained(target.model, str(run / "adapter")).merge_and_unload()
+    merged = load_trained_adapter(target.model, run / "adapter").merge_and_unload()
     save_model(merged, target.tokenizer, output)
 
 
@@ -84,19 +82,19 @@ def export_adapter(
     """
     settings = run_settings(run)
     refuse_used_folder(output)
-    base = settings.model.name
     if not public_base and rank is None:
         with new_folder(output) as temporary:
             shutil.copytree(run / "adapter", temporary, dirs_exist_ok=True)
         return 0.0
-    _, factors = read_adapter(run / "adapter")
-    how = "Made for the target model."
+    config, factors = read_adapter(run / "adapter")
+    base, how = settings.model, "Made for the target model."
     if public_base:
-        if not (Path(base) / "adapter_config.json").is_file():
-            raise InputError(f"{run}: its target '{base}' is not an adapter; there is no other base to export for.")
-        target_config, target_factors = read_adapter(Path(base))
+        target = Path(settings.model.name)
+        if not (target / "adapter_config.json").is_file():
+            raise InputError(f"{run}: its target '{target}' is not an adapter; there is no other base to export for.")
+        target_config, target_factors = read_adapter(target)
         factors = concatenate(target_factors, factors)
-        base = settings.model.base or target_config.base_model_name_or_path
+        base = ModelSettings(name=settings.model.base or target_config.base_model_name_or_path or "")
         how = "The target's own adapter and the unlearning adapter in one, for the public base."
     error = 0.0
     if rank is not None:
@@ -106,8 +104,8 @@ def export_adapter(
     write_adapter(
         output,
         factors,
-        target_modules=list(factors),
-        base_model=base,
-        card=_CARD.format(base=base, rank=kept_rank, how=how),
+        transposed=config.fan_in_fan_out,
+        base_model=base_name(base),
+        card=_CARD.format(base=base_name(base), rank=kept_rank, how=how),
     )
     return error

@@ -4,28 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, Trainer
 
+from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
-from unlora.models.target_modules import find_target_modules, peft_target_modules
-from unlora.recipes.loading import base_name, load, refuse_used_folder
+from unlora.models.target_modules import find_target_modules
+from unlora.recipes.loading import base_name, load, refuse_used_folder, tokeniser_for
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import training_arguments
-from unlora.training.callbacks import Progress
+from unlora.training.callbacks import Progress, StopWhenDiverged
 
 _CARD = """---
 library_name: peft
@@ -54,21 +55,21 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
 
     Raises:
         InputError: wrong settings, data or model, or an output folder in use; nothing was written.
+        TrainingDivergedError: the learning rate was too high; nothing was saved.
     """
     refuse_used_folder(output)
     examples = learnable_examples(settings)
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     loaded = load(settings.model)
-    tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
+    tokeniser = tokeniser_for(loaded, template=settings.template, max_length=settings.max_length)
     tokens = tokeniser.encode_set(examples)
     reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
     if isinstance(model, PeftModel):
         base = base_name(settings.model)
         card = _CARD.format(base=base, count=len(tokens), **settings.model_dump())
-        save_trained_adapter(model, output, base_model=base, card=card)
-        loaded.tokenizer.save_pretrained(str(output))
+        save_trained_adapter(model, output, base_model=base, card=card, tokenizer=loaded.tokenizer)
     else:
         save_model(model, loaded.tokenizer, output)
 
@@ -102,9 +103,7 @@ def train_on(
     """Train the adapter, or every weight, and return the model."""
     model: Any = loaded.model
     if settings.method == "lora":
-        names = peft_target_modules(model, list(find_target_modules(model)))
-        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=names, task_type="CAUSAL_LM")  # type: ignore[arg-type]
-        model = get_peft_model(model, config)
+        model = attach_plain_adapter(model, find_target_modules(model), rank=settings.rank, alpha=settings.alpha)
     else:
         model.requires_grad_(True)
     epochs = ShuffledEpochs(tokens, epochs=settings.epochs, seed=settings.seed)
@@ -128,7 +127,10 @@ def train_on(
             arguments,
             train_dataset=epochs,
             data_collator=lambda rows: collate(rows, pad_token_id),
-            callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
+            callbacks=[
+                StopWhenDiverged(),
+                Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total)),
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.model_accepts_loss_kwargs = False

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from unlora.data.sources import load_examples
 from unlora.errors import InputError
 from unlora.importance.ratio import module_ratio, module_score
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.sets import load_sets, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.unlearn import measure_importance, tokenise_sets
+from unlora.recipes.unlearn import measure_importance
 from unlora.runtime import seed_everything
 
 
@@ -26,12 +26,11 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
         raise InputError(f"{output}: already exists; choose another --output.")
     if settings.importance.initialisation != "importance":
         raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
-    forget_set = load_examples(settings.data.forget)
-    retain_set = load_examples(settings.data.retain) if settings.data.retain is not None else None
+    forget_set, retain_set = load_sets(settings.data)
     seed_everything(settings.seed)
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings, target, forget_set, retain_set)
+    sets = tokenise_sets(settings.data, target, forget_set, retain_set)
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
     importance = measure_importance(settings, target, sets, names, reporter)
     importance.save(output)

@@ -44,7 +44,8 @@ def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
     return template.render(
         settings=settings,
         training=settings.training,
-        objective=f"{objective.forget} + {objective.retain_weight} x {objective.retain}",
+        objective=objective.forget
+        + (f" + {objective.retain_weight:g} x {objective.retain}" if objective.retain is not None else ""),
         base=base_name(settings.model),
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Task(Protocol):
     """A piece of work of known size."""
 
@@ -17,6 +18,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where a recipe's words and progress go."""
 

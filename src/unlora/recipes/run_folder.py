@@ -1,17 +1,22 @@
 """The folder of one run: what is in it, whether it may be used, and the record that grows with every stage."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from safetensors import SafetensorError
 
-from unlora.artifacts import read_json, write_json, write_text
-from unlora.config import Config
-from unlora.errors import InputError
+from unlora.artifacts import read_json, storage_error, write_json, write_text
+from unlora.config import Config, read_yaml
+from unlora.errors import InputError, UnloraError
 from unlora.runtime import Stopwatch, versions
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+TORCH_WRITER = ("inline_container.cc", "iostream error")
+"""What torch.save says when a write fails; it keeps the operating system's reason to itself."""
 
 
 class RunFolder:
@@ -39,30 +44,60 @@ class RunFolder:
         self._refuse_other_run()
         self.record: dict[str, Any] = {"finished": False, "versions": versions(), "stages": {}, "checks": {}}
         if self.record_file.is_file():
-            self.record = {**read_json(self.record_file), "versions": versions(), "finished": False}
+            self.record |= read_json(self.record_file)
 
     def _refuse_other_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; --output names a folder.")
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or all(entry in self._leftovers() for entry in self.path.iterdir()):
             return
         if not self.config.is_file():
             raise InputError(f"{self.path}: not empty and not a run of unlora; choose another --output.")
-        if yaml.safe_load(self.config.read_text(encoding="utf-8")) != self._settings.model_dump(mode="json"):
+        if read_yaml(self.config) != self._settings.model_dump(mode="json"):
             raise InputError(
                 f"{self.path}: holds another run (its config.yaml differs); choose another --output or remove it."
             )
 
-    def start(self) -> None:
-        """Create the folder and write the resolved configuration."""
+    def _leftovers(self) -> list[Path]:
+        """Temporary files and folders of a process that was killed while it wrote."""
+        names = (self.config, self.importance, self.adapter, self.evaluation, self.record_file, self.train_log)
+        return [left for name in names for left in self.path.glob(f".{name.name}.*")]
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier call went through to the end, and what it made is still there."""
+        return self.record["finished"] and self.adapter.is_dir()
+
+    def start(self, **made_of: Any) -> None:
+        """Create the folder, write the resolved configuration, and record what the run is made of.
+
+        Args:
+            made_of: hashes of the model and the data: a run can be resumed only with the same.
+
+        Raises:
+            InputError: the run was started with something else.
+        """
+        for key, value in made_of.items():
+            if self.record.get(key, value) != value:
+                raise InputError(
+                    f"{self.path}: this run was started with another {key} (other hashes in its record.json); "
+                    "choose another --output."
+                )
+        for left in self._leftovers():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         if not self.config.is_file():
             write_text(self.config, self._settings.to_yaml())
+        self.write_record(**made_of, **({} if self.finished else {"finished": False, "versions": versions()}))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and write it into the record once it is done."""
+        """Time a stage and write it into the record once it is done.
+
+        Raises:
+            UnloraError: the stage could not write its files.
+        """
         stopwatch = Stopwatch()
-        with stopwatch.stage(name):
+        with stopwatch.stage(name), storage_failures(self.path):
             yield
         self.record["stages"].update(stopwatch.stages)
         self.write_record()
@@ -73,6 +108,29 @@ class RunFolder:
         write_json(self.record_file, self.record)
 
     def finish(self) -> None:
-        """Mark the run as done; the checkpoints, needed only to resume, are removed."""
-        self.write_record(finished=True)
+        """Remove the checkpoints, which are needed only to resume, and mark the run as done."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.write_record(finished=True)
+
+
+@contextmanager
+def storage_failures(path: Path) -> Iterator[None]:
+    """Turn what Python, safetensors and torch raise when they cannot write below `path` into one line.
+
+    Raises:
+        UnloraError: in place of them; every other error passes.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        raise storage_error(path, error) from None
+    except (SafetensorError, RuntimeError) as error:
+        text = str(error)
+        if not text.startswith("Error while serializing") and not any(part in text for part in TORCH_WRITER):
+            raise
+        raise UnloraError(
+            f"{path}: a file cannot be written, most likely because no space is left on the disk; "
+            "free some and start the same command again."
+        ) from None

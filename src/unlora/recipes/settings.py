@@ -63,7 +63,7 @@ class AdapterSettings(Config):
 
     rank: int = Field(default=8, ge=1)
     """r; the anchored adapter is saved with rank 2r."""
-    alpha: float = Field(default=16, gt=0)
+    alpha: float = Field(default=16.0, gt=0)
     """The scaling is alpha / rank."""
     target_modules: list[str] | None = None
     """Names or patterns of linear layers; None takes all but the output head."""
@@ -161,6 +161,14 @@ class UnlearnSettings(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _importance_where_needed(self) -> "UnlearnSettings":
+        start = self.importance.initialisation
+        if start != "importance" and (self.adapter.coverage != 1 or self.importance.file is not None):
+            key = "adapter.coverage" if self.adapter.coverage != 1 else "importance.file"
+            raise ValueError(f"{key}: importance.initialisation '{start}' has no importance to choose modules by")
+        return self
+
 
 class FineTuneSettings(Config):
     """The whole of `unlora finetune`: makes target and retain-only models."""
@@ -178,7 +186,7 @@ class FineTuneSettings(Config):
     """Train a LoRA adapter, or every weight."""
     rank: int = Field(default=32, ge=1)
     """LoRA rank."""
-    alpha: float = Field(default=64, gt=0)
+    alpha: float = Field(default=64.0, gt=0)
     """LoRA alpha."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate (for method full try 2e-5)."""

@@ -3,17 +3,18 @@
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from peft import PeftModel
 
 from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check_output_unmoved, initial_factors
+from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.export import save_trained_adapter
+from unlora.adapters.initialise import refuse_rank
+from unlora.artifacts import read_json
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.forget_retain import ForgetRetainPairs
-from unlora.data.records import ExampleSet
-from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import TokenisedExample
 from unlora.errors import FunctionMovedError
 from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
 from unlora.losses import Objective
@@ -24,20 +25,12 @@ from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
+from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
+from unlora.report import write_report
 from unlora.runtime import seed_everything
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
-
-
-class Sets(NamedTuple):
-    """The examples of a run and their tokens."""
-
-    forget: ExampleSet
-    retain: ExampleSet | None
-    forget_tokens: list[TokenisedExample]
-    retain_tokens: list[TokenisedExample] | None
-    tokeniser: ExampleTokeniser
 
 
 def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -64,45 +57,46 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     seed_everything(settings.seed)
 
     # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
-    forget_set = load_examples(settings.data.forget)
-    retain_set = load_examples(settings.data.retain) if settings.data.retain is not None else None
+    forget_set, retain_set = load_sets(settings.data)
     sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
-    importance_file = (
-        ImportanceMap.load(Path(settings.importance.file)) if settings.importance.file is not None else None
-    )
+    importance = None
+    if settings.importance.file is not None:
+        importance = ImportanceMap.load(Path(settings.importance.file))
 
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings, target, forget_set, retain_set)
+    sets = tokenise_sets(settings.data, target, forget_set, retain_set)
+    for examples in sets_to_evaluate.values():
+        sets.tokeniser.encode_set(examples)  # What cannot be asked is refused now, not after training.
     reporter.say(describe_sets(sets))
     targets = find_target_modules(target.model, settings.adapter.target_modules)
     target_fingerprint = fingerprint(target.model)
-    run.start()
-    run.write_record(
-        model={**vars(target.source), "fingerprint": target_fingerprint},
-        data={"forget_sha256": forget_set.sha256(), "retain_sha256": retain_set.sha256() if retain_set else None},
-        template=sets.tokeniser.describe(),
-        objective=objective.describe(),
-        seed=settings.seed,
-    )
-
-    # ---- 4. Importance, measured on the intact model ---------------------------------------------------------
-    importance = None
-    if settings.importance.initialisation == "importance":
-        importance = importance_file
-        if importance is None and run.importance.is_file():
-            importance = ImportanceMap.load(run.importance)
-        if importance is None:
-            with run.stage("importance"):
-                importance = measure_importance(settings, target, sets, list(targets), reporter)
-        shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
+    for module in targets.values():
+        refuse_rank(settings.adapter.rank, module)
+    if importance is None and run.importance.is_file():
+        importance = ImportanceMap.load(run.importance)
+    if importance is not None:
         importance.refuse_unless_fits(
-            shapes,
+            {name: (module.d_out, module.d_in) for name, module in targets.items()},
             fingerprint=target_fingerprint,
             rank=settings.adapter.rank,
             where=settings.importance.file or str(run.importance),
         )
+    run.start(
+        model={**vars(target.source), "fingerprint": target_fingerprint},
+        data={"forget_sha256": forget_set.sha256(), "retain_sha256": retain_set.sha256() if retain_set else None},
+    )
+    if run.finished and (settings.evaluation.skip or run.evaluation.is_file()):
+        reporter.say("This run was finished before; nothing is repeated")
+        return {} if settings.evaluation.skip else read_json(run.evaluation)
+    run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
+
+    # ---- 4. Importance, measured on the intact model ---------------------------------------------------------
+    if settings.importance.initialisation == "importance":
+        if importance is None:
+            with run.stage("importance"):
+                importance = measure_importance(settings, target, sets, list(targets), reporter)
         if not run.importance.is_file():
             importance.save(run.importance)
         chosen = set(most_important_modules(importance, settings.adapter.coverage))
@@ -119,17 +113,17 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
 
     # ---- 6. Unlearn ------------------------------------------------------------------------------------------
     if run.adapter.is_dir():
-        model.load_adapter(str(run.adapter), "default")
+        model.load_adapter(str(run.adapter), ADAPTER_NAME)
         reporter.say("Training was finished before; its adapter is loaded")
     else:
         with run.stage("training"):
             train(settings, run, model, objective, sets, reporter)
+        if fingerprint(model) != target_fingerprint:
+            raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
+        run.record["checks"]["base_weights_unchanged"] = True
+        run.write_record()
         card = adapter_card(settings, run.record)
         save_trained_adapter(model, run.adapter, base_model=base_name(settings.model), card=card)
-    if fingerprint(model) != target_fingerprint:
-        raise FunctionMovedError("the base weights changed during training; the adapter must not be used.")
-    run.record["checks"]["base_weights_unchanged"] = True
-    run.write_record()
 
     # ---- 7. Evaluate: target (adapter off), unlearned (adapter on), retain-only where there is one -----------
     evaluation: dict[str, Any] = {}
@@ -140,33 +134,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
             )
 
     run.finish()
+    write_report(run.path)
     return evaluation
-
-
-def tokenise_sets(
-    settings: UnlearnSettings, target: LoadedModel, forget_set: ExampleSet, retain_set: ExampleSet | None
-) -> Sets:
-    """Turn both sets into tokens with one tokeniser."""
-    tokeniser = ExampleTokeniser(
-        target.tokenizer,
-        template=settings.data.template,
-        max_length=settings.data.max_length,
-        on_long=settings.data.on_long,
-    )
-    retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
-    return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
-
-
-def describe_sets(sets: Sets) -> str:
-    """One line that says what will be forgotten and what kept."""
-    parts = []
-    for name, tokens in (("forget", sets.forget_tokens), ("retain", sets.retain_tokens)):
-        if tokens is not None:
-            completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
-            truncated = [example.source for example in tokens if example.truncated]
-            note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
-            parts.append(f"{name} {len(tokens)} examples, {completion} completion tokens{note}")
-    return f"{'; '.join(parts)}; template {sets.tokeniser.template}"
 
 
 def measure_importance(
@@ -222,12 +191,6 @@ def attach_adapter(
         "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
     }
     return attach_anchored_adapter(target.model, rank=rank, alpha=alpha, factors=factors), summary
-
-
-def probe_batch(sets: Sets):
-    """A few forget and retain examples to compare logits on."""
-    examples = sets.forget_tokens[:4] + (sets.retain_tokens or [])[:4]
-    return collate(examples, sets.tokeniser.pad_token_id)
 
 
 def train(

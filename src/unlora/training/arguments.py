@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from unlora.errors import InputError
+from unlora.models.quiet import quiet
 
 
 def training_arguments(
@@ -30,31 +31,32 @@ def training_arguments(
     lr_scheduler_type: str = "linear",
 ) -> TrainingArguments:
     """Build the arguments of one run; `save_steps` None keeps no checkpoint."""
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        learning_rate=learning_rate,
-        lr_scheduler_type=lr_scheduler_type,
-        warmup_steps=warmup_steps,
-        max_grad_norm=max_grad_norm,
-        weight_decay=0.0,
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        gradient_checkpointing=gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
-        save_strategy="steps" if save_steps is not None else "no",
-        save_steps=save_steps or 1,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        remove_unused_columns=False,
-        dataloader_pin_memory=not use_cpu,
-        report_to="none",
-        disable_tqdm=True,
-        seed=seed,
-        use_cpu=use_cpu,
-    )
+    with quiet():  # It announces a new name for gradient_checkpointing that older versions do not know.
+        return TrainingArguments(
+            output_dir=str(output_dir),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type=lr_scheduler_type,
+            warmup_steps=warmup_steps,
+            max_grad_norm=max_grad_norm,
+            weight_decay=0.0,
+            num_train_epochs=1,
+            train_sampling_strategy="sequential",
+            gradient_checkpointing=gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,
+            save_strategy="steps" if save_steps is not None else "no",
+            save_steps=save_steps or 1,
+            save_total_limit=2,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            remove_unused_columns=False,
+            dataloader_pin_memory=not use_cpu,
+            report_to="none",
+            disable_tqdm=True,
+            seed=seed,
+            use_cpu=use_cpu,
+        )
 
 
 def refuse_weight_decay(arguments: TrainingArguments) -> None:

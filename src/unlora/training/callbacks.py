@@ -6,7 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unlora.artifacts import write_text
+from unlora.errors import TrainingDivergedError
 
 LOGGED = ("loss", "forget_term", "retain_term", "grad_norm", "learning_rate")
 
@@ -26,7 +31,7 @@ class TrainLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         kept = [line for line in read_train_log(self._path) if line["step"] <= state.global_step]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._before = kept[-1]["seconds"] if kept else 0.0
         self._start = time.perf_counter()
 
@@ -44,6 +49,31 @@ class TrainLog(TrainerCallback):
         line["seconds"] = round(self._before + time.perf_counter() - self._start, 3)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class StopWhenDiverged(TrainerCallback):
+    """Raises before a step with an infinite or undefined gradient is taken: no checkpoint ever holds its result."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None] if model else []
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            raise TrainingDivergedError(diverged("gradient is not finite", state, args))
+
+
+def diverged(what: str, state: TrainerState, args: TrainingArguments) -> str:
+    """Say what happened in the step that was going on, and what to change."""
+    return (
+        f"step {state.global_step + 1}: the {what}; training stopped, the checkpoints before it are kept. Likely "
+        f"causes, in this order: the learning rate ({args.learning_rate:g}) is too high; the retain weight is too low; "
+        "an importance map measured with a published-mode probe of large sigma. Other settings need another --output."
+    )
 
 
 class Progress(TrainerCallback):
@@ -85,7 +115,7 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     for checkpoint in checkpoints:
         try:
             json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             continue
         return checkpoint
     return None

@@ -1,5 +1,6 @@
 """UnlearnTrainer: the stock Trainer with an unlearning objective in `compute_loss`, and little else."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,7 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import Objective, ObjectiveParts, Predictions
 from unlora.models.forward import completion_logits
 from unlora.training.arguments import refuse_weight_decay
-
-DIVERGED = (
-    "step {step}: the loss is {value}; training stopped, the last checkpoint is kept. "
-    "Likely causes, in this order: the learning rate ({learning_rate:g}) is too high; the retain weight is too low; "
-    "an importance map measured with a published-mode probe of large sigma."
-)
+from unlora.training.callbacks import StopWhenDiverged, diverged
 
 
 class ForgetRetainCollator:
@@ -78,7 +74,7 @@ class UnlearnTrainer(Trainer):
             train_dataset=train_dataset,
             processing_class=processing_class,
             data_collator=ForgetRetainCollator(pad_token_id),
-            callbacks=callbacks,
+            callbacks=[StopWhenDiverged(), *(callbacks or [])],
         )
         self.remove_callback(PrinterCallback)
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.
@@ -115,11 +111,8 @@ class UnlearnTrainer(Trainer):
 
     def _record(self, parts: ObjectiveParts) -> None:
         total = float(parts.total.detach())
-        if not torch.isfinite(parts.total.detach()):
-            message = DIVERGED.format(
-                step=self.state.global_step + 1, value=total, learning_rate=self.args.learning_rate
-            )
-            raise TrainingDivergedError(message)
+        if not math.isfinite(total):
+            raise TrainingDivergedError(diverged(f"loss is {total}", self.state, self.args))
         retain = float(parts.retain_term.detach()) if parts.retain_term is not None else 0.0
         self._parts.append((float(parts.forget_term.detach()), retain))
 

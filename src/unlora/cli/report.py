@@ -1,0 +1,16 @@
+"""`unlora report`."""
+
+from pathlib import Path
+
+import click
+
+from unlora.cli.options import PATH
+
+
+@click.command()
+@click.argument("run", type=PATH)
+def report(run: Path) -> None:
+    """Write report.html of a run again from its files."""
+    from unlora.report import write_report
+
+    click.echo(f"written: {write_report(run)}")

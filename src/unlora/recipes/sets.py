@@ -1,0 +1,62 @@
+"""The forget and the retain set of a run, as examples and as tokens."""
+
+from typing import NamedTuple
+
+from unlora.data.collate import collate
+from unlora.data.records import ExampleSet
+from unlora.data.sources import load_examples
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.models.load import LoadedModel
+from unlora.recipes.loading import tokeniser_for
+from unlora.recipes.settings import DataSettings
+from unlora.shapes import TokenIds
+
+
+class Sets(NamedTuple):
+    """The examples of a run and their tokens."""
+
+    forget: ExampleSet
+    retain: ExampleSet | None
+    forget_tokens: list[TokenisedExample]
+    retain_tokens: list[TokenisedExample] | None
+    tokeniser: ExampleTokeniser
+
+
+def load_sets(data: DataSettings) -> tuple[ExampleSet, ExampleSet | None]:
+    """Load both sets; the second is None where nothing is to be retained.
+
+    Raises:
+        InputError: a file is not there or holds a bad line.
+    """
+    return load_examples(data.forget), load_examples(data.retain) if data.retain is not None else None
+
+
+def tokenise_sets(
+    data: DataSettings, target: LoadedModel, forget_set: ExampleSet, retain_set: ExampleSet | None
+) -> Sets:
+    """Turn both sets into tokens with one tokeniser.
+
+    Raises:
+        InputError: an example that cannot be tokenised, with its line.
+    """
+    tokeniser = tokeniser_for(target, template=data.template, max_length=data.max_length, on_long=data.on_long)
+    retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
+    return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
+
+
+def describe_sets(sets: Sets) -> str:
+    """One line that says what will be forgotten and what kept."""
+    parts = []
+    for name, tokens in (("forget", sets.forget_tokens), ("retain", sets.retain_tokens)):
+        if tokens is not None:
+            completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
+            truncated = [example.source for example in tokens if example.truncated]
+            note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
+            parts.append(f"{name} {len(tokens)} examples, {completion} completion tokens{note}")
+    return f"{'; '.join(parts)}; template {sets.tokeniser.template}"
+
+
+def probe_batch(sets: Sets) -> dict[str, TokenIds]:
+    """A few forget and retain examples to compare logits on."""
+    examples = sets.forget_tokens[:4] + (sets.retain_tokens or [])[:4]
+    return collate(examples, sets.tokeniser.pad_token_id)

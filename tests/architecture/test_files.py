@@ -1,0 +1,71 @@
+"""Small files, small functions, and nothing printed from inside the library."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "unlora"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST_FILE = 300
+LONGEST_BODY = 60
+LONGER_BODIES = {("recipes/unlearn.py", "unlearn"): 80}
+"""The main path is read in one column, from the settings to the record."""
+
+by_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function of a file, nested ones too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def body_lines(file: Path, function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of code: docstring, comments and empty lines do not count."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    if not body or function.end_lineno is None:
+        return 0
+    lines = file.read_text(encoding="utf-8").splitlines()[body[0].lineno - 1 : function.end_lineno]
+    return sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+@by_file
+def test_file_is_short_and_says_what_it_is(file: Path):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < LONGEST_FILE
+    assert ast.get_docstring(ast.parse(text))
+
+
+@by_file
+def test_functions_are_short(file: Path):
+    place = file.relative_to(PACKAGE).as_posix()
+    lengths = {function.name: body_lines(file, function) for function in functions(file)}
+    limits = {name: LONGER_BODIES.get((place, name), LONGEST_BODY) for name in lengths}
+    assert {name: length for name, length in lengths.items() if length > limits[name]} == {}
+
+
+@by_file
+def test_nothing_is_printed_or_asserted(file: Path):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert "print" not in calls
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], "python -O removes assert"
+
+
+def imported_packages(file: Path) -> set[str]:
+    """First parts of the names of the modules that a file imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.append(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_only_the_command_line_knows_click_and_rich():
+    users = [file.relative_to(PACKAGE).parts[0] for file in FILES if imported_packages(file) & {"click", "rich"}]
+    assert set(users) == {"cli"}

@@ -1,0 +1,38 @@
+"""`unlora presets`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import error_line, unlora
+from unlora.recipes.presets import presets, resolve_settings
+
+SETS = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
+
+
+def test_ls_names_every_preset_with_its_purpose():
+    rows = [line.split(maxsplit=1) for line in unlora("presets", "ls").stdout.splitlines()]
+    assert dict(rows) == {preset.name: preset.summary for preset in presets().values()}
+    assert all(len(summary) > 10 for _, summary in rows)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_copied_preset_means_the_same_as_its_name(name: str, tmp_path: Path):
+    file = tmp_path / "mine" / "run.yaml"
+    result = unlora("presets", "cp", name, file)
+    assert (result.exit_code, result.stdout) == (0, f"written: {file}\n")
+    copied = resolve_settings(preset_name=None, config_file=file, flags=SETS, overrides=[])
+    assert copied == resolve_settings(preset_name=name, config_file=None, flags=SETS, overrides=[])
+
+
+def test_cp_overwrites_nothing(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text("mine")
+    assert error_line(unlora("presets", "cp", "vila", file)) == f"error: {file}: already exists; choose another name."
+    assert file.read_text() == "mine"
+
+
+def test_cp_refuses_an_unknown_name(tmp_path: Path):
+    line = error_line(unlora("presets", "cp", "vlia", tmp_path / "run.yaml"))
+    assert line == "error: unknown preset 'vlia'. Did you mean 'vila'?"
+    assert not list(tmp_path.iterdir())
