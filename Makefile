@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/unlora demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not real_model"
+	$(BIN)/python -m pytest
 
 real: $(STAMP)
 	$(BIN)/python -m pytest -m real_model

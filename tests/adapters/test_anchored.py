@@ -74,7 +74,7 @@ def test_start_is_the_weighted_solution_and_twice_the_rank():
 def test_importance_weights_the_start_and_chooses_the_modules():
     model, batch = build_tiny_model("llama"), token_batch()
     patterns = ["model.layers.1.*"]
-    importance = estimate_importance(model, [batch], [token_batch(4, 16)], target_modules=patterns)
+    importance = estimate_importance(model, [batch], [token_batch(4, 16)], preset="marginal", target_modules=patterns)
     weighted = attach_anchored_adapter(model, importance, rank=2)
     names = [name for name, _ in lora_layers(weighted)]
     assert names == list(importance)
@@ -165,7 +165,7 @@ def test_model_with_an_adapter_is_refused_also_without_its_wrapper(taught: Taugh
 
 
 def test_importance_of_other_modules_is_refused():
-    importance = estimate_importance(build_tiny_model("gpt2"), [token_batch()], [token_batch(4, 16)])
+    importance = estimate_importance(build_tiny_model("gpt2"), [token_batch()], [token_batch(4, 16)], preset="marginal")
     with pytest.raises(InputError, match="matches no linear layer"):
         attach_anchored_adapter(build_tiny_model("llama"), importance, rank=2)
 

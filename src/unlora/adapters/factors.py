@@ -48,7 +48,7 @@ def squeeze(factors: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factor
     for name, module in factors.items():
         q_b, r_b = torch.linalg.qr(module.lora_b.double())
         q_a, r_a = torch.linalg.qr(module.lora_a.double().T)
-        u, values, v = torch.linalg.svd(r_b @ r_a.T)
+        u, values, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
         root = values[:rank].sqrt()
         lora_b, lora_a = (q_b @ u[:, :rank] * root).float(), (root[:, None] * v[:rank] @ q_a.T).float()
         missing = rank - root.numel()

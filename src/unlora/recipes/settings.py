@@ -87,7 +87,7 @@ class ObjectiveSettings(Config):
     """ihl, npo, gd or ga."""
     retain: Literal["nll"] | None = "nll"
     """nll, or null for none."""
-    retain_weight: float = Field(default=1.3, ge=0)
+    retain_weight: float = Field(default=1.6, ge=0)
     """lambda."""
     beta: float | None = Field(default=None, gt=0)
     """Inverse temperature (npo only); None takes the term's own default."""

@@ -106,9 +106,9 @@ def objective_text(objective: Mapping[str, Any]) -> str:
     return f"{forget} on the forget set + {objective['retain_weight']} × {objective['retain']} on the retain set"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """3.5 s, 4 min 31 s, 2 h 05 min."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 448, 34, 206
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 448.0, 34.0, 206.0
 """Of the frame, in the SVG's own units."""
 
 
@@ -83,7 +83,7 @@ def _finite(value: Any) -> float | None:
 class _Axis:
     """A linear axis from `low` to `high`, both multiples of a round step, drawn from `start` to `end`."""
 
-    def __init__(self, values: Sequence[float], *, start: float, end: float, whole: bool = False) -> None:
+    def __init__(self, values: Sequence[int | float], *, start: float, end: float, whole: bool = False) -> None:
         low, high = min(values), max(values)
         if low == high:
             low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
@@ -95,7 +95,7 @@ class _Axis:
             self.low, self.high = (math.floor(low / self._tick) * self._tick, math.ceil(high / self._tick) * self._tick)
         self._start, self._end = start, end
 
-    def position(self, value: float) -> float:
+    def position(self, value: int | float) -> float:
         """Where a value lies in the SVG."""
         share = (value - self.low) / (self.high - self.low)
         return round(self._start + share * (self._end - self._start), 1)

@@ -1,0 +1,112 @@
+"""What must not change a run: how batches are cut, memory tricks, a second forward pass, a second run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.taught import PAD, Taught
+from tests.training.runs import adapter_tensors, anchored, largest_difference, logits, pairs, train, trainer_for
+from unlora.data.collate import collate
+from unlora.losses import Objective, Predictions
+from unlora.models.forward import completion_logits
+from unlora.training.trainer import ForgetRetainCollator, split
+
+OBJECTIVES = [Objective("ihl", retain_weight=1.3), Objective("npo", retain_weight=1.3), Objective("gd")]
+NAMES = ["ihl", "npo", "gd"]
+
+
+def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Frobenius norm of the difference of two adapters."""
+    return sum(float((first[name] - second[name]).square().sum()) for name in first) ** 0.5
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
+def test_accumulation_equals_one_large_batch(taught: Taught, tmp_path: Path, objective: Objective):
+    """The last step holds 4 of 8 examples: means over examples leave nothing to weigh.
+
+    AdamW turns the rounding of a gradient near zero into a whole step, so adapters are compared as a whole.
+    """
+    start = adapter_tensors(anchored(taught))
+    runs = []
+    for batch_size, accumulation in ((8, 1), (1, 8), (2, 4)):
+        model, folder = anchored(taught), tmp_path / str(batch_size)
+        options = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation, "learning_rate": 2e-3}
+        runs.append((train(model, pairs(taught, epochs=5), folder, objective, **options), adapter_tensors(model)))
+    moved = distance(runs[0][1], start)
+    for lines, tensors in runs[1:]:
+        assert len(lines) == 3
+        for key in ("loss", "forget_term", "retain_term", "grad_norm"):
+            assert [line[key] for line in lines] == pytest.approx([line[key] for line in runs[0][0]], rel=1e-3), key
+        assert distance(tensors, runs[0][1]) < 0.005 * moved
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=NAMES[:2])
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
+    taught: Taught, tmp_path: Path, objective: Objective
+):
+    adapters = []
+    for run, seed in enumerate((0, 0, 1)):
+        model = anchored(taught)
+        train(model, pairs(taught, epochs=2, seed=seed), tmp_path / str(run), objective, seed=seed, batch_size=2)
+        adapters.append(adapter_tensors(model))
+    assert largest_difference(adapters[0], adapters[1]) == 0
+    assert largest_difference(adapters[0], adapters[2]) > 0
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=NAMES[:2])
+def test_gradient_checkpointing_changes_nothing(taught: Taught, tmp_path: Path, objective: Objective):
+    runs = []
+    for checkpointing in (False, True):
+        model = anchored(taught)
+        lines = train(
+            model, pairs(taught, epochs=3), tmp_path / str(checkpointing), objective,
+            gradient_checkpointing=checkpointing,
+        )  # fmt: skip
+        assert model.is_gradient_checkpointing is checkpointing
+        runs.append(([line["loss"] for line in lines], adapter_tensors(model)))
+    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-5)
+    assert largest_difference(runs[0][1], runs[1][1]) < 1e-5
+
+
+def test_one_forward_over_both_sets_equals_two(taught: Taught):
+    """Padding of the longer set and the examples beside them do not reach an example's logits."""
+    model = anchored(taught).eval()
+    stream = pairs(taught)
+    items = [stream[index] for index in range(4)]
+    batch = ForgetRetainCollator(PAD)(items)
+    together = split(Predictions.from_model_output(completion_logits(model, batch), batch["labels"]), 4)
+    for kind, predictions in zip(("forget", "retain"), together, strict=True):
+        alone = collate([item[kind] for item in items], PAD)
+        expected = Predictions.from_model_output(logits(model, alone), alone["labels"])
+        assert predictions is not None
+        torch.testing.assert_close(
+            predictions.sequence_log_probs(), expected.sequence_log_probs(), atol=1e-4, rtol=1e-5
+        )
+        torch.testing.assert_close(
+            predictions.scored_log_softmax(), expected.scored_log_softmax(), atol=1e-4, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_reference_is_the_target_and_is_computed_once(
+    taught: Taught, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Adapters off, whatever the adapter has become; one pass over the forget set in the whole run."""
+    model = anchored(taught)
+    trainer = trainer_for(model, pairs(taught, epochs=3), tmp_path, Objective("npo"), batch_size=batch_size)
+    passes: list[range] = []
+    original = trainer._sequence_log_probs
+    monkeypatch.setattr(trainer, "_sequence_log_probs", lambda *args: passes.append(args[1]) or original(*args))
+    trainer.train()
+    assert [row for rows in passes for row in rows] == [0, 1, 2, 3]
+
+    batch = collate(taught.tokens(taught.forget), PAD)
+    target = taught.load().model
+    expected = Predictions.from_model_output(logits(target, batch), batch["labels"]).sequence_log_probs()
+    torch.testing.assert_close(trainer._reference_log_probs(), expected, atol=1e-4, rtol=1e-5)
+    with model.disable_adapter():
+        off = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
+    assert torch.equal(off, expected)
+    on = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
+    assert not torch.allclose(on, expected, atol=1e-2)

@@ -1,0 +1,177 @@
+"""UnlearnTrainer: what it minimises, logs, refuses, and when it stops."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tests.taught import PAD, Taught
+from tests.training.runs import adapter_tensors, anchored, pairs, train, trainer_for
+from unlora.errors import InputError, TrainingDivergedError
+from unlora.losses import Objective, Predictions
+from unlora.losses.forget_terms import ForgetTerm
+from unlora.models.score import score_completions
+from unlora.training import training_arguments
+from unlora.training.callbacks import last_complete_checkpoint
+from unlora.training.trainer import ForgetRetainCollator, split
+
+CONTRACT = ("step", "loss", "forget_term", "retain_term", "grad_norm", "seconds")
+
+
+def probabilities(model, taught: Taught) -> tuple[float, float]:
+    """Mean probability of the answers to forget and of those to retain."""
+    means = []
+    for file in (taught.forget, taught.retain):
+        sequences = [(example.input_ids, example.prompt_length) for example in taught.tokens(file)]
+        scores = score_completions(model, sequences, pad_token_id=PAD)
+        means.append(sum(score.probability for score in scores) / len(scores))
+    return means[0], means[1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "learning_rate"),
+    [
+        (Objective("ihl", retain_weight=1.3), 1e-2),
+        (Objective("npo", retain_weight=10.0, beta=0.1), 5e-3),
+        (Objective("gd", retain_weight=4.0), 5e-3),
+    ],
+    ids=["ihl", "npo", "gd"],
+)
+def test_forget_probability_falls_and_retain_stays(
+    taught: Taught, tmp_path: Path, objective: Objective, learning_rate: float
+):
+    model = anchored(taught)
+    before = probabilities(model, taught)
+    train(model, pairs(taught, epochs=20), tmp_path, objective, learning_rate=learning_rate)
+    forget, retain = probabilities(model, taught)
+    assert before[0] > 0.95
+    assert before[1] > 0.95
+    assert forget < 0.4
+    assert retain > 0.9
+    with model.disable_adapter():
+        assert probabilities(model, taught) == pytest.approx(before)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_log_has_the_contracts_keys_and_its_parts_add_up(taught: Taught, tmp_path: Path, accumulation: int):
+    objective = Objective("npo", retain_weight=0.7)
+    lines = train(
+        anchored(taught), pairs(taught, epochs=3), tmp_path, objective,
+        batch_size=4 // accumulation, gradient_accumulation_steps=accumulation,
+    )  # fmt: skip
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert set(CONTRACT) <= set(line)
+        assert line["loss"] == pytest.approx(line["forget_term"] + 0.7 * line["retain_term"], rel=1e-5)
+        assert line["grad_norm"] > 0
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    # Before any step the model is its own reference: -(2/beta) log(1/2).
+    assert lines[0]["forget_term"] == pytest.approx(20 * torch.log(torch.tensor(2.0)).item(), abs=1e-4)
+
+
+def test_without_a_retain_term_the_loss_is_the_forget_term(taught: Taught, tmp_path: Path):
+    lines = train(anchored(taught), pairs(taught, retain=False), tmp_path, Objective("npo", retain=None))
+    assert [line["loss"] for line in lines] == pytest.approx([line["forget_term"] for line in lines])
+    assert [line["retain_term"] for line in lines] == [0.0, 0.0]
+
+
+def test_collator_puts_forget_first_and_split_undoes_it(taught: Taught):
+    stream = pairs(taught)
+    items = [stream[index] for index in range(3)]
+    batch = ForgetRetainCollator(PAD)(items)
+    assert batch["input_ids"].shape[0] == 6
+    assert batch["forget_index"].tolist() == [item["forget_index"] for item in items]
+    for row, example in enumerate([item["forget"] for item in items] + [item["retain"] for item in items]):
+        length = len(example.input_ids)
+        assert batch["input_ids"][row, :length].tolist() == list(example.input_ids)
+        assert (batch["labels"][row] != -100).sum() == length - example.prompt_length
+    predictions = Predictions.from_model_output(torch.randn(*batch["labels"].shape, 9), batch["labels"])
+    forget, retain = split(predictions, 3)
+    assert torch.equal(torch.cat([forget.logits, retain.logits]), predictions.logits)
+    assert torch.equal(torch.cat([forget.labels, retain.labels]), predictions.labels)
+    assert split(forget, 3)[1] is None
+
+
+def test_weight_decay_and_a_missing_retain_set_are_refused(taught: Taught, tmp_path: Path):
+    with pytest.raises(InputError, match=r"weight_decay 0\.01: must be 0"):
+        trainer = trainer_for(anchored(taught), pairs(taught), tmp_path)
+        trainer.args.weight_decay = 0.01
+        type(trainer)(
+            anchored(taught),
+            trainer.args,
+            objective=Objective("ihl"),
+            train_dataset=pairs(taught),
+            pad_token_id=PAD,
+        )
+    with pytest.raises(InputError, match="a retain term, but there is no retain set"):
+        trainer_for(anchored(taught), pairs(taught, retain=False), tmp_path)
+
+
+@dataclass(frozen=True)
+class Failing(ForgetTerm):
+    """Fine for some steps; then the loss, or only its gradient, is undefined."""
+
+    name: ClassVar[str] = "failing"
+    summary: ClassVar[str] = "for this test"
+    paper: ClassVar[str] = "none"
+    needs_reference: ClassVar[bool] = False
+    needs_retain: ClassVar[bool] = False
+    kind: str = "loss"
+    calls: ClassVar[list[int]] = []
+
+    def __call__(self, predictions: Predictions, reference_log_probs: Tensor | None) -> Float[Tensor, " batch"]:
+        self.calls.append(1)
+        mean = predictions.mean_log_probs()
+        if len(self.calls) < 4:
+            return mean
+        if self.kind == "loss":
+            return mean / 0
+        return mean + (mean - mean.detach()).clamp(min=0).sqrt()  # sqrt at 0: value 0, gradient infinite
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_undefined_loss_or_gradient_stops_with_advice_and_a_sound_checkpoint(
+    taught: Taught, tmp_path: Path, kind: str
+):
+    """A finite loss can have an undefined gradient: the step must not be taken, or a checkpoint would keep it."""
+    Failing.calls.clear()
+    model = anchored(taught)
+    objective = Objective(Failing(kind=kind), retain=None)
+    with pytest.raises(TrainingDivergedError) as raised:
+        train(model, pairs(taught, epochs=6, retain=False), tmp_path, objective, save_steps=1)
+    message = str(raised.value)
+    assert message.startswith("step 4: the loss is -inf;" if kind == "loss" else "step 4: the gradient is not finite;")
+    assert "the learning rate (0.005) is too high" in message
+    assert "\n" not in message
+    assert all(bool(torch.isfinite(value).all()) for value in adapter_tensors(model).values())
+    checkpoint = last_complete_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-3"
+    trainer = trainer_for(anchored(taught), pairs(taught, epochs=6, retain=False), tmp_path, Objective("npo", None))
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert [json.loads(line)["step"] for line in (tmp_path / "train_log.jsonl").read_text().splitlines()] == [
+        1, 2, 3, 4, 5, 6,
+    ]  # fmt: skip
+
+
+def test_huge_learning_rate_stops_with_advice(taught: Taught, tmp_path: Path):
+    with pytest.raises(TrainingDivergedError, match=r"the learning rate \(1e\+25\) is too high"):
+        train(anchored(taught), pairs(taught, epochs=4), tmp_path, learning_rate=1e25)
+
+
+def test_arguments_read_the_stream_in_order_and_leave_the_anchor_alone(tmp_path: Path):
+    arguments = training_arguments(
+        tmp_path, learning_rate=1e-3, batch_size=3, gradient_accumulation_steps=2, warmup_steps=4, max_grad_norm=0.5,
+        gradient_checkpointing=True, save_steps=None, seed=5, use_cpu=True,
+    )  # fmt: skip
+    assert arguments.weight_decay == 0
+    assert arguments.num_train_epochs == 1
+    assert str(arguments.train_sampling_strategy) == "sequential"
+    assert str(arguments.save_strategy.value) == "no"
+    assert arguments.report_to == []
+    assert arguments.seed == 5
