@@ -93,6 +93,7 @@ class Taught(NamedTuple):
             "model": {"name": str(self.target)},
             "data": {"forget": str(self.forget), "retain": str(self.retain)},
             "adapter": {"rank": 4, "alpha": 8.0},
+            "objective": {"retain_weight": 1.3},
             "training": {"learning_rate": 5e-3, "epochs": 8, "batch_size": 4, "save_steps": 3},
             "evaluation": {"max_new_tokens": 12},
         }

@@ -173,11 +173,16 @@ def opt() -> PreTrainedModel:
 
 @pytest.mark.parametrize("build", [falcon, opt])
 def test_checkpointing_does_not_switch_on_dropout_that_a_block_applies_itself(build):
-    model = build().train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
     batch = {"input_ids": BATCH["input_ids"], "attention_mask": BATCH["attention_mask"], "use_cache": False}
-    with warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(0)
         warnings.simplefilter("ignore")  # Some models announce a mask that they will give up.
-        assert not torch.equal(model(**batch).logits, model(**batch).logits)
+        model = build().train()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+        def different_outputs() -> int:
+            return len({float(model(**batch).logits.sum()) for _ in range(8)})
+
+        assert different_outputs() > 1
         with measuring(model):
-            assert torch.equal(model(**batch).logits, model(**batch).logits)
+            assert different_outputs() == 1

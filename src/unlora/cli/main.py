@@ -21,8 +21,6 @@ from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-
-
 RESUMABLE = ("unlearn", "demo")
 
 

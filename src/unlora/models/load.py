@@ -154,10 +154,10 @@ def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> P
 
 
 def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    """Let the tokenizer know the model's context: not every one does, and past it GPT-2 fails and others babble."""
+    """Give the tokenizer the model's context: not every one knows it, and past it GPT-2 fails and others babble."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(context, int):
-        tokenizer.model_max_length = min(int(tokenizer.model_max_length), context)
+        tokenizer.model_max_length = context
     return tokenizer
 
 

@@ -18,7 +18,7 @@ from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
 from unlora.models.load import load_model, load_tokenizer
-from unlora.recipes.loading import load, refuse_used_folder, tokeniser_for
+from unlora.recipes.loading import load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import DataSettings, EvaluationSettings, UnlearnSettings
 from unlora.runtime import seed_everything
@@ -130,7 +130,7 @@ def evaluate_checkpoint(
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     target = load(settings.model)
-    tokeniser = tokeniser_for(target, template=settings.data.template, max_length=settings.data.max_length)
+    tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
     model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
     return evaluate_models(
         settings.evaluation, output / "evaluation.json", output / "scores", model, tokeniser, sets, reporter

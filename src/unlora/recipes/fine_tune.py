@@ -21,7 +21,7 @@ from unlora.models.forward import completion_logits
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
-from unlora.recipes.loading import base_name, load, refuse_used_folder, tokeniser_for
+from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
@@ -62,7 +62,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     loaded = load(settings.model)
-    tokeniser = tokeniser_for(loaded, template=settings.template, max_length=settings.max_length)
+    tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
     tokens = tokeniser.encode_set(examples)
     reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)

@@ -1,13 +1,11 @@
 """What every recipe does first: load the model its settings name, and refuse a folder in use."""
 
 from pathlib import Path
-from typing import Literal
 
-from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.models.embedded import embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
-from unlora.recipes.settings import ModelSettings, Template
+from unlora.recipes.settings import ModelSettings
 from unlora.runtime import resolve_device, resolve_dtype
 
 
@@ -21,14 +19,6 @@ def load(settings: ModelSettings) -> LoadedModel:
         device=device,
         trust_remote_code=settings.trust_remote_code,
     )
-
-
-def tokeniser_for(
-    loaded: LoadedModel, *, template: Template, max_length: int, on_long: Literal["truncate", "refuse"] = "truncate"
-) -> ExampleTokeniser:
-    """The model's tokeniser; no example gets longer than `max_length` or than the model's own context."""
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or max_length
-    return ExampleTokeniser(loaded.tokenizer, template=template, max_length=min(max_length, context), on_long=on_long)
 
 
 def refuse_used_folder(output: Path) -> None:

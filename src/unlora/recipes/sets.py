@@ -7,7 +7,6 @@ from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.models.load import LoadedModel
-from unlora.recipes.loading import tokeniser_for
 from unlora.recipes.settings import DataSettings
 from unlora.shapes import TokenIds
 
@@ -39,7 +38,9 @@ def tokenise_sets(
     Raises:
         InputError: an example that cannot be tokenised, with its line.
     """
-    tokeniser = tokeniser_for(target, template=data.template, max_length=data.max_length, on_long=data.on_long)
+    tokeniser = ExampleTokeniser(
+        target.tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long
+    )
     retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
     return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
 
