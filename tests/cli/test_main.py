@@ -20,6 +20,7 @@ COMMANDS = (
     ["importance"],
     ["finetune"],
     ["evaluate"],
+    ["report"],
     ["export"],
     ["data"],
     ["data", "check"],

@@ -286,3 +286,12 @@ def test_tokenizer_loads_alone_as_with_the_model(tmp_path: Path):
         assert tokenizer.chat_template == expected.chat_template
     with pytest.raises(InputError, match="is only for an adapter"):
         load_tokenizer(str(base), base="embedded")
+
+
+def test_tokenizer_is_given_the_context_of_the_model(tmp_path: Path):
+    save_tiny(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config["model_max_length"] = 10**30  # What transformers writes for a tokenizer that was never told.
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_model(str(tmp_path), device=torch.device("cpu")).tokenizer.model_max_length == 256
+    assert load_tokenizer(str(tmp_path)).model_max_length == 256

@@ -11,40 +11,79 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.recipes.processes", "unlora.recipes.unlearn", "unlora.recipes.fine_tune"])
+_SERVER.set_forkserver_preload(
+    [
+        "tests.recipes.processes",
+        "unlora.cli.main",
+        "unlora.cli.tables",
+        "unlora.recipes.fine_tune",
+        "unlora.recipes.unlearn",
+        "transformers.models.llama.modeling_llama",
+    ]
+)
 
 KILLED = -signal.SIGKILL
 
 
-def start(arguments: list[str], error_file: Path, sabotage: Callable[[], None] | None = None) -> BaseProcess:
-    """Start `unlora ARGUMENTS` in its own process; `sabotage` runs there first."""
-    process = _SERVER.Process(target=_run, args=(arguments, error_file, sabotage))
-    process.start()
-    return process
+class Running:
+    """`unlora ARGUMENTS` in a process of its own."""
+
+    def __init__(self, arguments: list[str], sabotage: Callable[[], None] | None = None) -> None:
+        """Start it; `sabotage` runs there first."""
+        self._output, output = _SERVER.Pipe(duplex=False)
+        self._process = _SERVER.Process(target=_run, args=(arguments, output, sabotage))
+        self._process.start()
+        output.close()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Poll until `condition` holds; the process must still be running then."""
+        wait_for(condition, self._process.is_alive)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and all that was printed."""
+        text = b""
+        while part := _read(self._output):
+            text += part
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode, text.decode()
 
 
-def finish(arguments: list[str], error_file: Path, sabotage: Callable[[], None] | None = None) -> int:
-    """Run `unlora ARGUMENTS` to its end and return the exit code."""
-    process = start(arguments, error_file, sabotage)
-    process.join(120)
-    assert process.exitcode is not None
-    return process.exitcode
+def run(arguments: list[str], sabotage: Callable[[], None] | None = None) -> tuple[int, str]:
+    """Run `unlora ARGUMENTS` to its end; return the exit code and all that was printed."""
+    return Running(arguments, sabotage).finish()
 
 
-def _run(arguments: list[str], error_file: Path, sabotage: Callable[[], None] | None) -> None:
+def wait_for(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    """Poll until `condition` holds, as long as the process lives."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert alive(), "the process ended first"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.002)
+
+
+def _read(pipe: Connection) -> bytes:
+    return os.read(pipe.fileno(), 65536)
+
+
+def _run(arguments: list[str], output: Connection, sabotage: Callable[[], None] | None) -> None:
     from unlora.cli.main import main
 
-    with error_file.open("w") as errors:
-        os.dup2(errors.fileno(), sys.stderr.fileno())
-        os.dup2(errors.fileno(), sys.stdout.fileno())
-        if sabotage is not None:
-            sabotage()
-        main(arguments, prog_name="unlora")
+    # A pipe, not a file: a limit on the size of files must not reach what is printed.
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output.fileno(), stream.fileno())
+    if sabotage is not None:
+        sabotage()
+    main(arguments, prog_name="unlora")
 
 
 class KillAt:
@@ -106,13 +145,3 @@ def _wrap(module: str, path: str, hit: Callable[..., Any]) -> None:
         return hit(original, *arguments, **options)
 
     setattr(owner, name, wrapped)
-
-
-def wait_for(condition: Callable[[], bool], process: BaseProcess | Any, seconds: float = 60) -> None:
-    """Poll until `condition` holds; the process must still be running then."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        alive = process.is_alive() if isinstance(process, BaseProcess) else process.poll() is None
-        assert alive, "the process ended first"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.002)

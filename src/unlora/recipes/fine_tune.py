@@ -14,7 +14,7 @@ from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import TokenisedExample
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
