@@ -151,11 +151,11 @@ def print_table(results: dict, sets: tuple[Batches, Batches], options: argparse.
     """The figures, with what they were measured on."""
     tokens = sum(int(batch["attention_mask"].sum()) for part in sets for batch in part)
     examples = sum(batch["labels"].shape[0] for part in sets for batch in part)
-    print(
-        f"{options.model}: {examples} examples, {tokens} tokens, batch {BATCH_SIZE}, rank {RANK}, {options.rounds} rounds"
-    )
+    print(f"{options.model}: {examples} examples, {tokens} tokens")
+    print(f"batch {BATCH_SIZE}, rank {RANK}, {options.rounds} rounds, {torch.get_num_threads()} threads")
     print(f"{'method':<10}{'seconds':>9}{'ratio':>8}{'min':>7}{'max':>7}{'peak':>11}{'on disk':>12}")
-    print(f"{PLAIN:<10}{results['plain_seconds']:>9.2f}{1:>8.2f}{'':>14}{results['plain_peak_bytes'] / 1e6:>8.0f} MB")
+    peak = f"{results['plain_peak_bytes'] / 1e6:>8.0f} MB"
+    print(f"{PLAIN:<10}{results['plain_seconds']:>9.2f}{1:>8.2f}{'':>14}{peak}")
     for method, figures in results["methods"].items():
         low, high = figures["ratio_spread"]
         print(

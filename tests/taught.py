@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
+from unlora.config import merge
 from unlora.data.collate import collate
 from unlora.data.sources import load_examples
-from unlora.config import merge
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.losses import Predictions
 from unlora.models.load import LoadedModel, load_model, load_tokenizer

@@ -146,7 +146,7 @@ def test_rank_larger_than_a_layer_is_refused(rank: int):
     model = build_tiny_model("llama")
     with pytest.raises(InputError, match=rf"adapter.rank: {rank} does not fit target module 'model.layers.0.self_attn"):
         attach_anchored_adapter(model, rank=rank)
-    with pytest.raises(InputError, match="adapter.rank"):
+    with pytest.raises(InputError, match=r"adapter\.rank"):
         attach_plain_adapter(model, find_target_modules(model), rank=rank, alpha=8.0)
 
 

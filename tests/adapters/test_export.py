@@ -130,7 +130,7 @@ def test_reading_multiplies_the_scaling_in(tmp_path: Path):
 
 
 def test_what_plain_factors_cannot_express_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="no adapter_config.json; not an adapter folder"):
+    with pytest.raises(InputError, match=r"no adapter_config\.json; not an adapter folder"):
         read_adapter(tmp_path)
     config = LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
     get_peft_model(build_tiny_model("llama"), config).save_pretrained(str(tmp_path / "dora"))

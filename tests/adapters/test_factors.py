@@ -9,9 +9,7 @@ from unlora.adapters.factors import Factors, concatenate, squeeze
 def made(rank: int, *, seed: int, shapes: dict[str, tuple[int, int]]) -> dict[str, Factors]:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: Factors(
-            torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator)
-        )
+        name: Factors(torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator))
         for name, (d_out, d_in) in shapes.items()
     }
 

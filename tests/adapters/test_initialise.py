@@ -50,5 +50,5 @@ def test_progress_counts_modules_and_a_rank_that_does_not_fit_is_refused():
     initial_factors(targets, None, rank=2, scaling=1.0, progress=seen.append)
     assert seen == [1] * len(targets)
     for rank in (0, 17):
-        with pytest.raises(InputError, match="adapter.rank"):
+        with pytest.raises(InputError, match=r"adapter\.rank"):
             initial_factors(targets, None, rank=rank, scaling=1.0)

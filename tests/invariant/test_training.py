@@ -42,9 +42,7 @@ def test_accumulation_equals_one_large_batch(taught: Taught, tmp_path: Path, obj
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=NAMES[:2])
-def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
-    taught: Taught, tmp_path: Path, objective: Objective
-):
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(taught: Taught, tmp_path: Path, objective: Objective):
     adapters = []
     for run, seed in enumerate((0, 0, 1)):
         model = anchored(taught)

@@ -301,7 +301,10 @@ def test_other_current_folder_does_not_matter(taught: Taught, tmp_path: Path, mo
     """Relative paths: the adapter's config names the target by its whole path."""
     monkeypatch.chdir(taught.target.parent)
     settings = taught.settings(
-        model={"name": "target"}, training={"epochs": 1}, evaluation={"skip": True}, importance={"initialisation": "plain"}
+        model={"name": "target"},
+        training={"epochs": 1},
+        evaluation={"skip": True},
+        importance={"initialisation": "plain"},
     )
     unlearn(settings, Path(os.path.relpath(tmp_path / "run")))
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())

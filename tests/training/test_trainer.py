@@ -16,7 +16,7 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import Objective, Predictions
 from unlora.losses.forget_terms import ForgetTerm
 from unlora.models.score import score_completions
-from unlora.training import training_arguments
+from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import last_complete_checkpoint
 from unlora.training.trainer import ForgetRetainCollator, split
 
@@ -98,18 +98,13 @@ def test_collator_puts_forget_first_and_split_undoes_it(taught: Taught):
 
 
 def test_weight_decay_and_a_missing_retain_set_are_refused(taught: Taught, tmp_path: Path):
+    model, stream = anchored(taught), pairs(taught)
+    arguments = trainer_for(model, stream, tmp_path).args
+    arguments.weight_decay = 0.01
     with pytest.raises(InputError, match=r"weight_decay 0\.01: must be 0"):
-        trainer = trainer_for(anchored(taught), pairs(taught), tmp_path)
-        trainer.args.weight_decay = 0.01
-        type(trainer)(
-            anchored(taught),
-            trainer.args,
-            objective=Objective("ihl"),
-            train_dataset=pairs(taught),
-            pad_token_id=PAD,
-        )
+        UnlearnTrainer(model, arguments, objective=Objective("ihl"), train_dataset=stream, pad_token_id=PAD)
     with pytest.raises(InputError, match="a retain term, but there is no retain set"):
-        trainer_for(anchored(taught), pairs(taught, retain=False), tmp_path)
+        trainer_for(model, pairs(taught, retain=False), tmp_path)
 
 
 @dataclass(frozen=True)
@@ -135,9 +130,7 @@ class Failing(ForgetTerm):
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_undefined_loss_or_gradient_stops_with_advice_and_a_sound_checkpoint(
-    taught: Taught, tmp_path: Path, kind: str
-):
+def test_undefined_loss_or_gradient_stops_with_advice_and_a_sound_checkpoint(taught: Taught, tmp_path: Path, kind: str):
     """A finite loss can have an undefined gradient: the step must not be taken, or a checkpoint would keep it."""
     Failing.calls.clear()
     model = anchored(taught)

@@ -45,13 +45,13 @@ def run_demo(output: Path, *, reporter: Reporter = SILENT) -> DemoResult:
         InputError: the embedded model is not installed, or `output` holds something else.
     """
     people = generate_people(PEOPLE, questions_per_person=QUESTIONS_PER_PERSON)
-    names = list(dict.fromkeys(example.person for example in people))
+    names = list(dict.fromkeys(example.person for example in people if example.person is not None))
     forgotten = set(names[-FORGOTTEN:])
     reporter.say(
         f"{PEOPLE} fictitious people, {len(people)} questions; to be forgotten: {', '.join(names[-FORGOTTEN:])}"
     )
-    forget_file = write_part(people, output / "data" / "forget.jsonl", lambda person: person in forgotten)
-    retain_file = write_part(people, output / "data" / "retain.jsonl", lambda person: person not in forgotten)
+    forget_file = write_part(people, output / "data" / "forget.jsonl", forgotten)
+    retain_file = write_part(people, output / "data" / "retain.jsonl", set(names) - forgotten)
 
     teach(output / "target", [forget_file, retain_file], "the target model learns all of them", reporter)
     teach(output / "retain_only", [retain_file], "the retain-only model never sees the forgotten ones", reporter)
@@ -83,9 +83,9 @@ def run_demo(output: Path, *, reporter: Reporter = SILENT) -> DemoResult:
     )
 
 
-def write_part(people: ExampleSet, file: Path, belongs) -> Path:
+def write_part(people: ExampleSet, file: Path, names: set[str]) -> Path:
     """Write the examples of some people."""
-    part = tuple(example for example in people if belongs(example.person))
+    part = tuple(example for example in people if example.person in names)
     to_jsonl(ExampleSet(file.stem, part), file)
     return file
 

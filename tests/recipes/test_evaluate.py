@@ -1,0 +1,79 @@
+"""Models side by side: which are measured, on what, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.taught import FORGET, RETAIN, Taught, write_jsonl
+from tests.tiny import save_tiny
+from unlora.errors import InputError
+from unlora.recipes.evaluate import evaluate_checkpoint, evaluation_sets
+from unlora.recipes.settings import DataSettings, EvaluationSettings
+from unlora.recipes.unlearn import unlearn
+
+
+def metric(record: dict, model: str, name: str) -> float | None:
+    return record["models"][model]["metrics"][name]["value"]
+
+
+def test_checkpoint_alone_and_with_an_adapter(finished_run: Path, taught: Taught, tmp_path: Path):
+    """The numbers of the run come out again."""
+    alone = evaluate_checkpoint(taught.settings(), None, tmp_path / "alone")
+    assert set(alone["models"]) == {"target"}
+    both = evaluate_checkpoint(taught.settings(), finished_run / "adapter", tmp_path / "both")
+    assert both == json.loads((tmp_path / "both" / "evaluation.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "both" / "scores").iterdir()) == ["target.jsonl", "unlearned.jsonl"]
+    run = json.loads((finished_run / "evaluation.json").read_text())
+    for model in ("target", "unlearned"):
+        for name in ("forget_probability", "retain_probability", "forget_rouge_l_recall", "extraction_strength"):
+            assert metric(both, model, name) == pytest.approx(metric(run, model, name), abs=1e-5)
+            measured = both["models"][model]["metrics"][name]
+            assert measured["example_count"] > 0
+            assert isinstance(measured["higher_is_better"], bool | type(None))
+
+
+def test_retain_only_model_or_its_scores_stand_beside(taught: Taught, tmp_path: Path):
+    """Forget quality needs perturbed answers and a model that never saw the forget set."""
+    forget = write_jsonl(tmp_path / "forget.jsonl", FORGET, perturbed=True)
+    retain = write_jsonl(tmp_path / "retain.jsonl", RETAIN, perturbed=True)
+    never_saw = Path(shutil.copytree(taught.target, tmp_path / "never_saw"))
+    evaluation = {"forget": str(forget), "retain": str(retain), "retain_only": str(never_saw)}
+    record = unlearn(taught.settings(evaluation=evaluation, training={"epochs": 2}), tmp_path / "run")
+    assert set(record["models"]) == {"target", "unlearned", "retain_only"}
+    assert record["suite"] == "tofu"
+    assert metric(record, "target", "forget_quality") == pytest.approx(1.0)  # the same model twice
+    assert metric(record, "unlearned", "forget_quality") is not None
+    assert metric(record, "retain_only", "forget_probability") == metric(record, "target", "forget_probability")
+    assert metric(record, "target", "model_utility") is None  # no real authors, no world facts
+
+    saved = tmp_path / "run" / "scores" / "retain_only.jsonl"
+    again = evaluate_checkpoint(
+        taught.settings(evaluation=evaluation | {"retain_only": str(saved)}),
+        tmp_path / "run" / "adapter",
+        tmp_path / "again",
+    )
+    for model in record["models"]:
+        assert metric(again, model, "forget_quality") == pytest.approx(metric(record, model, "forget_quality"))
+
+
+def test_first_examples_only(taught: Taught):
+    data = DataSettings(forget=str(taught.forget), retain=str(taught.retain))
+    sets = evaluation_sets(EvaluationSettings(max_examples=3), data)
+    assert {name: len(examples) for name, examples in sets.items()} == {"forget": 3, "retain": 3}
+    assert set(evaluation_sets(EvaluationSettings(), DataSettings(forget=str(taught.forget)))) == {"forget"}
+
+
+def test_wrong_adapter_or_folder_is_refused_and_nothing_is_written(taught: Taught, tmp_path: Path, finished_run: Path):
+    other = save_tiny(tmp_path / "gpt2", "gpt2")
+    cases = [
+        (taught.settings(), taught.target, "not an adapter folder"),
+        (taught.settings(model={"name": str(other)}), finished_run / "adapter", "does not fit the model"),
+    ]
+    for settings, adapter, message in cases:
+        with pytest.raises(InputError, match=message):
+            evaluate_checkpoint(settings, adapter, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="already exists and is not empty"):
+        evaluate_checkpoint(taught.settings(), None, finished_run)
