@@ -24,7 +24,15 @@ _HOMES = {
     "training_arguments": "unlora.training",
 }
 
-__all__ = [*_HOMES, "metrics"]
+__all__ = [
+    "ImportanceMap",
+    "Objective",
+    "UnlearnTrainer",
+    "attach_anchored_adapter",
+    "estimate_importance",
+    "metrics",
+    "training_arguments",
+]
 
 
 def __getattr__(name: str) -> Any:

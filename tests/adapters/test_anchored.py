@@ -15,6 +15,7 @@ from unlora.errors import FunctionMovedError, InputError
 from unlora.importance import estimate_importance
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
+from unlora.models.wrapping import unwrap
 
 
 def token_batch(rows: int = 6, length: int = 20) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def test_logits_at_step_0_are_the_targets(arch: Architecture):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_bfloat16_logits_at_step_0_move_no_more_than_between_batch_shapes(arch: Architecture):
-    model, batch = build_tiny_model(arch).to(torch.bfloat16), token_batch()
+    model, batch = build_tiny_model(arch).bfloat16(), token_batch()
     target = logits(model, batch)
     alone = torch.cat([logits(model, {key: value[[row]] for key, value in batch.items()}) for row in range(6)])
     real = batch["attention_mask"].bool()
@@ -115,7 +116,8 @@ def test_only_factors_ask_for_a_gradient_also_after_switching_off_and_on(taught:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_broken_anchor_is_noticed(dtype: torch.dtype):
-    model = attach_anchored_adapter(build_tiny_model("llama").to(dtype), rank=4)
+    plain = build_tiny_model("llama")
+    model = attach_anchored_adapter(plain.bfloat16() if dtype == torch.bfloat16 else plain, rank=4)
     _, layer = next(lora_layers(model))
     with torch.no_grad():
         factor_parameters(layer)[1][:, 4:] *= 0.5
@@ -157,7 +159,7 @@ def test_largest_rank_is_accepted():
 
 def test_model_with_an_adapter_is_refused_also_without_its_wrapper(taught: Taught):
     model = anchored(taught)
-    for carrier in (model, model.get_base_model()):
+    for carrier in (model, unwrap(model)):
         with pytest.raises(InputError, match="already carries an adapter; merge it first"):
             attach_anchored_adapter(carrier, rank=2)
         with pytest.raises(InputError, match="already carries an adapter"):

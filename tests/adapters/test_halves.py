@@ -29,6 +29,8 @@ def test_product_is_that_of_the_whole_factors_and_the_anchor_gets_no_gradient():
     halved.square().sum().backward()
     torch.testing.assert_close(x.grad, expected_input, atol=1e-3, rtol=1e-4)
     for halved_one, one, dim in ((halved_down, down, 0), (halved_up, up, 1)):
+        assert halved_one.weight.grad is not None
+        assert one.weight.grad is not None
         trained, anchor = halved_one.weight.grad.chunk(2, dim)
         torch.testing.assert_close(trained, one.weight.grad.chunk(2, dim)[0], atol=1e-3, rtol=1e-4)
         assert not anchor.any()

@@ -12,8 +12,8 @@ from unlora.losses import Objective, Predictions
 from unlora.models.forward import completion_logits
 from unlora.training.trainer import ForgetRetainCollator, split
 
-OBJECTIVES = [Objective("ihl", retain_weight=1.3), Objective("npo", retain_weight=1.3), Objective("gd")]
-NAMES = ["ihl", "npo", "gd"]
+OBJECTIVES = [Objective("ihl", retain_weight=1.3), Objective("npo", retain_weight=1.3)]
+NAMES = ["ihl", "npo"]
 
 
 def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
@@ -29,7 +29,7 @@ def test_accumulation_equals_one_large_batch(taught: Taught, tmp_path: Path, obj
     """
     start = adapter_tensors(anchored(taught))
     runs = []
-    for batch_size, accumulation in ((8, 1), (1, 8), (2, 4)):
+    for batch_size, accumulation in ((8, 1), (1, 8)):
         model, folder = anchored(taught), tmp_path / str(batch_size)
         options = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation, "learning_rate": 2e-3}
         runs.append((train(model, pairs(taught, epochs=5), folder, objective, **options), adapter_tensors(model)))
@@ -41,7 +41,7 @@ def test_accumulation_equals_one_large_batch(taught: Taught, tmp_path: Path, obj
         assert distance(tensors, runs[0][1]) < 0.005 * moved
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=NAMES[:2])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(taught: Taught, tmp_path: Path, objective: Objective):
     adapters = []
     for run, seed in enumerate((0, 0, 1)):
@@ -52,7 +52,7 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(taught: Taught,
     assert largest_difference(adapters[0], adapters[2]) > 0
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=NAMES[:2])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
 def test_gradient_checkpointing_changes_nothing(taught: Taught, tmp_path: Path, objective: Objective):
     runs = []
     for checkpointing in (False, True):
@@ -75,7 +75,7 @@ def test_one_forward_over_both_sets_equals_two(taught: Taught):
     batch = ForgetRetainCollator(PAD)(items)
     together = split(Predictions.from_model_output(completion_logits(model, batch), batch["labels"]), 4)
     for kind, predictions in zip(("forget", "retain"), together, strict=True):
-        alone = collate([item[kind] for item in items], PAD)
+        alone = collate([example for item in items if (example := item[kind]) is not None], PAD)
         expected = Predictions.from_model_output(logits(model, alone), alone["labels"])
         assert predictions is not None
         torch.testing.assert_close(

@@ -27,11 +27,10 @@ def command(taught: Taught, output: Path) -> list[str]:
 
 SAVER = ("unlora.recipes.unlearn", "save_trained_adapter")
 PLACES: dict[str, Callable[[], None]] = {
-    "the configuration": LimitFiles(20),
+    "the configuration": LimitFiles(500),
     "the importance map": LimitFiles(3_000),
     "the adapter of a checkpoint": LimitFiles(20_000),
     "the optimiser of a checkpoint": LimitFiles(80_000),
-    "the train log": LimitFiles(500, "unlora.recipes.unlearn", "train"),
     "the adapter": LimitFiles(20_000, *SAVER),
     "the scores": LimitFiles(1_000, "unlora.recipes.unlearn", "evaluate_models"),
 }

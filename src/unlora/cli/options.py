@@ -42,6 +42,7 @@ FLAG_KEYS = {
     "forget": "data.forget",
     "retain": "data.retain",
     "template": "data.template",
+    "adapter": "adapter",
     "retain_only": "evaluation.retain_only",
     "seed": "seed",
 }

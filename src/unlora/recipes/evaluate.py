@@ -17,11 +17,11 @@ from unlora.errors import InputError
 from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
-from unlora.models.load import load_model, load_tokenizer
-from unlora.recipes.loading import load, refuse_used_folder
+from unlora.models.load import fingerprint, load_model, load_tokenizer
+from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import DataSettings, EvaluationSettings, UnlearnSettings
-from unlora.runtime import seed_everything
+from unlora.recipes.run_folder import RunFolder
+from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings
 
 
 def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
@@ -115,26 +115,30 @@ def evaluate_models(
     return record
 
 
-def evaluate_checkpoint(
-    settings: UnlearnSettings, adapter: Path | None, output: Path, *, reporter: Reporter = SILENT
-) -> dict[str, Any]:
+def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure a model as it is ("target"), and with an unlearning adapter on top ("unlearned") where one is given.
+
+    Started again with the same settings, models that were scored before are not scored again.
 
     Raises:
         InputError: wrong settings, data, model or adapter, or an output folder in use; nothing was written.
     """
-    refuse_used_folder(output)
+    run = RunFolder(output, settings)
     sets = evaluation_sets(settings.evaluation, settings.data)
+    adapter = Path(settings.adapter) if settings.adapter is not None else None
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
         raise InputError(f"{adapter}: no adapter_config.json; not an adapter folder.")
-    seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     target = load(settings.model)
     tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
+    for examples in sets.values():
+        tokeniser.encode_set(examples)  # What cannot be asked is refused before anything is written.
     model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
-    return evaluate_models(
-        settings.evaluation, output / "evaluation.json", output / "scores", model, tokeniser, sets, reporter
-    )
+    run.start(model={**vars(target.source), "fingerprint": fingerprint(target.model)})
+    with run.stage("evaluation"):
+        record = evaluate_models(settings.evaluation, run.evaluation, run.scores, model, tokeniser, sets, reporter)
+    run.finish()
+    return record
 
 
 def retain_only_scores(

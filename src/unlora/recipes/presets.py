@@ -9,7 +9,7 @@ import yaml
 
 from unlora.config import merge, parse_overrides, read_yaml
 from unlora.errors import InputError, nearest
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.settings import EvaluateSettings, UnlearnSettings
 
 DEFAULT_PRESET = "marginal"
 
@@ -73,11 +73,26 @@ def resolve_settings(
         values = merge(values, yaml.safe_load(preset(preset_name).text))
     if config_file is not None:
         values = merge(values, read_yaml(config_file))
+    values = lay_over(values, flags, overrides)
+    where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
+    return UnlearnSettings.from_mapping(values, where=where)
+
+
+def resolve_evaluation(*, flags: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSettings:
+    """Settings of `unlora evaluate`, from flags and --set alone.
+
+    Raises:
+        InputError: the first thing that is wrong, with its key.
+    """
+    return EvaluateSettings.from_mapping(lay_over({"model": {}, "data": {}}, flags, overrides), where="settings")
+
+
+def lay_over(values: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Lay flags (dotted keys; None values are left out) over `values`, and --set texts over both."""
+    merged = dict(values)
     for key, value in flags.items():
         if value is not None:
             for part in reversed(key.split(".")):
                 value = {part: value}
-            values = merge(values, value)
-    values = merge(values, parse_overrides(overrides))
-    where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
-    return UnlearnSettings.from_mapping(values, where=where)
+            merged = merge(merged, value)
+    return merge(merged, parse_overrides(overrides))

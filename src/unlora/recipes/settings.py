@@ -170,6 +170,16 @@ class UnlearnSettings(Config):
         return self
 
 
+class EvaluateSettings(Config):
+    """The whole of `unlora evaluate`."""
+
+    model: ModelSettings
+    adapter: str | None = None
+    """An unlearning adapter for the model: both are measured, with it off and on."""
+    data: DataSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+
 class FineTuneSettings(Config):
     """The whole of `unlora finetune`: makes target and retain-only models."""
 
