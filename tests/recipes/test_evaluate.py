@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.taught import FORGET, RETAIN, Taught, write_jsonl
 from tests.tiny import save_tiny
@@ -107,3 +108,19 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     assert len(scored) == 1
     with pytest.raises(InputError, match="holds another run"):
         evaluate(taught.settings(), None, tmp_path / "out")
+
+
+def test_scores_of_other_data_or_another_adapter_are_not_taken_over(taught: Taught, tmp_path: Path, finished_run: Path):
+    """The files keep their names, what they hold does not: saved scores would be stale."""
+    forget = write_jsonl(tmp_path / "forget.jsonl", FORGET)
+    adapter = Path(shutil.copytree(finished_run / "adapter", tmp_path / "adapter"))
+    settings = taught.settings(data={"forget": str(forget)})
+    evaluate(settings, adapter, tmp_path / "out")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="started with another adapter"):
+        evaluate(settings, adapter, tmp_path / "out")
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_jsonl(forget, FORGET[1:])
+    with pytest.raises(InputError, match="started with another"):
+        evaluate(settings, adapter, tmp_path / "out")

@@ -59,6 +59,7 @@ def assert_same(folder: Path, whole: Whole) -> None:
     assert not (folder / "checkpoints").exists()
     assert not list(folder.glob(".*"))
     assert len(json.loads((folder / "evaluation.json").read_text())["models"]) == 2
+    assert "not finished" not in (folder / "report.html").read_text()
 
 
 def go_on(taught: Taught, folder: Path, whole: Whole) -> None:
@@ -106,6 +107,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "half of the adapter": KillAfterHalf("peft", "PeftModel.save_pretrained", 5),
     "evaluation": KillAt("unlora.recipes.evaluate", "save_scores", 2),
     "the last line of the record": KillAt(UNLEARN, "RunFolder.finish"),
+    "the report": KillAt(UNLEARN, "write_report"),
 }
 
 
@@ -114,9 +116,9 @@ def test_killed_at_a_point(taught: Taught, whole: Whole, tmp_path: Path, point: 
     folder = tmp_path / "run"
     code, text = run(command(taught, folder), POINTS[point])
     assert code == KILLED, text
-    assert not (folder / "evaluation.json").exists() or point == "the last line of the record"
+    assert not (folder / "evaluation.json").exists() or point in ("the last line of the record", "the report")
     trained = (folder / ADAPTER).stat().st_mtime_ns if (folder / ADAPTER).exists() else None
-    assert (trained is not None) == (point in ("evaluation", "the last line of the record"))
+    assert (trained is not None) == (point in ("evaluation", "the last line of the record", "the report"))
     if point.startswith("a checkpoint"):
         last = last_complete_checkpoint(folder / "checkpoints")
         assert (folder / "checkpoints" / "checkpoint-12").is_dir()

@@ -82,6 +82,7 @@ def test_record_says_what_was_done(finished_run: Path, taught: Taught):
     assert record["objective"] == {"forget": "ihl", "retain": "nll", "retain_weight": 1.3}
     assert record["template"]["template"] == "plain"
     assert record["seed"] == 0
+    assert record["adapter_sha256"] == file_sha256(finished_run / ADAPTER)
     assert record["initialisation"]["module_count"] == 14
 
 

@@ -54,7 +54,7 @@ class Objective:
         pair_needed = self.forget == GRADIENT_DIFFERENCE or self.forget_term.needs_retain
         if self.retain_term is None and pair_needed:
             name = self.forget if isinstance(self.forget, str) else self.forget.name
-            raise InputError(f"Objective: '{name}' needs a retain term; use retain=\"nll\".")
+            raise InputError(f"Objective: '{name}' needs a retain term: retain=\"nll\" (objective.retain: nll).")
 
     @cached_property
     def forget_term(self) -> ForgetTerm:

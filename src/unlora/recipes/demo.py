@@ -69,8 +69,9 @@ def run_demo(output: Path, *, reporter: Reporter = SILENT) -> DemoResult:
             "evaluation.retain_only": str(output / "retain_only"),
             "evaluation.retain_only_base": "embedded",
             "evaluation.max_new_tokens": 32,
-            "evaluation.max_examples": 18,
+            "evaluation.max_examples": 12,
             "training.batch_size": 4,
+            "training.epochs": 8,
         },
         overrides=[],
     )

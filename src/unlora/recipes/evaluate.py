@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from unlora.adapters.export import load_trained_adapter
-from unlora.artifacts import write_json
+from unlora.artifacts import file_sha256, write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
@@ -134,7 +134,11 @@ def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: R
     for examples in sets.values():
         tokeniser.encode_set(examples)  # What cannot be asked is refused before anything is written.
     model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
-    run.start(model={**vars(target.source), "fingerprint": fingerprint(target.model)})
+    run.start(
+        model={**vars(target.source), "fingerprint": fingerprint(target.model)},
+        adapter=file_sha256(adapter / "adapter_model.safetensors") if adapter is not None else None,
+        data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()},
+    )
     with run.stage("evaluation"):
         record = evaluate_models(settings.evaluation, run.evaluation, run.scores, model, tokeniser, sets, reporter)
     run.finish()

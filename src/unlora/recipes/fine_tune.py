@@ -23,6 +23,7 @@ from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.sets import describe_tokens
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import training_arguments
@@ -64,7 +65,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     loaded = load(settings.model)
     tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
     tokens = tokeniser.encode_set(examples)
-    reporter.say(f"Learning {len(tokens)} examples, template {tokeniser.template}")
+    reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
     if isinstance(model, PeftModel):
         base = base_name(settings.model)

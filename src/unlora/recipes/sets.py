@@ -47,14 +47,17 @@ def tokenise_sets(
 
 def describe_sets(sets: Sets) -> str:
     """One line that says what will be forgotten and what kept."""
-    parts = []
-    for name, tokens in (("forget", sets.forget_tokens), ("retain", sets.retain_tokens)):
-        if tokens is not None:
-            completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
-            truncated = [example.source for example in tokens if example.truncated]
-            note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
-            parts.append(f"{name} {len(tokens)} examples, {completion} completion tokens{note}")
+    named = (("forget", sets.forget_tokens), ("retain", sets.retain_tokens))
+    parts = [f"{name} {describe_tokens(tokens)}" for name, tokens in named if tokens is not None]
     return f"{'; '.join(parts)}; template {sets.tokeniser.template}"
+
+
+def describe_tokens(tokens: list[TokenisedExample]) -> str:
+    """How much there is of one set, and where the first example lost its end to the length limit."""
+    completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
+    truncated = [example.source for example in tokens if example.truncated]
+    note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
+    return f"{len(tokens)} examples, {completion} completion tokens{note}"
 
 
 def probe_batch(sets: Sets) -> dict[str, TokenIds]:

@@ -11,7 +11,7 @@ from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check
 from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.export import save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
-from unlora.artifacts import read_json
+from unlora.artifacts import file_sha256, read_json
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.tokenise import TokenisedExample
@@ -86,9 +86,11 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     run.start(
         model={**vars(target.source), "fingerprint": target_fingerprint},
         data={"forget_sha256": forget_set.sha256(), "retain_sha256": retain_set.sha256() if retain_set else None},
+        evaluation_data={f"{name}_sha256": examples.sha256() for name, examples in sets_to_evaluate.items()},
     )
     if run.finished and (settings.evaluation.skip or run.evaluation.is_file()):
         reporter.say("This run was finished before; nothing is repeated")
+        write_report(run.path)
         return {} if settings.evaluation.skip else read_json(run.evaluation)
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
@@ -124,6 +126,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         run.write_record()
         card = adapter_card(settings, run.record)
         save_trained_adapter(model, run.adapter, base_model=base_name(settings.model), card=card)
+    run.write_record(adapter_sha256=file_sha256(run.adapter / "adapter_model.safetensors"))
 
     # ---- 7. Evaluate: target (adapter off), unlearned (adapter on), retain-only where there is one -----------
     evaluation: dict[str, Any] = {}
