@@ -26,8 +26,9 @@ def print_evaluation(record: dict[str, Any]) -> None:
 def print_answers(title: str, answers: Sequence[tuple[str, str, str, str]]) -> None:
     """Print questions with the answers before and after; each answer is (question, truth, before, after)."""
     click.echo(f"\n{title}")
-    for question, _truth, before, after in answers:
+    for question, truth, before, after in answers:
         click.echo(f"  Q       {question}")
+        click.echo(f"  taught  {one_line(truth)}")
         click.echo(f"  before  {one_line(before)}")
         click.echo(f"  after   {one_line(after)}\n")
 
