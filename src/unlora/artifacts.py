@@ -79,6 +79,21 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
 
 
+def parse_json_object(line: str, where: str) -> dict[str, Any]:
+    """Parse one JSON object, such as a line of a JSON lines file.
+
+    Raises:
+        InputError: naming `where`: not JSON, or not an object.
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg}).") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: must be a JSON object.")
+    return record
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors atomically as safetensors; `metadata` goes into the header as one JSON text under "unlora"."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

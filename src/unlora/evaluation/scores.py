@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import write_text
+from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError
 
 FILE_KIND = {"kind": "unlora example scores", "schema": 1}
@@ -101,28 +101,18 @@ def load_scores(path: Path) -> ModelScores:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a file of scores that unlora wrote.") from None
-    header = _read_line(lines[0], f"{path}, line 1")
+    header = parse_json_object(lines[0], f"{path}, line 1")
     if {key: header.get(key) for key in FILE_KIND} != FILE_KIND or not isinstance(header.get("protocol"), dict):
         raise InputError(f"{path}, line 1: not the header of a file of scores that this version of unlora wrote.")
     sets: dict[str, list[ExampleScore]] = {}
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}, line {number}"
-        record = _read_line(line, where)
+        record = parse_json_object(line, where)
         try:
             sets.setdefault(record.pop("set"), []).append(_to_score(record))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{where}: not an example's scores as unlora writes them.") from None
     return ModelScores({name: tuple(examples) for name, examples in sets.items()}, header["protocol"])
-
-
-def _read_line(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}).") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: must be a JSON object.")
-    return record
 
 
 def _nan_to_null(value: Any) -> Any:

@@ -1,12 +1,11 @@
 """Read what a run folder holds, however far the run got. Nothing is computed here."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import read_json
+from unlora.artifacts import parse_json_object, read_json
 from unlora.config import read_yaml
 from unlora.errors import InputError
 
@@ -72,18 +71,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     *lines, cut_short = path.read_text(encoding="utf-8").split("\n")
-    records = [_read_line(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    records = [parse_json_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
     try:
-        return [*records, _read_line(cut_short, str(path))]
+        return [*records, parse_json_object(cut_short, str(path))]
     except InputError:
         return records
-
-
-def _read_line(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}).") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: must be a JSON object.")
-    return record
