@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall
+from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_f1, rouge_l_recall
 
 
 def matches(text: str) -> np.ndarray:
@@ -31,6 +31,35 @@ def test_rouge_l_recall_of_hand_computed_pairs(candidate: str, reference: str, r
 @pytest.mark.parametrize("reference", ["", " ?!", "東京です"])
 def test_rouge_l_recall_of_a_reference_without_words_is_nan(reference: str) -> None:
     assert math.isnan(rouge_l_recall("anything", reference))
+    assert math.isnan(rouge_l_f1("anything", reference))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "f1"),
+    [
+        ("She was born in Lagos.", "she was born in Lagos", 1.0),
+        ("born Lagos", "She was born in Lagos.", 2 * 1 * (2 / 5) / (1 + 2 / 5)),
+        ("in Lagos, in fact", "born in Lagos", 2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3)),
+        ("Lagos born", "born Lagos", 1 / 2),  # two subsequences of one word tie; only one counts
+        ("", "She was born in Lagos.", 0.0),
+        ("?!", "She was born in Lagos.", 0.0),
+        ("no", "yes", 0.0),
+    ],
+)
+def test_rouge_l_f1_of_hand_computed_pairs(candidate: str, reference: str, f1: float) -> None:
+    assert rouge_l_f1(candidate, reference) == pytest.approx(f1)
+
+
+def test_tofu_stems_and_muse_does_not() -> None:
+    candidate, reference = "he writes novels", "he writing novel"  # equally long: recall and F1 differ by stems only
+    assert rouge_l_recall(candidate, reference) == 1.0
+    assert rouge_l_f1(candidate, reference) == pytest.approx(1 / 3)
+
+
+def test_extra_words_cost_in_muse_and_not_in_tofu() -> None:
+    candidate, reference = "Lagos it is I think", "Lagos"
+    assert rouge_l_recall(candidate, reference) == 1.0
+    assert rouge_l_f1(candidate, reference) == pytest.approx(2 * (1 / 5) / (1 / 5 + 1))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +70,11 @@ def test_rouge_l_recall_of_a_reference_without_words_is_nan(reference: str) -> N
         ("1110", 3 / 4, 0.0),  # the last token is never reached
         ("0111", 3 / 4, 3 / 4),
         ("0101", 2 / 4, 1 / 4),
+        ("1010", 2 / 4, 0.0),  # as many matches, none at the end
+        ("0011", 2 / 4, 2 / 4),
+        ("0001", 1 / 4, 1 / 4),
+        ("10", 1 / 2, 0.0),
+        ("01", 1 / 2, 1 / 2),
         ("1", 1.0, 1.0),
         ("0", 0.0, 0.0),
     ],
@@ -56,6 +90,12 @@ def test_extraction_strength_equals_trying_every_prefix() -> None:
         tokens = generator.random(8) < 0.8
         shortest = next(k for k in range(9) if tokens[k:].all())
         assert extraction_strength(tokens) == 1 - shortest / 8
+
+
+def test_equal_matches_in_another_order_tie_in_exact_memorisation_only() -> None:
+    last_wrong, first_wrong = matches("11111110"), matches("01111111")
+    assert exact_memorisation(last_wrong) == exact_memorisation(first_wrong) == 7 / 8
+    assert (extraction_strength(last_wrong), extraction_strength(first_wrong)) == (0.0, 7 / 8)
 
 
 def test_memorisation_of_no_token_is_nan() -> None:

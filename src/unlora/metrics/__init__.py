@@ -9,7 +9,7 @@ from unlora.metrics.likelihood import (
     truth_ratio_forget_score,
     truth_ratio_retain_score,
 )
-from unlora.metrics.overlap import exact_memorisation, extraction_strength, rouge_l_recall
+from unlora.metrics.overlap import exact_memorisation, extraction_strength, rouge_l_f1, rouge_l_recall
 
 __all__ = [
     "MODEL_UTILITY_PARTS",
@@ -21,6 +21,7 @@ __all__ = [
     "harmonic_mean",
     "model_utility",
     "normalised_probability",
+    "rouge_l_f1",
     "rouge_l_recall",
     "truth_ratio",
     "truth_ratio_forget_score",

@@ -10,8 +10,10 @@ from rouge_score.tokenizers import DefaultTokenizer
 TokenMatches = Bool[np.ndarray, " token"]
 """For each completion token, under teacher forcing: is it the model's most likely token?"""
 
-_TOKENIZER = DefaultTokenizer(use_stemmer=True)
-_SCORER = RougeScorer(["rougeL"], tokenizer=_TOKENIZER)
+_STEMS = DefaultTokenizer(use_stemmer=True)
+_STEM_SCORER = RougeScorer(["rougeL"], tokenizer=_STEMS)
+_WORDS = DefaultTokenizer(use_stemmer=False)
+_WORD_SCORER = RougeScorer(["rougeL"], tokenizer=_WORDS)
 
 
 def rouge_l_recall(candidate: str, reference: str) -> float:
@@ -20,9 +22,21 @@ def rouge_l_recall(candidate: str, reference: str) -> float:
     Words are runs of ASCII letters and digits; a reference without any (another script) gives NaN, not 0.
     Source: Lin 2004, section 3.1; Maini et al. 2024, TOFU (arXiv 2401.06121).
     """
-    if not _TOKENIZER.tokenize(reference):
+    if not _STEMS.tokenize(reference):
         return float("nan")
-    return float(_SCORER.score(target=reference, prediction=candidate)["rougeL"].recall)
+    return float(_STEM_SCORER.score(target=reference, prediction=candidate)["rougeL"].recall)
+
+
+def rouge_l_f1(candidate: str, reference: str) -> float:
+    """Harmonic mean of ROUGE-L's precision and recall over unstemmed words, in [0, 1], as in MUSE (times 100 there).
+
+    TOFU's `rouge_l_recall` stems ("novel" matches "novels") and forgives extra words; here both cost, so the two
+    numbers are never compared. Words and the NaN are as there; an empty candidate scores 0.
+    Source: Lin 2004, section 3.1; Shi et al. 2024, MUSE (arXiv 2407.06460), section 3.
+    """
+    if not _WORDS.tokenize(reference):
+        return float("nan")
+    return float(_WORD_SCORER.score(target=reference, prediction=candidate)["rougeL"].fmeasure)
 
 
 def exact_memorisation(argmax_match: TokenMatches) -> float:
@@ -37,6 +51,8 @@ def extraction_strength(argmax_match: TokenMatches) -> float:
     """Return 1 - k/T, in [0, 1], k of T tokens being the shortest prefix from which greedy decoding gives the rest.
 
     One teacher-forced pass is enough: as long as every token is the first choice, greedy decoding walks the same path.
+    This is the definition. OpenUnlearning's code tries no prefix longer than T - 1, so it never gives less than 1/T
+    (and 1 for a single wrong token), and it leaves the end token out of the T: its numbers are not comparable with ours.
     Source: Carlini et al. 2021 (arXiv 2012.07805), as in Wang et al. 2025 (arXiv 2406.09179).
     """
     if not argmax_match.size:
