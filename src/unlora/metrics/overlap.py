@@ -52,7 +52,7 @@ def extraction_strength(argmax_match: TokenMatches) -> float:
 
     One teacher-forced pass is enough: as long as every token is the first choice, greedy decoding walks the same path.
     This is the definition. OpenUnlearning's code tries no prefix longer than T - 1, so it never gives less than 1/T
-    (and 1 for a single wrong token), and it leaves the end token out of the T: its numbers are not comparable with ours.
+    (1 for a single wrong token), and it leaves the end token out of the T: never compare its numbers with these.
     Source: Carlini et al. 2021 (arXiv 2012.07805), as in Wang et al. 2025 (arXiv 2406.09179).
     """
     if not argmax_match.size:
