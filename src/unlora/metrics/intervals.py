@@ -3,6 +3,8 @@
 They speak of the choice of examples only: another training seed is another question.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,9 @@ from jaxtyping import Float
 from scipy.stats import binomtest, bootstrap
 
 from unlora.errors import InputError
+
+_NUMBERS_AT_ONCE = 2_000_000
+"""Drawn in one array of resamples: 16 MB."""
 
 
 class Interval(NamedTuple):
@@ -34,19 +39,9 @@ def mean_interval(
     """
     if values.size == 0 or np.isnan(values).any():
         raise InputError("mean_interval: values must hold at least one number and no NaN; leave unscored examples out.")
-    _check_confidence("mean_interval", confidence)
-    if values.size == 1:
-        return Interval(np.nan, np.nan)
-    result: Any = bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=resamples,
-        method="percentile",
-        batch=batch_of_resamples(values.size),
-        rng=np.random.default_rng(seed),
+    return bootstrap_interval(
+        (values,), partial(np.mean, axis=-1), confidence=confidence, seed=seed, resamples=resamples
     )
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
 def proportion_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
@@ -59,16 +54,42 @@ def proportion_interval(successes: int, trials: int, *, confidence: float = 0.95
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise InputError(f"proportion_interval: {successes} of {trials}; needs 0 <= successes <= trials, trials >= 1.")
-    _check_confidence("proportion_interval", confidence)
+    _check_confidence(confidence)
     result = binomtest(successes, trials).proportion_ci(confidence_level=confidence, method="exact")
     return Interval(float(result.low), float(result.high))
 
 
-def batch_of_resamples(example_count: int) -> int:
-    """How many resamples to draw at once: few enough that one array of them stays near 16 MB."""
-    return max(1, 2_000_000 // example_count)
+def bootstrap_interval(
+    samples: tuple[np.ndarray, ...],
+    statistic: Callable[..., Any],
+    *,
+    confidence: float,
+    seed: int,
+    resamples: int,
+) -> Interval:
+    """Percentile interval of a statistic along the last axis, when each sample is drawn again by itself.
+
+    Both ends are NaN when a sample has fewer than two entries.
+
+    Raises:
+        InputError: confidence is no share.
+    """
+    _check_confidence(confidence)
+    if min(sample.size for sample in samples) < 2:
+        return Interval(np.nan, np.nan)
+    result: Any = bootstrap(
+        samples,
+        lambda *drawn, axis: statistic(*drawn),  # scipy always asks for the last axis
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        batch=max(1, _NUMBERS_AT_ONCE // sum(sample.size for sample in samples)),
+        rng=np.random.default_rng(seed),
+    )
+    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def _check_confidence(place: str, confidence: float) -> None:
+def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise InputError(f"{place}: confidence must lie between 0 and 1 (such as 0.95), found {confidence}.")
+        raise InputError(f"confidence must lie between 0 and 1 (such as 0.95), found {confidence}.")
