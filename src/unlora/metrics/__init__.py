@@ -3,6 +3,7 @@
 from unlora.metrics.aggregate import MODEL_UTILITY_PARTS, harmonic_mean, model_utility
 from unlora.metrics.distribution import KSResult, forget_quality
 from unlora.metrics.intervals import Interval, mean_interval, proportion_interval
+from unlora.metrics.leakage import expected_maximum, leak_probability_bound
 from unlora.metrics.likelihood import (
     answer_probability,
     normalised_probability,
@@ -37,10 +38,12 @@ __all__ = [
     "MembershipResult",
     "answer_probability",
     "exact_memorisation",
+    "expected_maximum",
     "extraction_strength",
     "forget_quality",
     "gradient_norm_score",
     "harmonic_mean",
+    "leak_probability_bound",
     "loss_score",
     "mean_interval",
     "membership_auc",
