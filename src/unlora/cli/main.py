@@ -1,6 +1,7 @@
 """`unlora`: parses, calls a recipe, prints. Nothing heavy is imported before a command runs."""
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -8,6 +9,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.audit import audit
 from unlora.cli.data import data
 from unlora.cli.demo import demo
 from unlora.cli.doctor import doctor
@@ -21,7 +23,7 @@ from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-RESUMABLE = ("unlearn", "demo")
+RESUMABLE = ("unlearn", "demo", "evaluate", "audit")
 
 
 class Group(click.Group):
@@ -59,7 +61,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-for command in (demo, unlearn, importance, finetune, evaluate, report, export, data, presets, doctor):
+for command in (demo, unlearn, importance, finetune, evaluate, audit, report, export, data, presets, doctor):
     main.add_command(command)

@@ -37,3 +37,12 @@ def one_line(text: str, width: int = 100) -> str:
     """Fold white space and cut."""
     folded = " ".join(text.split())
     return folded if len(folded) <= width else folded[: width - 1] + "…"
+
+
+def print_audit(record: dict[str, Any]) -> None:
+    """Print an audit: one row an attack, then the verdict."""
+    table = Table("attack", "outcome", "finding", box=None, pad_edge=False)
+    for name, found in record["attacks"].items():
+        table.add_row(name, found["outcome"], found["sentence"])
+    Console(width=120, highlight=False).print(table)
+    click.echo(f"\n{record['verdict']}\n{record['scope']}")

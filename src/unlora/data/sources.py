@@ -1,23 +1,31 @@
 """One way to name data on the command line and in configurations."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from unlora.data.muse import load_muse
 from unlora.data.records import ExampleSet
 from unlora.data.tofu import load_tofu
 from unlora.data.user_jsonl import read_examples
+
+SCHEMES: dict[str, Callable[[str, Path | None], ExampleSet]] = {
+    "tofu": load_tofu,
+    "muse": load_muse,
+}
 
 
 def load_examples(spec: str) -> ExampleSet:
     """Load what `spec` names.
 
     Args:
-        spec: the path of a file of JSON lines, "tofu:forget01" (hub) or "tofu:forget01@FOLDER" (local files).
+        spec: the path of a file of JSON lines, or SCHEME:NAME from the hub, or SCHEME:NAME@FOLDER from local files:
+            "tofu:forget01", "muse:news/forget@FOLDER".
 
     Raises:
         InputError: nothing there, or not what it should be.
     """
     scheme, colon, rest = spec.partition(":")
-    if scheme != "tofu" or not colon:
+    if scheme not in SCHEMES or not colon:
         return read_examples(Path(spec))
-    split, _, folder = rest.partition("@")
-    return load_tofu(split, Path(folder) if folder else None)
+    name, _, folder = rest.partition("@")
+    return SCHEMES[scheme](name, Path(folder) if folder else None)

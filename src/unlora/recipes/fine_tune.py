@@ -5,19 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel
 
 from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
-from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
-from unlora.losses import Predictions
-from unlora.models.forward import completion_logits
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
@@ -26,8 +22,8 @@ from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import describe_tokens
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
-from unlora.training import training_arguments
-from unlora.training.callbacks import Progress, StopWhenDiverged
+from unlora.training import FineTuneTrainer, training_arguments
+from unlora.training.callbacks import Progress
 
 _CARD = """---
 library_name: peft
@@ -38,17 +34,6 @@ base_model: {base}
 
 A LoRA adapter that taught `{base}` {count} examples ({epochs} epochs, learning rate {learning_rate}, seed {seed}).
 """
-
-
-class FineTuneTrainer(Trainer):
-    """Minimises the mean over examples of each example's mean completion loss."""
-
-    def compute_loss(  # type: ignore[override]
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor:
-        """One forward pass; logits only where a label is."""
-        predictions = Predictions.from_model_output(completion_logits(model, inputs), inputs["labels"])
-        return -predictions.mean_log_probs().mean()
 
 
 def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = SILENT) -> None:
@@ -127,13 +112,8 @@ def train_on(
             model,
             arguments,
             train_dataset=epochs,
-            data_collator=lambda rows: collate(rows, pad_token_id),
-            callbacks=[
-                StopWhenDiverged(),
-                Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total)),
-            ],
+            pad_token_id=pad_token_id,
+            callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.model_accepts_loss_kwargs = False
         trainer.train()
     return model.eval()

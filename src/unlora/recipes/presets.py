@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from unlora.audit.settings import SCALES, AuditSettings
 from unlora.config import merge, parse_overrides, read_yaml
 from unlora.errors import InputError, nearest
 from unlora.recipes.settings import EvaluateSettings, UnlearnSettings
@@ -85,6 +86,15 @@ def resolve_evaluation(*, flags: Mapping[str, Any], overrides: Sequence[str]) ->
         InputError: the first thing that is wrong, with its key.
     """
     return EvaluateSettings.from_mapping(lay_over({"model": {}, "data": {}}, flags, overrides), where="settings")
+
+
+def resolve_audit(*, scale: str, flags: Mapping[str, Any], overrides: Sequence[str]) -> AuditSettings:
+    """Settings of `unlora audit`: a scale, flags over it, and --set over both.
+
+    Raises:
+        InputError: the first thing that is wrong, with its key.
+    """
+    return AuditSettings.from_mapping(lay_over(SCALES[scale], flags, overrides), where="settings")
 
 
 def lay_over(values: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

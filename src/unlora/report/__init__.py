@@ -1,5 +1,6 @@
-"""One self-contained page that shows a run to someone else, made from the run's files alone."""
+"""Self-contained pages that show a run and its audit to someone else, made from the files alone."""
 
+from unlora.report.audit_page import write_audit_page as write_audit_page
 from unlora.report.page import write_report as write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_audit_page", "write_report"]

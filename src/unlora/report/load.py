@@ -30,6 +30,8 @@ class RunFiles:
     """train_log.jsonl, one mapping a logging step."""
     evaluation: Mapping[str, Any] | None
     """evaluation.json."""
+    audit: Mapping[str, Any] | None
+    """audit/audit.json."""
     answers: Mapping[str, Sequence[Mapping[str, Any]]]
     """scores/ROLE.jsonl without its header, for the roles whose file is in the folder."""
 
@@ -46,20 +48,26 @@ def read_run(run: Path) -> RunFiles:
     settings = read_yaml(config)
     if not all(isinstance(settings.get(section), dict) for section in SECTIONS):
         raise InputError(f"{config}: not the settings of `unlora unlearn`; the report shows its runs only.")
-    record, evaluation = run / "record.json", run / "evaluation.json"
+    record, evaluation, audit = run / "record.json", run / "evaluation.json", run / "audit" / "audit.json"
     scores = {role: run / "scores" / f"{role}.jsonl" for role in ROLES}
     return RunFiles(
         name=run.resolve().name,
         settings=settings,
         settings_text=config.read_text(encoding="utf-8"),
-        record=_read_mapping(record) if record.is_file() else {},
+        record=read_mapping(record) if record.is_file() else {},
         train_log=_read_lines(run / "train_log.jsonl"),
-        evaluation=_read_mapping(evaluation) if evaluation.is_file() else None,
+        evaluation=read_mapping(evaluation) if evaluation.is_file() else None,
+        audit=read_mapping(audit) if audit.is_file() else None,
         answers={role: _read_lines(file)[1:] for role, file in scores.items() if file.is_file()},
     )
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: not there, or something else.
+    """
     value = read_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: must be a JSON object.")

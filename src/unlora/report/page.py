@@ -43,14 +43,7 @@ def write_report(run: Path) -> Path:
 
 def render(files: RunFiles) -> str:
     """Return the page as HTML; every text from the files is escaped."""
-    environment = Environment(
-        loader=PackageLoader("unlora.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(duration=duration, gibibytes=gibibytes)
+    environment = page_environment()
     record, evaluation = files.record, files.evaluation
     objective = record.get("objective", {})
     return environment.get_template("page.html.jinja").render(
@@ -66,7 +59,21 @@ def render(files: RunFiles) -> str:
         frame=plots,
         checks=checks(record.get("checks", {})),
         hash_length=HASH_LENGTH,
+        audit=files.audit,
     )
+
+
+def page_environment() -> Environment:
+    """Templates of the package; every text that is put in is escaped."""
+    environment = Environment(
+        loader=PackageLoader("unlora.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(duration=duration, gibibytes=gibibytes)
+    return environment
 
 
 def checks(made: Mapping[str, Any]) -> list[Check]:

@@ -49,6 +49,18 @@ def training_charts(log: Sequence[Mapping[str, Any]], *, has_retain_term: bool) 
     return [chart for chart in charts if chart is not None]
 
 
+def attack_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draw the curves of an attack, one chart a panel."""
+    charts: list[Chart | None] = []
+    for panel in dict.fromkeys(curve["panel"] for curve in curves):
+        shown = [curve for curve in curves if curve["panel"] == panel]
+        steps = sorted({step for curve in shown for step in curve["x"]})
+        values = [dict(zip(curve["x"], curve["y"], strict=True)) for curve in shown]
+        log = [{"step": step, **{str(place): line.get(step) for place, line in enumerate(values)}} for step in steps]
+        charts.append(_chart(panel, log, {str(place): curve["label"] for place, curve in enumerate(shown)}))
+    return [chart for chart in charts if chart is not None]
+
+
 def _chart(title: str, log: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Chart | None:
     series = {key: [(line["step"], _finite(line.get(key))) for line in log] for key in labels}
     drawn = [(step, value) for points in series.values() for step, value in points if value is not None]

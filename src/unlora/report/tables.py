@@ -28,6 +28,7 @@ EXPLAINED = {
     "rouge_l_recall": ("ROUGE-L recall", "share of the true answer's words that the model's own answer repeats"),
     "truth_ratio": ("Truth ratio", "near 1 = the true answer, reworded, is far likelier than wrong ones"),
     "forget_truth_ratio": ("Truth ratio", "1 = the true answer, reworded, is exactly as likely as wrong ones"),
+    "truth_ratio_prob_mean": ("Truth ratio, share", "of the true answer, reworded, against wrong ones: 0.5 = as likely"),
     "exact_memorisation": ("Exact memorisation", "share of the answer's tokens the model would choose itself"),
     "extraction_strength": ("Extraction strength", "share of the answer the model completes once it has the beginning"),
     "model_utility": ("Model utility", "one number for all that should stay"),
@@ -96,7 +97,7 @@ def metric_table(evaluation: Mapping[str, Any]) -> Metrics:
             missing.setdefault(measured[0].get("note", "no value"), []).append(name)
             continue
         row = _row(name, measured)
-        if name.endswith(("_arithmetic", "_log10")):
+        if name.endswith(("_arithmetic", "_log10", "_prob_mean")):
             variants.append(row)
         else:
             groups.setdefault(_heading(name), []).append(row)
@@ -148,11 +149,11 @@ def number_text(value: float) -> str:
 
 
 def _row(name: str, measured: Records) -> MetricRow:
-    score, arithmetic, _ = name.partition("_arithmetic")
+    score = name.replace("_arithmetic", "")
     without_set = [score.removeprefix(f"{key}_") for key in SETS if score.startswith(f"{key}_")]
     known = next((one for one in (score, *without_set) if one in EXPLAINED), None)
     label, meaning = EXPLAINED[known] if known is not None else (score.replace("_", " "), "")
-    if arithmetic:
+    if score != name:
         label += ", arithmetic"
     direction = DIRECTIONS[measured[0]["higher_is_better"]]
     counts = [one["example_count"] for one in measured]

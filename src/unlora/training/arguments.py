@@ -29,8 +29,9 @@ def training_arguments(
     seed: int,
     use_cpu: bool,
     lr_scheduler_type: str = "linear",
+    max_steps: int = -1,
 ) -> TrainingArguments:
-    """Build the arguments of one run; `save_steps` None keeps no checkpoint."""
+    """Build the arguments of one run; `save_steps` None keeps no checkpoint, `max_steps` -1 reads all data."""
     with quiet():  # It announces a new name for gradient_checkpointing that older versions do not know.
         return TrainingArguments(
             output_dir=str(output_dir),
@@ -42,6 +43,7 @@ def training_arguments(
             max_grad_norm=max_grad_norm,
             weight_decay=0.0,
             num_train_epochs=1,
+            max_steps=max_steps,
             train_sampling_strategy="sequential",
             gradient_checkpointing=gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False} if gradient_checkpointing else None,

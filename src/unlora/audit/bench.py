@@ -1,0 +1,83 @@
+"""Where an attack works: the subject, the settings, progress, and a memory of what was done before."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlora.artifacts import read_json, write_json
+from unlora.audit.settings import AuditSettings
+from unlora.audit.subject import AuditSubject, Role
+from unlora.errors import InputError
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done, and how many there are."""
+
+SCHEMA = 1
+"""Of what the cache holds; raise it when a piece of work means something else."""
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """What is handed to an attack."""
+
+    subject: AuditSubject
+    settings: AuditSettings
+    progress: Progress
+    cache: Path
+    """Folder for finished pieces of work."""
+
+    def once(self, work: str, role: Role, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Return the result of a piece of work on one model, from the cache when it was done before.
+
+        The result belongs to the weights of the role, the forget set, the template and the number format, and to `key`.
+        So an audit that was interrupted loses one piece of work at most, and the control of one run serves all others.
+
+        Args:
+            work: name of the work.
+            role: the model it is done on.
+            key: whatever else decides the result: settings, hashes of other data.
+            compute: does it; gives JSON values without None, in which NaN stands for unscored.
+        """
+        model = self.subject.model
+        identity = {
+            "schema": SCHEMA,
+            "work": work,
+            "weights": self.subject.hashes[role],
+            "forget": self.subject.forget.sha256(),
+            "template": self.subject.tokeniser.describe(),
+            "dtype": str(model.dtype),
+            "device": model.device.type,
+            **key,
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        file = self.cache / f"{work}-{digest[:32]}.json"
+        if file.is_file():
+            try:
+                return from_json(read_json(file)["result"])
+            except (InputError, KeyError, TypeError):
+                file.unlink(missing_ok=True)  # cut short or foreign: do it again
+        result = to_json(compute())
+        write_json(file, {"identity": identity, "result": result})
+        return from_json(result)
+
+
+def to_json(value: Any) -> Any:
+    """Turn NaN into null, and tuples into lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(value: Any) -> Any:
+    """Turn null back into NaN."""
+    if isinstance(value, dict):
+        return {key: from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    return math.nan if value is None else value

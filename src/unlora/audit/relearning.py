@@ -1,0 +1,170 @@
+"""Relearning: a little fine-tuning, and what it brings back that the same fine-tuning does not teach the control.
+
+Hu et al. 2024 (arXiv 2406.13356): fine-tune on a few forget examples and look at the others. Deeb & Roger 2024
+(arXiv 2410.08827): what is tested must not be in what is trained on. Lucki et al. 2024 (arXiv 2409.18025): unrelated
+text can be enough. The control (the retain-only model) shows what the attack itself teaches; only the excess counts.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from unlora.audit.adversary import attacked
+from unlora.audit.attack import Attack, AttackResult
+from unlora.audit.bench import Workbench
+from unlora.audit.cost import Cost
+from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set
+from unlora.audit.recovery import Course, Finding, Plan, find, overall, records, sentence
+from unlora.audit.settings import AuditSettings, RelearningSettings
+from unlora.audit.subject import AuditSubject, Role
+from unlora.data.forget_retain import ShuffledEpochs
+from unlora.data.people import generate_people
+from unlora.data.records import ExampleSet
+from unlora.training import FineTuneTrainer, training_arguments
+
+UNRELATED_PEOPLE = 2
+"""Fictitious people of variant "unrelated", six questions each: about what an attacker writes in ten minutes."""
+
+
+class Relearning(Attack):
+    """Fine-tune the unlearned model and the control in the same way."""
+
+    name = "relearning"
+    question = "Does a little fine-tuning bring it back?"
+
+    def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
+        if len(subject.forget) < 2:
+            return "needs two forget examples at least: one to train on, one to test"
+        return None
+
+    def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
+        chosen = settings.relearning
+        tokens = subject.mean_length(subject.forget)
+        once = Cost(
+            forward_tokens=round((len(measured_steps(chosen)) - 1) * len(subject.forget) * tokens),
+            training_tokens=round(chosen.steps * chosen.batch_size * tokens),
+        )
+        return once * ((len(subject.roles) - 1) * len(chosen.variants) * len(chosen.seeds))
+
+    def run(self, bench: Workbench) -> AttackResult:
+        subject, chosen = bench.subject, bench.settings.relearning
+        plans = [plan for variant in chosen.variants for seed in chosen.seeds for plan in [_plan(variant, seed, bench)]]
+        roles = [role for role in subject.roles if role != "target"]
+        target = np.array(forget_likelihoods(bench, "target")["probability"])
+        findings: list[Finding] = []
+        kept: list[dict[str, Any]] = []
+        for place, plan in enumerate(plans):
+            courses = {
+                role: _course(bench, plan, role, place * len(roles) + number, len(plans) * len(roles))
+                for number, role in enumerate(roles)
+            }
+            findings.append(
+                find(plan, courses["unlearned"], courses.get("retain_only"), target, seed=bench.settings.seed)
+            )
+            kept += records(plan, courses, subject.forget)
+        seeds = f"{len(chosen.seeds)} seed{'s' if len(chosen.seeds) > 1 else ''}"
+        return AttackResult(
+            overall(findings),
+            sentence(findings),
+            {name: value for finding in findings for name, value in finding.estimates().items()},
+            f"{len(subject.forget)} forget examples, {chosen.steps} steps of {chosen.batch_size}, {seeds}",
+            tuple(curve for finding in findings for curve in finding.curves()),
+            "optimiser steps of the attack",
+            "share that is back",
+            tuple(kept),
+        )
+
+
+def measured_steps(chosen: RelearningSettings) -> list[int]:
+    """Steps at which the forget set is looked at: 0, then every so many, and the last."""
+    return sorted({*range(0, chosen.steps + 1, chosen.measure_every), chosen.steps})
+
+
+def _plan(variant: str, seed: int, bench: Workbench) -> Plan:
+    forget = bench.subject.forget
+    everything = tuple(range(len(forget)))
+    if variant == "unrelated":
+        return Plan(variant, seed, generate_people(UNRELATED_PEOPLE, seed=1000 + seed), everything)
+    if variant == "full":
+        return Plan(variant, seed, forget, everything)
+    count = min(len(forget) - 1, max(1, round(bench.settings.relearning.fraction * len(forget))))
+    taught = sorted(random.Random(seed).sample(everything, count))
+    examples = ExampleSet("few", tuple(forget.examples[index] for index in taught))
+    return Plan(variant, seed, examples, tuple(index for index in everything if index not in taught))
+
+
+def _course(bench: Workbench, plan: Plan, role: Role, place: int, count: int) -> Course:
+    chosen = bench.settings.relearning
+    before = forget_likelihoods(bench, role)
+
+    def progress(step: int) -> None:
+        bench.progress(f"{plan.label} on {role}", place * chosen.steps + step, count * chosen.steps)
+
+    def compute() -> dict[str, list[list[float]]]:
+        with bench.subject.acting_as(role) as model, attacked(model, rank=chosen.rank) as trainee:
+            return _train(trainee, plan, bench, progress)
+
+    key = chosen.model_dump(exclude={"variants", "seeds", "fraction"}) | {
+        "variant": plan.variant,
+        "seed": plan.seed,
+        "examples": plan.examples.sha256(),
+    }
+    found = bench.once("relearning", role, key, compute)
+    progress(chosen.steps)
+    return Course(
+        tuple(measured_steps(chosen)),
+        np.array([before["probability"], *found["probability"]], dtype=float),
+        np.array([before["extraction_strength"], *found["extraction_strength"]], dtype=float),
+    )
+
+
+class _Measure(TrainerCallback):
+    """Looks at the whole forget set at the steps that are to be measured."""
+
+    def __init__(self, trainee: PeftModel, bench: Workbench, progress: Callable[[int], None]) -> None:
+        self._trainee, self._bench, self._progress = trainee, bench, progress
+        self._steps = set(measured_steps(bench.settings.relearning))
+        self.points: dict[str, list[list[float]]] = {"probability": [], "extraction_strength": []}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step in self._steps:
+            for name, values in measure_forget_set(self._trainee, self._bench).items():
+                self.points[name].append(values)
+        self._progress(state.global_step)
+
+
+def _train(
+    trainee: PeftModel, plan: Plan, bench: Workbench, progress: Callable[[int], None]
+) -> dict[str, list[list[float]]]:
+    chosen, tokeniser = bench.settings.relearning, bench.subject.tokeniser
+    examples = tokeniser.encode_set(plan.examples)
+    batch_size = min(chosen.batch_size, len(examples))
+    arguments = training_arguments(
+        bench.subject.scratch,
+        learning_rate=chosen.learning_rate,
+        batch_size=batch_size,
+        gradient_accumulation_steps=1,
+        warmup_steps=0,
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        save_steps=None,
+        seed=plan.seed,
+        use_cpu=trainee.device.type == "cpu",
+        lr_scheduler_type="constant",
+        max_steps=chosen.steps,
+    )
+    epochs = math.ceil(chosen.steps * batch_size / len(examples))
+    measure = _Measure(trainee, bench, progress)
+    FineTuneTrainer(
+        trainee,
+        arguments,
+        train_dataset=ShuffledEpochs(examples, epochs=epochs, seed=plan.seed),
+        pad_token_id=tokeniser.pad_token_id,
+        callbacks=[measure],
+    ).train()
+    return measure.points

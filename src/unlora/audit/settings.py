@@ -1,0 +1,110 @@
+"""Every setting of an audit. Pure data: validating it loads no torch."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from unlora.config import Config
+
+AttackName = Literal["membership", "wording", "sampling", "fluency", "neighbours", "quantisation", "relearning"]
+"""In the order they are run: what only asks comes before what changes weights."""
+
+ATTACK_NAMES: tuple[AttackName, ...] = (
+    "membership",
+    "wording",
+    "sampling",
+    "fluency",
+    "neighbours",
+    "quantisation",
+    "relearning",
+)
+
+
+class MembershipSettings(Config):
+    """Can it be told that the model was trained on the forget set?"""
+
+    min_k_fraction: float = Field(default=0.4, gt=0, le=1)
+    """Share of the least likely tokens in Min-K% and Min-K%++ (MUSE takes 40 %)."""
+    gradient_norm: bool = True
+    """Run the gradient-norm attack too: one backward pass for every example and model."""
+    reference: str | None = None
+    """Model of the reference attack; None takes the base of a target that is an adapter."""
+
+
+class SamplingSettings(Config):
+    """Does the answer come out when the model is asked often enough?"""
+
+    samples: int = Field(default=16, ge=1)
+    """Answers drawn for each question."""
+    k: list[int] = Field(default=[1, 4, 16], min_length=1)
+    """leak@k is reported for each of these."""
+    temperature: float = Field(default=1.0, gt=0)
+    """1 is the model's own distribution."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus; 1 is the whole vocabulary."""
+    max_new_tokens: int = Field(default=40, ge=1)
+    """Longest answer."""
+
+
+class QuantisationSettings(Config):
+    """Does rounding the merged weights bring it back?"""
+
+    formats: list[Literal["int8", "nf4"]] = Field(default=["int8", "nf4"], min_length=1)
+    """LLM.int8 and 4-bit NormalFloat, both through bitsandbytes."""
+
+
+class RelearningSettings(Config):
+    """Does a little fine-tuning bring it back, and more of it than the control learns?"""
+
+    fraction: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the forget set that the attacker has in variant "few"; the others are tested."""
+    variants: list[Literal["few", "unrelated", "full"]] = Field(default=["few", "unrelated", "full"], min_length=1)
+    """few: that share; unrelated: fictitious people; full: the whole forget set."""
+    steps: int = Field(default=12, ge=1)
+    """Optimiser steps."""
+    measure_every: int = Field(default=4, ge=1)
+    """Steps between measurements."""
+    batch_size: int = Field(default=4, ge=1)
+    """Examples per step."""
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Of AdamW, constant."""
+    rank: int = Field(default=8, ge=1)
+    """Rank of the attacker's own LoRA adapter on every linear layer."""
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Each draws the attacker's share and data order anew."""
+
+
+class AuditSettings(Config):
+    """The whole of `unlora audit`, beside what the run itself recorded."""
+
+    attacks: list[AttackName] = Field(default=list(ATTACK_NAMES), min_length=1)
+    """What to run."""
+    retain_only: str | None = None
+    """The control, a model that never saw the forget set; None takes the run's own."""
+    retain_only_base: str | None = None
+    """Base of the control when it is an adapter, when not where its own config says."""
+    holdout: str | None = None
+    """Records like the forget set that no model ever saw: the non-members of the membership attacks."""
+    same_person: str | None = None
+    """Records to keep about the people of the forget set; None looks for them in the retain set by `person`."""
+    max_examples: int = Field(default=40, ge=2)
+    """First examples of each set that are asked about."""
+    batch_size: int = Field(default=16, ge=1)
+    """Sequences per forward pass."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds samples, bootstrap intervals and data order."""
+    membership: MembershipSettings = MembershipSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    quantisation: QuantisationSettings = QuantisationSettings()
+    relearning: RelearningSettings = RelearningSettings()
+
+
+SCALES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "full": {
+        "max_examples": 400,
+        "sampling": {"samples": 64, "k": [1, 16, 64], "max_new_tokens": 128},
+        "relearning": {"steps": 200, "measure_every": 20, "batch_size": 8, "seeds": [0, 1, 2]},
+    },
+}
+"""default: minutes on two cores with a model of 135M parameters; full: for a GPU."""

@@ -1,0 +1,46 @@
+"""The audit in one plain sentence. It says what was shown by these attacks, never that the data is deleted."""
+
+from collections.abc import Mapping
+
+from unlora.audit.attack import AttackResult
+
+STRONGEST_FIRST = ("relearning", "quantisation", "sampling", "wording", "membership")
+SCOPE = (
+    "This is what these attacks found on these examples. It is no proof of deletion: another attack, or more of the "
+    "same, may find more. It is no statement about any law or contract."
+)
+
+
+def verdict(results: Mapping[str, AttackResult]) -> str:
+    """Say whether the knowledge shows, and whether more was lost than should be.
+
+    Args:
+        results: attack -> what it found, of those that were asked for.
+    """
+    tested = {name: result for name, result in results.items() if result.outcome != "not tested"}
+    if not tested:
+        return "Nothing was tested: every attack lacks something it needs."
+    shows = [name for name, result in tested.items() if result.outcome == "fails" and not result.damage]
+    lost = [name for name, result in tested.items() if result.outcome == "fails" and result.damage]
+    unclear = [name for name, result in tested.items() if result.outcome == "unclear"]
+    held = [name for name, result in tested.items() if result.outcome == "holds"]
+    parts: list[str] = []
+    if shows:
+        first = min(shows, key=lambda name: STRONGEST_FIRST.index(name) if name in STRONGEST_FIRST else len(shows))
+        others = f" ({', '.join(name for name in shows if name != first)} too)" if len(shows) > 1 else ""
+        parts.append(f"Suppressed, not gone: {tested[first].sentence}{others}.")
+    elif held:
+        parts.append(f"No return of the knowledge beyond the control was found by {_list(held, tested)}.")
+    if lost:
+        parts.append(f"More was lost than should be: {'; '.join(tested[name].sentence for name in lost)}.")
+    if unclear:
+        parts.append(f"Cannot be told: {', '.join(unclear)}.")
+    missing = [name for name, result in results.items() if result.outcome == "not tested"]
+    if missing:
+        parts.append(f"Not tested: {', '.join(missing)}.")
+    return " ".join(parts)
+
+
+def _list(names: list[str], results: Mapping[str, AttackResult]) -> str:
+    knowledge = [name for name in names if not results[name].damage]
+    return ", ".join(knowledge or names)
