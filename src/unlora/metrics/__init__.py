@@ -29,6 +29,7 @@ from unlora.metrics.membership_verdict import (
     membership_test,
 )
 from unlora.metrics.overlap import exact_memorisation, extraction_strength, rouge_l_f1, rouge_l_recall
+from unlora.metrics.robustness import quantisation_robustness, recovery_ratio, relearning_robustness
 
 __all__ = [
     "MODEL_UTILITY_PARTS",
@@ -55,7 +56,10 @@ __all__ = [
     "normalised_probability",
     "privacy_leakage",
     "proportion_interval",
+    "quantisation_robustness",
+    "recovery_ratio",
     "reference_score",
+    "relearning_robustness",
     "rouge_l_f1",
     "rouge_l_recall",
     "true_positive_rate",
