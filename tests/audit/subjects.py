@@ -63,14 +63,14 @@ def build_subject(folder: Path) -> AuditSubject:
     texts = [f"Question: {question}\nAnswer: {answer}" for question, answer in (*FORGET, *RETAIN, *SAME_PERSON)]
     tokenizer = build_tiny_tokenizer(texts)
     kept = [files["retain"], files["same_person"]]
-    _save(build_tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, folder / "base")
+    _save(build_tiny_model("llama", vocab_size=len(tokenizer), hidden=64), tokenizer, folder / "base")
     _save(_taught(tokenizer, [files["forget"], *kept]), tokenizer, folder / "target")
     retain_only = _taught(tokenizer, kept)
     _save(retain_only, tokenizer, folder / "retain_only")
 
     taught = Taught(folder / "target", files["forget"], files["retain"])
     trained = anchored(taught)
-    train(trained, pairs(taught, epochs=8), folder)
+    train(trained, pairs(taught, epochs=12), folder)
     save_trained_adapter(trained, folder / "adapter", base_model=str(taught.target), card="A test.")
     model = load_trained_adapter(taught.load().model, folder / "adapter").eval()
     return subject_of(model, retain_only, tokenizer, folder)
@@ -132,7 +132,7 @@ def _with_idle_adapter(weights: Path, subject: AuditSubject, folder: Path) -> Au
 
 
 def _taught(tokenizer: PreTrainedTokenizerFast, data: list[Path]) -> PreTrainedModel:
-    model = build_tiny_model("llama", vocab_size=len(tokenizer))
+    model = build_tiny_model("llama", vocab_size=len(tokenizer), hidden=64)
     with torch.random.fork_rng(devices=[]):
         teach(model, tokenizer, data)
     return model
