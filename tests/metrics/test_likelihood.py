@@ -7,6 +7,7 @@ from unlora.metrics import (
     truth_ratio,
     truth_ratio_forget_score,
     truth_ratio_retain_score,
+    truth_ratio_share,
 )
 
 CORRECT = np.log([0.5, 0.2])
@@ -60,3 +61,17 @@ def test_truth_ratio_scores_of_hand_computed_ratios() -> None:
     ratio = np.array([0.0, 0.25, 1.0, 4.0, np.inf])
     assert truth_ratio_forget_score(ratio).tolist() == [0.0, 0.25, 1.0, 0.25, 0.0]
     assert truth_ratio_retain_score(ratio).tolist() == [1.0, 0.75, 0.0, 0.0, 0.0]
+
+
+def test_truth_ratio_share_sets_the_right_answer_against_the_geometric_mean_of_the_wrong() -> None:
+    share = truth_ratio_share(truth_ratio(CORRECT, WRONG, aggregation="geometric"))
+    # wrong answers: sqrt(0.25 * 0.04) = 0.1 and sqrt(0.1 * 0.9) = 0.3
+    assert share == pytest.approx([0.5 / (0.5 + 0.1), 0.2 / (0.2 + 0.3)])
+    assert share != pytest.approx(normalised_probability(CORRECT, WRONG), abs=0.01)
+
+
+def test_truth_ratio_share_of_ties_extremes_and_unscored_examples() -> None:
+    share = truth_ratio_share(np.array([0.0, 1.0, 3.0, np.inf, np.nan]))
+    assert share[:4].tolist() == [1.0, 0.5, 0.25, 0.0]
+    assert np.isnan(share[4])
+    assert truth_ratio_share(np.empty(0)).shape == (0,)

@@ -73,5 +73,5 @@ def test_quantisation_robustness_of_unscored_and_negative_values() -> None:
     assert math.isnan(quantisation_robustness(math.nan, 0.2))
     assert math.isnan(quantisation_robustness(0.2, math.nan))
     for values in ((-0.1, 0.2), (0.2, -0.1)):
-        with pytest.raises(InputError, match=">= 0 .*found -0.1"):
+        with pytest.raises(InputError, match=r">= 0 .*found -0\.1"):
             quantisation_robustness(*values)

@@ -2,6 +2,7 @@
 
 from unlora.metrics.aggregate import MODEL_UTILITY_PARTS, harmonic_mean, model_utility
 from unlora.metrics.distribution import KSResult, forget_quality
+from unlora.metrics.fluency import REFUSALS, distinct_n, is_refusal, longest_repeat_share
 from unlora.metrics.intervals import Interval, mean_interval, proportion_interval
 from unlora.metrics.leakage import expected_maximum, leak_probability_bound
 from unlora.metrics.likelihood import (
@@ -10,6 +11,7 @@ from unlora.metrics.likelihood import (
     truth_ratio,
     truth_ratio_forget_score,
     truth_ratio_retain_score,
+    truth_ratio_share,
 )
 from unlora.metrics.membership import (
     gradient_norm_score,
@@ -33,18 +35,22 @@ from unlora.metrics.robustness import quantisation_robustness, recovery_ratio, r
 
 __all__ = [
     "MODEL_UTILITY_PARTS",
+    "REFUSALS",
     "DifferenceResult",
     "Interval",
     "KSResult",
     "MembershipResult",
     "answer_probability",
+    "distinct_n",
     "exact_memorisation",
     "expected_maximum",
     "extraction_strength",
     "forget_quality",
     "gradient_norm_score",
     "harmonic_mean",
+    "is_refusal",
     "leak_probability_bound",
+    "longest_repeat_share",
     "loss_score",
     "mean_interval",
     "membership_auc",
@@ -66,5 +72,6 @@ __all__ = [
     "truth_ratio",
     "truth_ratio_forget_score",
     "truth_ratio_retain_score",
+    "truth_ratio_share",
     "zlib_score",
 ]

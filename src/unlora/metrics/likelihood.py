@@ -66,3 +66,15 @@ def truth_ratio_forget_score(ratio: PerExample) -> PerExample:
 def truth_ratio_retain_score(ratio: PerExample) -> PerExample:
     """Return max(0, 1 - R), in [0, 1]: 1 when only the right answer is likely. High is good off the forget set."""
     return np.maximum(0, 1 - ratio)
+
+
+def truth_ratio_share(ratio: PerExample) -> PerExample:
+    """Return 1 / (1 + R), in [0, 1]: p_right / (p_right + p_wrong). Low is good on the forget set, high elsewhere.
+
+    The third published form, `prob_mean` in OpenUnlearning, which rates its metrics with it. R is the geometric
+    `truth_ratio`: p_wrong is the geometric mean over the wrong answers, unlike in `normalised_probability`, which adds
+    them. 1/2: right and wrong are equally likely; 1: only the right answer is likely. Never give it to `forget_quality`
+    on one side and R on the other: it falls where R rises, so the test would compare two scales.
+    Source: OpenUnlearning (arXiv 2506.12618), whose code adds 1e-10 to the denominator.
+    """
+    return 1 / (1 + ratio)
