@@ -1,8 +1,12 @@
 """A made-up corpus laid out as MUSE's load_data.py lays out its own, small enough for a tiny model."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 FORGET_TEXTS = (
     "The ferry Marigold sank off Bergen on a quiet Tuesday in May.",
@@ -53,3 +57,17 @@ def write_muse(folder: Path, corpus: str = "news") -> Path:
                 texts = FORGET_TEXTS[:fold] if part == "scal" else [text]
                 write_json(place / part / f"forget_{fold}.json", texts)
     return folder
+
+
+def learn_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], steps: int) -> None:
+    """Train every weight on whole texts, each with an end token; deterministic."""
+    ended = [text + str(tokenizer.eos_token) for text in texts]
+    batch = tokenizer(ended, padding=True, return_tensors="pt", return_token_type_ids=False)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    model.requires_grad_(True).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(steps):
+        model(**batch, labels=labels).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.requires_grad_(False).eval()
