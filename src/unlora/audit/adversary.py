@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
@@ -15,16 +16,16 @@ ATTACKER = "attacker"
 
 
 @contextmanager
-def attacked(model: CausalModel, *, rank: int) -> Iterator[PeftModel]:
+def attacked(model: CausalModel, *, rank: int, seed: int) -> Iterator[PeftModel]:
     """Yield the model with a fresh trainable adapter (B = 0) on every linear layer; afterwards it is as before.
 
     An unlearned model keeps its unlearning adapter, switched on and frozen, under the attacker's, so nothing is merged
-    and nothing copied. The same attack on the control is the same adapter on the plain model.
+    and nothing copied. The same seed gives the control the same adapter, so that the two attacks are one.
     """
     names = peft_target_modules(model, list(find_target_modules(model)))
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM")
     if isinstance(model, PeftModel):
-        with quiet():
+        with quiet(), _seeded(model.device, seed):
             model.add_adapter(ATTACKER, config)
         try:
             model.base_model.set_adapter([ADAPTER_NAME, ATTACKER])  # pyright: ignore[reportCallIssue]  a LoraModel
@@ -34,7 +35,7 @@ def attacked(model: CausalModel, *, rank: int) -> Iterator[PeftModel]:
             model.delete_adapter(ATTACKER)
             model.set_adapter(ADAPTER_NAME, inference_mode=True)
         return
-    with quiet():
+    with quiet(), _seeded(model.device, seed):
         wrapped = get_peft_model(model, config, adapter_name=ATTACKER)  # pyright: ignore[reportArgumentType]
     try:
         yield wrapped  # pyright: ignore[reportReturnType]
@@ -42,6 +43,14 @@ def attacked(model: CausalModel, *, rank: int) -> Iterator[PeftModel]:
         wrapped.unload()  # pyright: ignore[reportCallIssue]
         model.requires_grad_(False)
         vars(model).pop("peft_config", None)  # some versions of PEFT leave it behind
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """PEFT draws LoRA's A from the global generator, which is given back as it was."""
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _train_only_the_attacker(model: nn.Module) -> None:

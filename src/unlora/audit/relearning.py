@@ -106,7 +106,7 @@ def _course(bench: Workbench, plan: Plan, role: Role, place: int, count: int) ->
         bench.progress(f"{plan.label} on {role}", place * chosen.steps + step, count * chosen.steps)
 
     def compute() -> dict[str, list[list[float]]]:
-        with bench.subject.acting_as(role) as model, attacked(model, rank=chosen.rank) as trainee:
+        with bench.subject.acting_as(role) as model, attacked(model, rank=chosen.rank, seed=plan.seed) as trainee:
             return _train(trainee, plan, bench, progress)
 
     key = chosen.model_dump(exclude={"variants", "seeds", "fraction"}) | {

@@ -77,7 +77,7 @@ def _chart(title: str, log: Sequence[Mapping[str, Any]], labels: Mapping[str, st
     )
 
 
-def _curve(label: str, points: Sequence[tuple[int, float | None]], steps: "_Axis", values: "_Axis") -> Curve:
+def _curve(label: str, points: Sequence[tuple[int | float, float | None]], steps: "_Axis", values: "_Axis") -> Curve:
     pieces: list[list[tuple[float, float]]] = [[]]
     for step, value in points:
         if value is None:

@@ -1,0 +1,116 @@
+"""Relearning on models that really forgot, never knew, or only pretend."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.audit.subjects import bench_for, never_taught, never_unlearned
+from unlora.audit.relearning import Relearning, measured_steps
+from unlora.audit.settings import AuditSettings, RelearningSettings
+from unlora.audit.subject import AuditSubject
+from unlora.metrics import extraction_strength
+from unlora.models.load import fingerprint
+from unlora.models.score import score_completions
+
+QUICK = {"steps": 6, "measure_every": 3, "rank": 4, "learning_rate": 5e-3, "fraction": 0.25}
+
+
+def test_unlearned_model_is_attacked_beside_its_control(subject: AuditSubject, tmp_path: Path) -> None:
+    weights = fingerprint(subject.model), fingerprint(subject.retain_only)  # type: ignore[arg-type]
+    bench = bench_for(subject, tmp_path, relearning=QUICK)
+    result = Relearning().run(bench)
+    assert (fingerprint(subject.model), fingerprint(subject.retain_only)) == weights  # type: ignore[arg-type]
+    assert {curve.panel for curve in result.curves} == {"few", "unrelated", "full"}
+    assert all(curve.x == (0.0, 3.0, 6.0) and curve.y[0] == 0.0 for curve in result.curves)
+    assert result.estimates["few_excess"].example_count == 3
+    # Three variants, two models, four examples; what was trained on is marked.
+    assert len(result.records) == 3 * 2 * 4
+    few = [record for record in result.records if record["variant"] == "few" and record["model"] == "unlearned"]
+    assert sum(not record["tested"] for record in few) == 1
+    # The attack teaches: with the whole forget set both models know more than before.
+    assert result.estimates["full_recovery"].value > 0.3  # type: ignore[operator]
+    assert result.estimates["full_control"].value > 0  # type: ignore[operator]
+
+
+def test_step_zero_is_the_model_before_the_attack(subject: AuditSubject, tmp_path: Path) -> None:
+    result = Relearning().run(bench_for(subject, tmp_path, relearning=QUICK | {"variants": ["few"]}))
+    tokens = subject.tokeniser.encode_set(subject.forget)
+    for role in ("unlearned", "retain_only"):
+        with subject.acting_as(role) as model:
+            scores = [
+                score_completions(model, [(one.input_ids, one.prompt_length)], pad_token_id=1)[0] for one in tokens
+            ]
+        records = [record for record in result.records if record["model"] == role]
+        assert [one["probability"][0] for one in records] == pytest.approx(
+            [one.probability for one in scores], abs=1e-5
+        )
+        strengths = [extraction_strength(one.argmax_match) for one in scores]
+        assert [one["extraction_strength"][0] for one in records] == pytest.approx(strengths)
+
+
+def test_a_model_that_never_knew_shows_nothing_beyond_the_control(
+    subject: AuditSubject, subject_folder: Path, tmp_path: Path
+) -> None:
+    # The "unlearned" model is the control itself: the attack is the same, so the excess is zero to rounding.
+    knew_nothing = never_taught(subject, subject_folder)
+    knew_nothing = dataclasses.replace(knew_nothing, hashes=knew_nothing.hashes | {"target": "the model that knows"})
+    knows = never_unlearned(subject, subject_folder)
+    bench = bench_for(knew_nothing, tmp_path, relearning=QUICK)
+    with knows.acting_as("target") as target:  # what there was to take away
+        known = {"probability": [], "extraction_strength": []}
+        for one in knows.tokeniser.encode_set(knows.forget):
+            score = score_completions(target, [(one.input_ids, one.prompt_length)], pad_token_id=1)[0]
+            known["probability"].append(score.probability)
+            known["extraction_strength"].append(extraction_strength(score.argmax_match))
+    bench.once("forget-likelihoods", "target", {}, lambda: known)
+    result = Relearning().run(bench)
+    assert result.outcome == "holds"
+    for variant in ("few", "unrelated", "full"):
+        assert result.estimates[f"{variant}_excess"].value == pytest.approx(0, abs=1e-3)
+    assert result.estimates["full_recovery"].value > 0  # type: ignore[operator]
+
+
+def test_without_control_it_cannot_be_told(subject: AuditSubject, tmp_path: Path) -> None:
+    alone = dataclasses.replace(subject, retain_only=None)
+    result = Relearning().run(bench_for(alone, tmp_path, relearning=QUICK | {"variants": ["full"]}))
+    assert result.outcome == "unclear"
+    assert "no control" in result.sentence
+    assert "full_control" not in result.estimates
+
+
+def test_same_seed_same_course_and_a_second_run_trains_nothing(
+    subject: AuditSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = QUICK | {"variants": ["few"]}
+    first = Relearning().run(bench_for(subject, tmp_path / "one", relearning=settings))
+    torch.manual_seed(123)  # the course must not depend on the state of the global generator
+    second = Relearning().run(bench_for(subject, tmp_path / "two", relearning=settings))
+    assert second.records == first.records
+    monkeypatch.setattr("unlora.audit.relearning.FineTuneTrainer", None)
+    assert Relearning().run(bench_for(subject, tmp_path / "one", relearning=settings)) == first
+
+
+def test_seeds_draw_other_examples(subject: AuditSubject, tmp_path: Path) -> None:
+    bench = bench_for(subject, tmp_path, relearning=QUICK | {"variants": ["few"], "seeds": [0, 1, 2, 3]})
+    result = Relearning().run(bench)
+    taught = {(one["seed"], one["question"]) for one in result.records if not one["tested"]}
+    assert len({question for _, question in taught}) > 1
+    assert {"few_excess", "few_seed_1_excess", "few_seed_3_excess"} <= set(result.estimates)
+
+
+def test_cost_counts_every_step_and_model(subject: AuditSubject) -> None:
+    settings = AuditSettings.from_mapping({"relearning": {"steps": 10, "measure_every": 4, "batch_size": 2}})
+    cost = Relearning().cost(subject, settings)
+    length = subject.mean_length(subject.forget)
+    assert measured_steps(settings.relearning) == [0, 4, 8, 10]
+    assert cost.training_tokens == pytest.approx(3 * 2 * 10 * 2 * length, rel=0.01)
+    assert cost.forward_tokens == pytest.approx(3 * 2 * 3 * len(subject.forget) * length, rel=0.01)
+    assert measured_steps(RelearningSettings(steps=3, measure_every=5)) == [0, 3]
+
+
+def test_one_example_is_too_few(subject: AuditSubject) -> None:
+    one = dataclasses.replace(subject, forget=subject.forget.select(1))
+    assert "two forget examples" in (Relearning().lacks(one, AuditSettings()) or "")
+    assert Relearning().lacks(subject, AuditSettings()) is None

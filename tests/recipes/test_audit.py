@@ -1,0 +1,130 @@
+"""An audit of a finished run, from the folder to the verdict."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.taught import Taught
+from tests.tiny import save_tiny
+from unlora.audit.attacks import ATTACKS
+from unlora.audit.relearning import Relearning
+from unlora.audit.settings import ATTACK_NAMES
+from unlora.errors import InputError, UnloraError
+from unlora.recipes.audit import audit
+from unlora.recipes.presets import resolve_audit
+
+QUICK = [
+    "relearning.steps=2",
+    "relearning.measure_every=1",
+    "relearning.variants=[few]",
+    "relearning.rank=2",
+    "relearning.learning_rate=5e-3",
+]
+
+
+def settings(*overrides: str, **flags: Any):
+    """Relearning alone, two steps, unless said otherwise."""
+    return resolve_audit(scale="default", flags={"attacks": ["relearning"], **flags}, overrides=[*QUICK, *overrides])
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that may be written to."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def test_every_attack_of_the_settings_is_there_under_its_name():
+    assert tuple(ATTACKS) == ATTACK_NAMES
+    for name, attack in ATTACKS.items():
+        assert attack.name == name
+        assert attack.question.endswith("?")
+
+
+def test_audit_with_a_control_writes_what_it_found(run: Path, taught: Taught):
+    # The target serves as control here: it knows everything, so nothing can come back beyond it.
+    record = audit(run, settings(retain_only=str(taught.target)), run / "audit")
+    assert record == json.loads((run / "audit" / "audit.json").read_text())
+    found = record["attacks"]["relearning"]
+    assert record["control"] is True
+    assert found["outcome"] in ("holds", "fails")
+    assert found["estimates"]["few_excess"]["example_count"] > 0
+    assert found["estimated_seconds"] > 0
+    assert "records" not in found
+    assert record["verdict"]
+    assert "no proof of deletion" in record["scope"]
+    lines = [json.loads(line) for line in (run / "audit" / "records" / "relearning.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 * 4
+    assert {line["model"] for line in lines} == {"unlearned", "retain_only"}
+    assert not (run / "audit" / "scratch").exists()
+    assert record["verdict"] in (run / "report.html").read_text()
+    page = (run / "audit" / "audit.html").read_text()
+    assert found["sentence"] in page
+    assert "<svg" in page
+
+
+def test_run_without_a_retain_only_model_has_no_control(run: Path):
+    record = audit(run, settings(), run / "audit")
+    assert record["control"] is False
+    assert record["attacks"]["relearning"]["outcome"] == "unclear"
+    assert record["verdict"] == "Cannot be told: relearning."
+    assert "no control" in (run / "audit" / "audit.html").read_text()
+
+
+def test_started_again_it_goes_on_and_trains_nothing_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
+    first = audit(run, settings("seed=5"), run / "audit")
+    (run / "audit" / "audit.json").unlink()
+    monkeypatch.setattr("unlora.audit.relearning.FineTuneTrainer", None)
+    again = audit(run, settings("seed=5"), run / "audit")
+    for record in (first, again):
+        for found in record["attacks"].values():
+            del found["seconds"], found["estimated_seconds"]
+    assert again == first
+
+
+def test_an_attack_that_fails_leaves_a_folder_that_can_go_on(run: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: Any) -> None:
+        raise UnloraError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Relearning, "run", fail)
+        with pytest.raises(UnloraError, match="disk is full"):
+            audit(run, settings(), run / "audit")
+    assert not (run / "audit" / "audit.json").exists()
+    assert not (run / "audit" / "scratch").exists()
+    assert audit(run, settings(), run / "audit")["attacks"]["relearning"]["outcome"] == "unclear"
+
+
+def test_what_is_not_there_is_refused_and_nothing_is_written(run: Path, tmp_path: Path):
+    cases = [
+        (tmp_path, settings(), "not a run folder"),
+        (run, settings(holdout=str(tmp_path / "none.jsonl")), "no such file"),
+        (run, settings(retain_only=str(tmp_path / "nowhere")), "no such folder"),
+        (run, settings(retain_only=str(run / "scores" / "target.jsonl")), "attacks the model itself"),
+    ]
+    for folder, chosen, message in cases:
+        with pytest.raises(InputError, match=message):
+            audit(folder, chosen, tmp_path / "audit")
+        assert not (tmp_path / "audit").exists()
+
+
+def test_another_model_under_the_same_path_is_refused(run: Path, tmp_path: Path):
+    record = json.loads((run / "record.json").read_text())
+    record["model"]["fingerprint"] = "0" * 64
+    (run / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="made for a model with weights 0000"):
+        audit(run, settings(), run / "audit")
+
+
+def test_other_settings_need_another_folder(run: Path):
+    audit(run, settings(), run / "audit")
+    with pytest.raises(InputError, match="holds another run"):
+        audit(run, settings("relearning.steps=3"), run / "audit")
+
+
+def test_control_of_another_architecture_is_attacked_too(run: Path, tmp_path: Path):
+    other = save_tiny(tmp_path / "gpt2", "gpt2")
+    record = audit(run, settings(retain_only=str(other)), run / "audit")
+    assert record["attacks"]["relearning"]["estimates"]["few_control"]["value"] is not None
