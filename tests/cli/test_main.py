@@ -17,6 +17,7 @@ from unlora.errors import UnloraError
 COMMANDS = (
     ["demo"],
     ["unlearn"],
+    ["sequence"],
     ["importance"],
     ["finetune"],
     ["evaluate"],
@@ -75,7 +76,7 @@ def test_import_unlora_loads_nothing_else():
 
 
 def test_commands_are_listed_in_the_order_of_use():
-    first = ["demo", "unlearn", "importance", "finetune", "evaluate"]
+    first = ["demo", "unlearn", "sequence", "importance", "finetune", "evaluate"]
     then = ["report", "export", "data", "presets", "doctor"]
     assert main.list_commands(click.Context(main)) == [*first, *then]
 

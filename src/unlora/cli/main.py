@@ -19,11 +19,12 @@ from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
 from unlora.cli.presets import presets
 from unlora.cli.report import report
+from unlora.cli.sequence import sequence
 from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-RESUMABLE = ("unlearn", "demo", "evaluate", "audit")
+RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit")
 
 
 class Group(click.Group):
@@ -64,5 +65,5 @@ def main() -> None:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-for command in (demo, unlearn, importance, finetune, evaluate, audit, report, export, data, presets, doctor):
+for command in (demo, unlearn, sequence, importance, finetune, evaluate, audit, report, export, data, presets, doctor):
     main.add_command(command)
