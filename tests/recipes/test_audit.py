@@ -124,7 +124,8 @@ def test_other_settings_need_another_folder(run: Path):
         audit(run, settings("relearning.steps=3"), run / "audit")
 
 
-def test_control_of_another_architecture_is_attacked_too(run: Path, tmp_path: Path):
+def test_control_that_reads_other_tokens_is_refused(run: Path, tmp_path: Path):
     other = save_tiny(tmp_path / "gpt2", "gpt2")
-    record = audit(run, settings(retain_only=str(other)), run / "audit")
-    assert record["attacks"]["relearning"]["estimates"]["few_control"]["value"] is not None
+    with pytest.raises(InputError, match="its tokenizer is not the target model's"):
+        audit(run, settings(retain_only=str(other)), tmp_path / "audit")
+    assert not (tmp_path / "audit").exists()
