@@ -71,10 +71,10 @@ def test_long_documents_come_in_pieces_and_no_word_is_lost(tmp_path: Path) -> No
     write_json(tmp_path / "news" / "raw" / "forget.json", ["A short one.", long])
     short, *pieces = load_muse("news/forget", tmp_path)
     assert short.completion == "A short one."
-    assert len(pieces) == 3
+    assert len(pieces) == 4
     assert " ".join(piece.completion for piece in pieces).split() == long.split()
-    assert all(len(piece.completion.split()) <= 256 and piece.completion in long for piece in pieces)
-    assert pieces[1].source == f"{tmp_path}/news/raw/forget.json, document 2, piece 2 of 3"
+    assert all(len(piece.completion.split()) <= 192 and piece.completion in long for piece in pieces)
+    assert pieces[1].source == f"{tmp_path}/news/raw/forget.json, document 2, piece 2 of 4"
 
 
 def test_the_settings_with_four_requests_name_their_four_sets(folder: Path) -> None:
