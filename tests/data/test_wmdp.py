@@ -62,7 +62,7 @@ def test_hub_is_asked_for_the_right_data_set(name: str, monkeypatch: pytest.Monk
 def test_gated_access_says_how_to_ask_and_how_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*args: str, **options: str) -> None:
         raise datasets.exceptions.DatasetNotFoundError(
-            "Dataset 'cais/wmdp-bio-forget-corpus' is a gated dataset on the Hub. You must be authenticated to access it."
+            "Dataset 'cais/wmdp-bio-forget-corpus' is a gated dataset on the Hub. You must be authenticated."
         )
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

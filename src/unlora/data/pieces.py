@@ -6,9 +6,9 @@ import re
 
 from unlora.errors import InputError
 
-MAX_WORDS = 256
-"""Words a piece: English prose of this length is about 350 tokens, dense scientific text up to 500, so that both fit
-the default limit of 512 tokens."""
+MAX_WORDS = 192
+"""Words a piece: about 250 tokens of English prose, up to 500 of tables and code (2.2 tokens a word with SmolLM2, 2.7
+at most), so that what is not prose fits the default limit of 512 tokens too."""
 
 _WORD = re.compile(r"\S{1,16}")
 """A longer run (a link, a base64 block, text without spaces) counts as several words, and may be cut within."""
