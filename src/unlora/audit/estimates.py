@@ -1,0 +1,53 @@
+"""From numbers of single examples to one number with its interval. Unscored examples (NaN) are left out and counted."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from unlora.audit.attack import Estimate
+from unlora.metrics.intervals import bootstrap_interval, mean_interval
+
+PerExample = Float[np.ndarray, " example"]
+
+RESAMPLES = 2000
+
+
+def mean_estimate(values: PerExample, *, seed: int, note: str = "") -> Estimate:
+    """Mean with its 95 % bootstrap interval; no value when nothing was scored, no interval below two examples."""
+    scored = values[np.isfinite(values)]
+    unscored = values.size - scored.size
+    if scored.size == 0:
+        return Estimate(None, unscored_count=unscored, note=note or "nothing could be scored")
+    if scored.size == 1:
+        return Estimate(float(scored[0]), example_count=1, unscored_count=unscored, note=note)
+    low, high = mean_interval(scored, seed=seed, resamples=RESAMPLES)
+    return Estimate(float(scored.mean()), low, high, scored.size, unscored, note)
+
+
+def ratio_estimate(numerator: PerExample, denominator: PerExample, *, seed: int) -> Estimate:
+    """Ratio of two means over the same examples, with its 95 % bootstrap interval (percentile method).
+
+    Whole examples are drawn, numerator and denominator together. The ratio of means and not the mean of ratios: an
+    example that the denominator hardly knows must not decide.
+
+    Args:
+        numerator: of each example.
+        denominator: of each example; its mean must be well above 0.
+        seed: of the resamples.
+    """
+    both = np.isfinite(numerator) & np.isfinite(denominator)
+    above, below = numerator[both], denominator[both]
+    unscored = numerator.size - above.size
+    if above.size == 0:
+        return Estimate(None, unscored_count=unscored, note="nothing could be scored")
+    if below.mean() == 0:
+        return Estimate(None, example_count=above.size, unscored_count=unscored, note="nothing to compare with")
+    value = float(above.mean() / below.mean())
+    if above.size == 1:
+        return Estimate(value, example_count=1, unscored_count=unscored)
+
+    def ratio(drawn: Int[np.ndarray, "*resample example"]) -> Float[np.ndarray, "*resample"]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return above[drawn].mean(axis=-1) / below[drawn].mean(axis=-1)
+
+    low, high = bootstrap_interval((np.arange(above.size),), ratio, confidence=0.95, seed=seed, resamples=RESAMPLES)
+    return Estimate(value, low, high, above.size, unscored)
