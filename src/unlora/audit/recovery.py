@@ -1,5 +1,6 @@
 """What relearning brought back: from every example at every step to a share, an interval and a sentence."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from unlora.audit.attack import Curve, Estimate, Outcome
+from unlora.audit.estimates import mean_estimate
 from unlora.audit.subject import Role
 from unlora.data.records import ExampleSet
-from unlora.metrics.intervals import mean_interval
 
 NOTEWORTHY = 0.1
 """A smaller share of the lost probability is not called a return of the knowledge, however narrow its interval."""
@@ -147,10 +148,7 @@ def _means(gains: Matrix) -> tuple[float, ...]:
 def _estimate(shares: PerExample, taken: float, *, unscored_count: int, seed: int) -> Estimate:
     if not taken > 0:
         return Estimate(None, unscored_count=unscored_count, note="nothing was forgotten, so nothing can come back")
-    if shares.size < 2:
-        return Estimate(None, example_count=shares.size, unscored_count=unscored_count, note="needs two examples")
-    low, high = mean_interval(shares, seed=seed)
-    return Estimate(float(shares.mean()), low, high, int(shares.size), unscored_count)
+    return dataclasses.replace(mean_estimate(shares, seed=seed), unscored_count=unscored_count)
 
 
 def records(plan: Plan, courses: Mapping[Role, Course], forget: ExampleSet) -> list[dict[str, Any]]:

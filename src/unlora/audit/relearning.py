@@ -54,12 +54,12 @@ class Relearning(Attack):
     def run(self, bench: Workbench) -> AttackResult:
         subject, chosen = bench.subject, bench.settings.relearning
         plans = [plan for variant in chosen.variants for seed in chosen.seeds for plan in [_plan(variant, seed, bench)]]
-        roles = [role for role in subject.roles if role != "target"]
+        roles: list[Role] = [role for role in subject.roles if role != "target"]
         target = np.array(forget_likelihoods(bench, "target")["probability"])
         findings: list[Finding] = []
         kept: list[dict[str, Any]] = []
         for place, plan in enumerate(plans):
-            courses = {
+            courses: dict[Role, Course] = {
                 role: _course(bench, plan, role, place * len(roles) + number, len(plans) * len(roles))
                 for number, role in enumerate(roles)
             }

@@ -7,10 +7,12 @@ from unlora.data.muse import load_muse
 from unlora.data.records import ExampleSet
 from unlora.data.tofu import load_tofu
 from unlora.data.user_jsonl import read_examples
+from unlora.data.wmdp import load_wmdp
 
 SCHEMES: dict[str, Callable[[str, Path | None], ExampleSet]] = {
     "tofu": load_tofu,
     "muse": load_muse,
+    "wmdp": load_wmdp,
 }
 
 
@@ -19,7 +21,7 @@ def load_examples(spec: str) -> ExampleSet:
 
     Args:
         spec: the path of a file of JSON lines, or SCHEME:NAME from the hub, or SCHEME:NAME@FOLDER from local files:
-            "tofu:forget01", "muse:news/forget@FOLDER".
+            "tofu:forget01", "muse:news/forget@FOLDER", "wmdp:cyber-forget-corpus".
 
     Raises:
         InputError: nothing there, or not what it should be.

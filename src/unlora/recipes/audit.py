@@ -62,6 +62,7 @@ def audit(run: Path, settings: AuditSettings, output: Path, *, reporter: Reporte
     speed = measure_speed(subject, settings.batch_size)
     results: dict[str, AttackResult] = {}
     costs: dict[str, dict[str, float]] = {}
+    report: dict[str, Any] = {}
     for name in settings.attacks:
         with folder.stage(name), scratch(subject.scratch):
             results[name], costs[name] = run_attack(ATTACKS[name], subject, settings, speed, reporter)
@@ -105,7 +106,10 @@ def load_subject(
     target_fingerprint = fingerprint(target.model)
     refuse_other_model(run, target_fingerprint)
     tokeniser = ExampleTokeniser(
-        target.tokenizer, template=made_with.data.template, max_length=made_with.data.max_length
+        target.tokenizer,
+        template=made_with.data.template,
+        max_length=made_with.data.max_length,
+        on_long=made_with.data.on_long,
     )
     forget = sets["forget"].select(settings.max_examples)
     for examples in (forget, retain, holdout, same_person):
