@@ -6,7 +6,7 @@ import pytest
 
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tofu import HUB_SPLITS, load_tofu
+from unlora.data.tofu import HUB_SPLITS, companion, load_tofu, perturbed_version
 from unlora.errors import InputError
 
 ROWS = [{"question": "q", "answer": "a", "perturbed_answer": ["x", "y", "z"]}]
@@ -69,6 +69,41 @@ def test_unknown_split_names_the_nearest(folder: Path) -> None:
         load_examples(f"tofu:forget1@{folder}")
     with pytest.raises(InputError, match="no such folder"):
         load_examples(f"tofu:forget01@{folder}/nowhere")
+
+
+def test_holdout_splits_are_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never trained on: OpenUnlearning's non-members."""
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"question": "q", "answer": "a"}])
+    for split in ("holdout01", "holdout05", "holdout10"):
+        assert load_examples(f"tofu:{split}").name == f"tofu:{split}"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("tofu:forget01", "tofu:forget01_perturbed"),
+        ("tofu:forget10@some/folder", "tofu:forget10_perturbed@some/folder"),
+        ("tofu:retain99", "tofu:retain_perturbed"),
+        ("tofu:retain90@some/folder", "tofu:retain_perturbed@some/folder"),
+        ("tofu:world_facts", "tofu:world_facts_perturbed"),
+        ("tofu:forget05_perturbed", "tofu:forget05_perturbed"),
+        ("tofu:full", "tofu:full"),
+        ("tofu:holdout10", "tofu:holdout10"),
+        ("forget.jsonl", "forget.jsonl"),
+    ],
+)
+def test_perturbed_version_of_a_split(source: str, expected: str) -> None:
+    assert perturbed_version(source) == expected
+
+
+def test_companion_of_a_forget_split_is_at_the_same_place_if_it_is_there(folder: Path) -> None:
+    assert companion("tofu:forget05", "real_authors_perturbed") == "tofu:real_authors_perturbed"
+    here = f"tofu:forget01_perturbed@{folder}"
+    assert companion(here, "world_facts_perturbed") == f"tofu:world_facts_perturbed@{folder}"
+    assert companion(here, "real_authors_perturbed") is None
+    assert companion(f"tofu:forget01@{folder}/nowhere", "world_facts_perturbed") is None
+    assert companion("tofu:full", "world_facts_perturbed") is None
+    assert companion("forget.jsonl", "world_facts_perturbed") is None
 
 
 @pytest.mark.skipif(not TOFU_FOLDER.is_dir(), reason="the TOFU files are not here")

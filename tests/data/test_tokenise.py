@@ -78,6 +78,27 @@ def test_plain_template_is_question_and_answer(born: Example) -> None:
     assert encoded.source == "born.jsonl, line 1"
 
 
+def test_llama2_template_is_tofu_s_with_no_space_before_the_answer(born: Example) -> None:
+    encoded = _tokeniser("bos", template="llama2").encode(born)
+    text = "<|start|>[INST] Where was Kamila born? [/INST]Kamila was born in Cusco.<|end|>"
+    assert _whole(TOKENIZERS["bos"], encoded) == text
+    assert _scored(TOKENIZERS["bos"], encoded) == born.completion
+    assert _tokeniser("chat", template="llama2").template == "llama2"
+
+
+def test_answer_tag_may_be_part_of_what_is_scored(born: Example) -> None:
+    given, written = (_tokeniser("bos", answer_tag=side).encode(born) for side in ("prompt", "completion"))
+    assert written.input_ids == given.input_ids
+    assert _scored(TOKENIZERS["bos"], written) == "Answer: Kamila was born in Cusco."
+    prompt = TOKENIZERS["bos"].decode(list(written.input_ids[: written.prompt_length]))
+    assert prompt == "<|start|>Question: Where was Kamila born?\n"
+    for template in ("chat", "llama2"):  # only the plain template has the tag
+        given, written = (
+            _tokeniser("chat", template=template, answer_tag=side).encode(born) for side in ("prompt", "completion")
+        )
+        assert written == given
+
+
 def test_chat_completion_ends_with_the_end_of_turn(born: Example) -> None:
     tokenizer = TOKENIZERS["chat"]
     encoded = _tokeniser("chat").encode(born)

@@ -30,7 +30,7 @@ class OutputPath(click.Path):
 
 OUTPUT = OutputPath()
 
-TEMPLATE = click.Choice(["auto", "chat", "plain"])
+TEMPLATE = click.Choice(["auto", "chat", "plain", "llama2"])
 TEMPLATE_HELP = "How questions become text."
 
 FLAG_KEYS = {
@@ -44,6 +44,7 @@ FLAG_KEYS = {
     "template": "data.template",
     "adapter": "adapter",
     "retain_only": "evaluation.retain_only",
+    "protocol": "evaluation.protocol",
     "seed": "seed",
 }
 """Command-line flag -> dotted key of the settings."""

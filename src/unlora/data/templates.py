@@ -1,4 +1,4 @@
-"""From an example to text: the plain question template and the tokenizer's chat template, its date frozen."""
+"""From an example to text: the plain template, TOFU's for Llama 2, and the tokenizer's chat template, its date frozen."""
 
 import datetime
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from unlora.data.records import Example
 from unlora.errors import InputError
 
-TemplateName = Literal["chat", "plain"]
+TemplateName = Literal["chat", "plain", "llama2"]
+AnswerTag = Literal["prompt", "completion"]
+"""Whether the plain template's "Answer:" is given to the model, or is the beginning of what the model writes."""
 
 FROZEN_DATE = datetime.date(2024, 7, 26)
 """Stands in for today in templates that inject the date, so that a score does not change over night."""
@@ -36,8 +38,22 @@ class RenderedExample:
     """Whether the completion ends with the end-of-text token."""
 
 
-def render(example: Example, template: TemplateName, tokenizer: PreTrainedTokenizerBase) -> RenderedExample:
+def render(
+    example: Example,
+    template: TemplateName,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    answer_tag: AnswerTag = "prompt",
+) -> RenderedExample:
     """Render `example`; `template` decides for questions only, the other shapes say themselves what they are.
+
+    "llama2" is what TOFU's Llama-2 models were trained on: "[INST] question [/INST]" and the answer, no space between.
+
+    Args:
+        example: the example.
+        template: of questions.
+        tokenizer: whose chat template "chat" is.
+        answer_tag: of the plain template: to which side of the border "Answer:" belongs.
 
     Raises:
         InputError: chat turns for a tokenizer without a chat template, or turns that the template refuses.
@@ -50,6 +66,10 @@ def render(example: Example, template: TemplateName, tokenizer: PreTrainedTokeni
         return _render_chat(example, list(example.messages), tokenizer)
     if template == "chat":
         return _render_chat(example, [{"role": "user", "content": example.prompt}], tokenizer)
+    if template == "llama2":
+        return RenderedExample(f"[INST] {example.prompt} [/INST]", example.completion)
+    if answer_tag == "completion":
+        return RenderedExample(f"Question: {example.prompt}\n", f"Answer: {example.completion}")
     return RenderedExample(f"Question: {example.prompt}\nAnswer:", f" {example.completion}")
 
 

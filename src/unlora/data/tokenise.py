@@ -9,7 +9,7 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from unlora.data.records import Example
-from unlora.data.templates import FROZEN_DATE_TEXT, RenderedExample, TemplateName, render
+from unlora.data.templates import FROZEN_DATE_TEXT, AnswerTag, RenderedExample, TemplateName, render
 from unlora.errors import InputError
 
 _PROBE = Example("question_answer", "Where was the probe born?", "The probe was born in Paris.", "template probe")
@@ -34,9 +34,10 @@ class ExampleTokeniser:
         self,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        template: Literal["auto", "chat", "plain"] = "auto",
+        template: TemplateName | Literal["auto"] = "auto",
         max_length: int,
         on_long: Literal["truncate", "refuse"] = "truncate",
+        answer_tag: AnswerTag = "prompt",
     ) -> None:
         """Fix the template and the limit.
 
@@ -45,6 +46,7 @@ class ExampleTokeniser:
             template: for questions; "auto" is the tokenizer's chat template, or "plain" where it has none.
             max_length: limit in tokens, prompt and completion together.
             on_long: what happens to a longer example: its completion loses its end, or an error names its line.
+            answer_tag: of the plain template: whether "Answer:" stands in the prompt or is scored with the answer.
 
         Raises:
             InputError: "chat" for a tokenizer without a chat template, or a limit below 2 tokens.
@@ -54,9 +56,11 @@ class ExampleTokeniser:
         if max_length < 2:
             raise InputError(f"max_length: must be at least 2 tokens (found {max_length}).")
         self.tokenizer = tokenizer
-        self.template: TemplateName = "chat" if template != "plain" and tokenizer.chat_template else "plain"
+        automatic: TemplateName = "chat" if tokenizer.chat_template else "plain"
+        self.template: TemplateName = automatic if template == "auto" else template
         self.max_length = min(max_length, int(tokenizer.model_max_length))
-        self.on_long = on_long
+        self.on_long: Literal["truncate", "refuse"] = on_long
+        self.answer_tag: AnswerTag = answer_tag
 
     @property
     def pad_token_id(self) -> int:
@@ -84,7 +88,7 @@ class ExampleTokeniser:
             prompt=example.prompt if question is None else question,
             completion=example.completion if completion is None else completion,
         )
-        input_ids, prompt_length = self._tokenise(render(example, self.template, self.tokenizer))
+        input_ids, prompt_length = self._tokenise(self._render(example))
         length = len(input_ids)
         if length <= prompt_length:
             raise InputError(f"{example.source}: the completion gives no token that can be scored.")
@@ -104,7 +108,7 @@ class ExampleTokeniser:
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides which tokens come out, for the record of a run."""
-        rendered = render(_PROBE, self.template, self.tokenizer)
+        rendered = self._render(_PROBE)
         probe = "\0".join((rendered.prompt, rendered.completion))
         return {
             "template": self.template,
@@ -115,6 +119,9 @@ class ExampleTokeniser:
             "max_length": self.max_length,
             "on_long": self.on_long,
         }
+
+    def _render(self, example: Example) -> RenderedExample:
+        return render(example, self.template, self.tokenizer, answer_tag=self.answer_tag)
 
     def _tokenise(self, text: RenderedExample) -> tuple[list[int], int]:
         """Return token ids and prompt length, before any truncation."""
