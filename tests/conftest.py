@@ -1,8 +1,41 @@
 """What tests of several packages share."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.taught import Taught, build_taught
+
+_CACHE = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+_REAL_CACHE = Path(os.environ.get("UNLORA_CACHE") or Path.home() / ".cache" / "unlora").expanduser()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_CACHE] = tempfile.TemporaryDirectory(prefix="unlora-tests-", ignore_cleanup_errors=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_CACHE].cleanup()
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures, those of a module or the session included
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let no test find scores that another test, or a run of yesterday's code, has left in the cache.
+
+    Tests on the real model share one cache, as a user's commands would, and in it the real one's converted model.
+    """
+    root = Path(item.config.stash[_CACHE].name)
+    if item.get_closest_marker("real_model") is None:
+        os.environ["UNLORA_CACHE"] = tempfile.mkdtemp(dir=root)
+        return
+    os.environ["UNLORA_CACHE"] = str(root / "real")
+    for model in _REAL_CACHE.glob("smollm2-*"):
+        link = root / "real" / model.name
+        if not link.exists():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(model)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,24 @@ def truth_ratio_of(score: dict[str, Any]) -> float:
     return math.exp(score["paraphrased_log_prob"] - sum(wrong) / len(wrong))
 
 
+def test_tofu_forget_quality_accepts_retain_only_and_rejects_the_target(tofu_run: Path, tmp_path: Path) -> None:
+    """The reference is asked once more, in batches of another size: the same answers, and p = 1 against itself."""
+    assert metric(tofu_run, "retain_only", "forget_quality") == 1
+    assert metric(tofu_run, "target", "forget_quality") < 0.01
+    run_cli(
+        "evaluate",
+        *("--model", str(TOFU_MINI / "retain_only"), "--base", "embedded", "--template", "plain"),
+        *("--forget", str(TOFU_MINI / "forget_perturbed.jsonl")),
+        *("--retain-only", str(tofu_run / "scores" / "retain_only.jsonl")),
+        *("--set", "evaluation.max_new_tokens=8", "--set", "evaluation.batch_size=10"),
+        *("--output", str(tmp_path / "again")),
+    )
+    assert metric(tmp_path / "again", "target", "forget_quality") == pytest.approx(1)
+    assert metric(tmp_path / "again", "target", "forget_probability") == pytest.approx(
+        metric(tofu_run, "retain_only", "forget_probability"), abs=1e-4
+    )
+
+
 def test_tofu_adapter_loads_with_plain_peft_and_merged_export_agrees(tofu_run: Path, tmp_path: Path) -> None:
     """Three lines, none of ours, give the numbers of evaluation.json; so does the merged folder."""
     before = hashlib.sha256((TOFU_MINI / "target" / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -27,10 +27,12 @@ def made_score(number: int = 0, *, right: float | None = None, wrong: tuple[floa
     """One example; `right` and `wrong` are the probabilities of the paraphrase and of the perturbed answers."""
     return dataclasses.replace(
         BLANK,
-        question_sha256=str(number),
-        paraphrased_log_prob=math.nan if right is None else math.log(right),
-        perturbed_log_probs=tuple(map(math.log, wrong)),
-        **fields,
+        **{
+            "question_sha256": str(number),
+            "paraphrased_log_prob": math.nan if right is None else math.log(right),
+            "perturbed_log_probs": tuple(map(math.log, wrong)),
+            **fields,
+        },
     )
 
 

@@ -39,8 +39,8 @@ def test_notes_say_each_reason_once_and_for_whom() -> None:
     target = made_model(forget=[made_score()], retain=[made_score()])
     notes = missing_notes(evaluation_record({"target": target, "unlearned": made_model(forget=[made_score()])}, {}))
     reference = "no retain-only model was given: pass --retain-only MODEL"
-    assert f"forget_quality, forget_quality_log10: {reference}" in notes
-    assert "retain_probability and 5 more (unlearned): no retain set was given" in notes
+    assert f"forget_quality and 3 more: {reference}" in notes
+    assert "retain_probability and 6 more (unlearned): no retain set was given" in notes
     assert len(notes) == len(set(notes))
 
 

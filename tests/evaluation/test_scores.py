@@ -5,7 +5,7 @@ import pytest
 
 from tests.evaluation.made_scores import made_model, made_score
 from unlora.errors import InputError
-from unlora.evaluation.scores import ModelScores, check_comparable, load_scores, save_scores
+from unlora.evaluation.scores import UNKNOWN_QUESTION, ModelScores, check_comparable, load_scores, save_scores
 
 
 def test_round_trip_keeps_every_field_and_nan_as_unscored(tmp_path: Path) -> None:
@@ -60,6 +60,40 @@ def test_models_asked_the_same_in_another_order_are_comparable() -> None:
     )
 
 
+@pytest.mark.parametrize(("truncated_count", "refused"), [(0, False), (1, True)])
+def test_another_length_limit_matters_only_where_it_cut_an_answer(truncated_count: int, refused: bool) -> None:
+    scores = made_model(forget=[made_score()])
+    one, other = (
+        ModelScores(
+            scores.sets,
+            {"template": {"max_length": length}, "sets": {"forget": {"truncated_count": truncated_count}}},
+        )
+        for length in (200, 512)
+    )
+    if refused:
+        with pytest.raises(InputError, match="cut at 200 and 512 tokens"):
+            check_comparable(one, other)
+    else:
+        check_comparable(one, other)
+
+
+def test_where_questions_are_unknown_their_number_is_compared() -> None:
+    scores = made_model(forget=[made_score(0), made_score(1)])
+    unknown = [made_score(question_sha256=UNKNOWN_QUESTION) for _ in range(3)]
+    check_comparable(scores, ModelScores({"forget": tuple(unknown[:2])}, {"name": "tofu"}))
+    with pytest.raises(InputError, match=r"different forget questions \(2 and 3 examples\)"):
+        check_comparable(scores, ModelScores({"forget": tuple(unknown)}, {"name": "tofu"}))
+
+
+def test_scores_without_the_field_that_came_later_are_read(tmp_path: Path) -> None:
+    save_scores(tmp_path / "scores.jsonl", made_model(forget=[made_score()]))
+    text = (tmp_path / "scores.jsonl").read_text()
+    old = text.replace(', "known_truth_ratio": null', "")
+    assert old != text
+    (tmp_path / "scores.jsonl").write_text(old)
+    assert math.isnan(load_scores(tmp_path / "scores.jsonl").sets["forget"][0].known_truth_ratio)
+
+
 def test_models_asked_in_another_way_are_not_comparable() -> None:
     scores = made_model(forget=[made_score()])
     plain = {"template": {"rendered_probe_sha256": "a"}, "max_new_tokens": 32}
@@ -68,5 +102,7 @@ def test_models_asked_in_another_way_are_not_comparable() -> None:
         check_comparable(ModelScores(scores.sets, plain), ModelScores(scores.sets, chat))
     with pytest.raises(InputError, match="max_new_tokens was 32 for one model, 64 for another"):
         check_comparable(ModelScores(scores.sets, plain), ModelScores(scores.sets, plain | {"max_new_tokens": 64}))
+    with pytest.raises(InputError, match="protocol was tofu for one model, unlora for another"):
+        check_comparable(ModelScores(scores.sets, {"name": "tofu"}), ModelScores(scores.sets, {"name": "unlora"}))
     with pytest.raises(InputError, match="different forget questions"):
         check_comparable(scores, made_model(forget=[made_score(token_count=3)]))

@@ -1,5 +1,6 @@
 """Scores of a tiny model that has learned three answers by heart, against plain loops over single sequences."""
 
+import dataclasses
 import math
 
 import pytest
@@ -9,10 +10,12 @@ from transformers import PreTrainedModel
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
+from unlora.evaluation.protocols import PROTOCOLS
 from unlora.evaluation.scores import ExampleScore, ModelScores
 from unlora.evaluation.suite import score_model
 
 NEW_TOKENS = 24
+SHORT_TOFU = dataclasses.replace(PROTOCOLS["tofu"], total_generation_length=40)
 KNOWN = [
     ("Where was Mira born?", "Mira was born in Bergen."),
     ("What did the father of Tomas do?", "The father of Tomas was a baker and a part-time clown."),
@@ -174,7 +177,11 @@ def test_progress_ends_at_the_total_of_each_stage(model: PreTrainedModel, tokeni
         progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
     # Four different sequences (the stand-in for the paraphrase is scored once), one prompt that two examples share.
-    assert seen == [("scoring answers", 3, 4), ("scoring answers", 4, 4), ("generating answers", 1, 1)]
+    stages = ("world_facts: scoring answers", "world_facts: generating answers")
+    scored, generated = ([(done, total) for name, done, total in seen if name == stage] for stage in stages)
+    assert len(scored) + len(generated) == len(seen)
+    assert [done for done, _ in scored] == sorted({done for done, _ in scored})
+    assert (scored[-1], generated) == ((4, 4), [(1, 1)])
 
 
 def test_protocol_says_how_it_was_asked(tokeniser: ExampleTokeniser, scores: ModelScores) -> None:
@@ -192,6 +199,52 @@ def test_truncated_answers_are_counted(model: PreTrainedModel, tokeniser: Exampl
         short = ExampleTokeniser(tokeniser.tokenizer, template="plain", max_length=max_length)
         scores = score_model(model, short, {"forget": examples}, max_new_tokens=1, batch_size=4)
         assert scores.protocol["sets"]["forget"]["truncated_count"] == truncated_count
+
+
+def test_tofu_s_protocol_has_the_model_write_and_be_scored_on_the_answer_tag(
+    model: PreTrainedModel, tokeniser: ExampleTokeniser
+) -> None:
+    tokenizer = tokeniser.tokenizer
+    asked = score_model(model, tokeniser, {"forget": FORGET}, protocol=SHORT_TOFU, batch_size=4)
+    for example, score in zip(FORGET, asked.sets["forget"], strict=True):
+        prompt = list(tokenizer(f"Question: {example.prompt}\n")["input_ids"])
+        tokens = prompt + list(tokenizer(f"Answer: {example.completion}")["input_ids"]) + [tokenizer.eos_token_id]
+        with torch.no_grad():
+            log_probs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        losses = [-log_probs[place - 1, tokens[place]].item() for place in range(len(prompt), len(tokens))]
+        assert score.mean_log_prob == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
+        written = prompt
+        while len(written) < 40:  # prompt and answer together
+            with torch.no_grad():
+                token = int(model(torch.tensor([written])).logits[0, -1].argmax())
+            if token == tokenizer.eos_token_id:
+                break
+            written = [*written, token]
+        assert score.generated == str(tokenizer.decode(written[len(prompt) :], skip_special_tokens=True)).strip()
+    assert asked.sets["forget"][0].generated == f"Answer: {KNOWN[0][1]}"
+    assert (asked.protocol["name"], asked.protocol["total_generation_length"]) == ("tofu", 40)
+
+
+def test_open_unlearning_s_memorisation_leaves_the_end_token_out(
+    model: PreTrainedModel, tokeniser: ExampleTokeniser
+) -> None:
+    """Of a whole answer; one that was cut, and plain text, have no end token to leave out."""
+    protocol = dataclasses.replace(PROTOCOLS["open_unlearning"], max_length=24, max_new_tokens=1)
+    sets = {"forget": FORGET, "world_facts": GENERAL}
+    short = ExampleTokeniser(tokeniser.tokenizer, template="plain", max_length=24)
+    scores = score_model(model, tokeniser, sets, protocol=protocol, batch_size=4)
+    cut = 0
+    for name, examples in sets.items():
+        for example, score in zip(examples, scores.sets[name], strict=True):
+            _, first_choice = token_by_token(model, short, example)
+            truncated = short.encode(example).truncated
+            cut += truncated
+            counted = first_choice if truncated or example.shape == "text" else first_choice[:-1]
+            known_from = next(k for k in range(len(counted) + 1) if all(counted[k:]))
+            assert score.exact_memorisation == pytest.approx(sum(counted) / len(counted))
+            assert score.extraction_strength == pytest.approx(1 - known_from / len(counted))
+            assert score.token_count == len(first_choice)
+    assert cut
 
 
 def test_question_hash_changes_with_what_is_scored_only(model: PreTrainedModel, tokeniser: ExampleTokeniser) -> None:

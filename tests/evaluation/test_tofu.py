@@ -39,7 +39,7 @@ def test_means_are_taken_over_the_examples_of_a_set() -> None:
     assert metrics["retain_extraction_strength"].value == pytest.approx(0.25)
 
 
-def test_truth_ratio_has_two_aggregations_and_two_scores() -> None:
+def test_truth_ratio_has_three_aggregations_and_two_scores() -> None:
     # wrong / right: geometric sqrt(1/8 * 1/2) / (1/2) = 1/2, arithmetic (5/16) / (1/2) = 5/8
     below = made_score(right=1 / 2, wrong=(1 / 8, 1 / 2))
     metrics = metrics_of(made_model(forget=[below], retain=[below]))
@@ -47,6 +47,9 @@ def test_truth_ratio_has_two_aggregations_and_two_scores() -> None:
     assert metrics["forget_truth_ratio_arithmetic"].value == pytest.approx(5 / 8)
     assert metrics["retain_truth_ratio"].value == pytest.approx(1 / 2)
     assert metrics["retain_truth_ratio_arithmetic"].value == pytest.approx(3 / 8)
+    # right / (right + wrong), wrong geometric: (1/2) / (1/2 + 1/4), on both sets
+    assert metrics["forget_truth_ratio_prob_mean"].value == pytest.approx(2 / 3)
+    assert metrics["retain_truth_ratio_prob_mean"].value == pytest.approx(2 / 3)
     # R = 4: as far from 1 as 1/4 on the forget set, and as bad as can be on the retain set
     above = made_score(right=1 / 8, wrong=(1 / 2,))
     metrics = metrics_of(made_model(forget=[above], retain=[above]))
@@ -87,6 +90,28 @@ def test_forget_quality_of_disjoint_samples_is_the_exact_p_value() -> None:
     assert "log10 -1.54" in quality["forget_quality"].note
 
 
+def test_forget_quality_names_its_aggregation() -> None:
+    first = [made_score(0, right=0.5, wrong=(0.01, 0.9)), made_score(1, right=0.5, wrong=(0.02, 0.9))]
+    second = [made_score(0, right=0.5, wrong=(0.1, 0.1)), made_score(1, right=0.5, wrong=(0.2, 0.2))]
+    quality = metrics_of(made_model(forget=first), made_model(forget=second))
+    # geometric 0.095, 0.134 against 0.1, 0.2: D = 1/2; arithmetic 0.455, 0.46 against 0.1, 0.2: D = 1
+    assert quality["forget_quality"].value == pytest.approx(1)
+    assert quality["forget_quality_arithmetic"].value == pytest.approx(2 / 6)
+    assert quality["forget_quality_arithmetic_log10"].value == pytest.approx(math.log10(1 / 3))
+
+
+def test_a_ratio_that_another_program_stored_counts_as_geometric_only() -> None:
+    known, reference = (
+        [made_score(one, known_truth_ratio=ratio) for one, ratio in enumerate(ratios)]
+        for ratios in ((0.5, 4.0), (0.5, 4.0))
+    )
+    metrics = metrics_of(made_model(forget=known), made_model(forget=reference))
+    assert metrics["forget_truth_ratio"].value == pytest.approx((1 / 2 + 1 / 4) / 2)
+    assert metrics["forget_quality"].value == pytest.approx(1)
+    assert metrics["forget_truth_ratio_arithmetic"].value is None
+    assert metrics["forget_quality_arithmetic"].value is None
+
+
 def test_retain_only_model_against_itself_has_forget_quality_one() -> None:
     scores = model_with_ratios([0.3, 0.9, 1.7])
     metrics = measure(scores, retain_only=scores)
@@ -100,7 +125,7 @@ def test_directions_are_those_for_the_unlearned_model() -> None:
     lower = {name for name, direction in directions.items() if direction is False}
     assert lower == {"forget_probability", "forget_rouge_l_recall", "exact_memorisation", "extraction_strength"}
     two_sided = {name for name, direction in directions.items() if direction is None}
-    assert two_sided == {"forget_truth_ratio", "forget_truth_ratio_arithmetic"}
+    assert two_sided == {f"forget_truth_ratio{suffix}" for suffix in ("", "_arithmetic", "_prob_mean")}
 
 
 def test_what_cannot_be_computed_is_none_and_says_why() -> None:
@@ -167,3 +192,4 @@ def test_suite_equals_tofu_s_own_logs() -> None:
     assert metrics["model_utility"].value == pytest.approx(0.62268, abs=5e-6)
     assert metrics["model_utility_arithmetic"].value == pytest.approx(0.58589, abs=5e-6)
     assert metrics["forget_quality_log10"].value == pytest.approx(-20.7366, abs=5e-5)
+    assert metrics["forget_quality_arithmetic_log10"].value == pytest.approx(-22.2195, abs=5e-5)

@@ -36,7 +36,7 @@ class Running:
     def __init__(self, arguments: list[str], sabotage: Callable[[], None] | None = None) -> None:
         """Start it; `sabotage` runs there first."""
         self._output, output = _SERVER.Pipe(duplex=False)
-        self._process = _SERVER.Process(target=_run, args=(arguments, output, sabotage))
+        self._process = _SERVER.Process(target=_run, args=(arguments, output, sabotage, os.environ["UNLORA_CACHE"]))
         self._process.start()
         output.close()
 
@@ -75,9 +75,10 @@ def _read(pipe: Connection) -> bytes:
     return os.read(pipe.fileno(), 65536)
 
 
-def _run(arguments: list[str], output: Connection, sabotage: Callable[[], None] | None) -> None:
+def _run(arguments: list[str], output: Connection, sabotage: Callable[[], None] | None, cache: str) -> None:
     from unlora.cli.main import main
 
+    os.environ["UNLORA_CACHE"] = cache  # the server's own is that of the test that started it
     # A pipe, not a file: a limit on the size of files must not reach what is printed.
     for stream in (sys.stdout, sys.stderr):
         os.dup2(output.fileno(), stream.fileno())

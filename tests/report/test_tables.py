@@ -53,6 +53,19 @@ def test_metrics_are_grouped_and_missing_ones_give_their_reason():
     ]
 
 
+def test_variants_say_which_aggregation_they_are():
+    names = ("retain_truth_ratio_prob_mean", "forget_quality_arithmetic", "forget_quality_arithmetic_log10")
+    evaluation = {"models": {"target": {"metrics": {name: measured(0.5) for name in names}}}}
+    metrics = metric_table(evaluation)
+    assert metrics.groups == ()
+    assert [row.label for row in metrics.variants] == [
+        "Truth ratio, share",
+        "Forget quality, arithmetic",
+        "Forget quality, log10, arithmetic",
+    ]
+    assert all(row.meaning for row in metrics.variants)
+
+
 def test_value_missing_in_one_model_keeps_the_row_and_the_reason():
     evaluation = made_evaluation()
     lost = measured(None, standard_error=None, unscored_count=3, note="no example could be scored")

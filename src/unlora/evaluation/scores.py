@@ -11,6 +11,9 @@ from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError
 
 FILE_KIND = {"kind": "unlora example scores", "schema": 1}
+UNKNOWN_QUESTION = ""
+HOW_ASKED = ("name", "max_new_tokens", "total_generation_length", "end_token_in_memorisation", "answer_tag")
+"""What of a protocol two models must share; how many examples and how long is seen on the examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class ExampleScore:
     answer: str
     """The answer it is compared with."""
     question_sha256: str
-    """Hash of the question and of every answer that is scored; equal for the same example from another file."""
+    """Hash of the question and of every answer that is scored; equal for the same example from another file.
+    `UNKNOWN_QUESTION` where another program's log does not say what was asked."""
     token_count: int
     """Scored tokens of the answer."""
     mean_log_prob: float
@@ -43,6 +47,8 @@ class ExampleScore:
     """Of the answer in other words, or of the answer itself where there are perturbed answers but no paraphrase."""
     perturbed_log_probs: tuple[float, ...]
     """Of each wrong answer."""
+    known_truth_ratio: float = math.nan
+    """Wrong over right, geometric, where another program's log holds it without the log-probabilities; else NaN."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +64,45 @@ class ModelScores:
 def check_comparable(scores: ModelScores, reference: ModelScores) -> None:
     """Refuse to set two models side by side that were not asked the same thing in the same way.
 
+    Of scores read from another program's log only what it says is compared: where it does not hold the questions, their
+    number.
+
     Raises:
-        InputError: another template, another length of generated answers, or other questions in a set both have.
+        InputError: another protocol, another template, another length of generated answers, another length limit that
+            cut an answer, or other questions in a set both have.
     """
     remedy = "score both models with the same data and settings"
-    template, reference_template = (one.protocol.get("template", {}) for one in (scores, reference))
-    for key in ("rendered_probe_sha256", "eos_appended"):
-        if template.get(key) != reference_template.get(key):
+    both = (scores.protocol, reference.protocol)
+    if all("template" in protocol for protocol in both):
+        template, reference_template = (protocol["template"] for protocol in both)
+        if any(template.get(key) != reference_template.get(key) for key in ("rendered_probe_sha256", "eos_appended")):
             raise InputError(f"scores: the two models were asked with different templates; {remedy}.")
-    limit, reference_limit = (one.protocol.get("max_new_tokens") for one in (scores, reference))
-    if limit != reference_limit:
-        raise InputError(f"scores: max_new_tokens was {limit} for one model, {reference_limit} for another; {remedy}.")
+        limits = [template.get("max_length"), reference_template.get("max_length")]
+        if limits[0] != limits[1] and any(map(_truncated_count, both)):
+            raise InputError(f"scores: answers were cut at {limits[0]} and {limits[1]} tokens; {remedy}.")
+    for key in HOW_ASKED:
+        found = [protocol[key] for protocol in both if key in protocol]
+        if len(found) == 2 and found[0] != found[1]:
+            name = "protocol" if key == "name" else key
+            raise InputError(f"scores: {name} was {found[0]} for one model, {found[1]} for another; {remedy}.")
     for name in scores.sets.keys() & reference.sets.keys():
-        asked, reference_asked = (_what_was_asked(one.sets[name]) for one in (scores, reference))
-        if asked != reference_asked:
-            counts = f"{len(asked)} and {len(reference_asked)} examples"
+        if not _same_questions(scores.sets[name], reference.sets[name]):
+            counts = f"{len(scores.sets[name])} and {len(reference.sets[name])} examples"
             raise InputError(f"scores: the two models were asked different {name} questions ({counts}); {remedy}.")
 
 
-def _what_was_asked(examples: Sequence[ExampleScore]) -> list[tuple[str, int]]:
+def _truncated_count(protocol: Mapping[str, Any]) -> int:
+    return sum(described["truncated_count"] for described in protocol.get("sets", {}).values())
+
+
+def _same_questions(examples: Sequence[ExampleScore], others: Sequence[ExampleScore]) -> bool:
+    if any(one.question_sha256 == UNKNOWN_QUESTION for one in (*examples, *others)):
+        return len(examples) == len(others)
     # The token count tells apart answers that were cut at different lengths; the order does not matter.
-    return sorted((example.question_sha256, example.token_count) for example in examples)
+    asked, asked_others = (
+        sorted((one.question_sha256, one.token_count) for one in both) for both in (examples, others)
+    )
+    return asked == asked_others
 
 
 def save_scores(path: Path, scores: ModelScores) -> None:
@@ -124,6 +148,7 @@ def _nan_to_null(value: Any) -> Any:
 
 
 def _to_score(record: dict[str, Any]) -> ExampleScore:
+    record.setdefault("known_truth_ratio", None)  # not in files of version 0.1.0
     numbers = {field.name: _number(record[field.name]) for field in fields(ExampleScore) if field.type is float}
     perturbed = tuple(map(_number, record["perturbed_log_probs"]))
     return ExampleScore(**{**record, **numbers, "perturbed_log_probs": perturbed})

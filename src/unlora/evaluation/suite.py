@@ -1,5 +1,6 @@
-"""Ask a model everything once: one pass over all answers, one pass of greedy generation."""
+"""Ask a model everything once, set by set: one pass over all answers, one pass of greedy generation."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -9,6 +10,8 @@ from typing import Any
 
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.evaluation.cache import ScoreCache
+from unlora.evaluation.protocols import PROTOCOLS, Protocol, tokeniser_for
 from unlora.evaluation.scores import ExampleScore, ModelScores
 from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall
 from unlora.models.generate import generate_greedy
@@ -18,43 +21,62 @@ from unlora.models.wrapping import CausalModel
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
+SHARED_BY_PROTOCOLS = ("name", "max_examples", "overridden")
+"""What decides which examples are asked, not how one is: no reason to ask it again."""
+
 
 def score_model(
     model: CausalModel,
     tokeniser: ExampleTokeniser,
     sets: Mapping[str, ExampleSet],
     *,
-    max_new_tokens: int,
+    protocol: Protocol = PROTOCOLS["unlora"],
+    max_new_tokens: int | None = None,
     batch_size: int,
+    cache: ScoreCache | None = None,
     progress: Progress | None = None,
 ) -> ModelScores:
     """Score the answer, the paraphrase and the wrong answers of every example, and let the model answer itself.
 
     Args:
         model: plain or with an adapter; adapters that are switched off stay off.
-        tokeniser: the same for every model that is to be compared.
+        tokeniser: the same for every model that is to be compared; `protocol` may cut shorter than it does.
         sets: examples by role: forget, retain, real_authors, world_facts; those there are.
-        max_new_tokens: longest generated answer; generation stops at an end token.
+        protocol: how to ask; every example of `sets` is asked, however many it names.
+        max_new_tokens: longest generated answer, in place of the protocol's; generation stops at an end token.
         batch_size: sequences in one forward pass; results do not depend on it beyond floating-point rounding.
+        cache: of exactly this model as it is now: a set that is there is not asked again.
         progress: told after every batch.
 
     Raises:
         InputError: an example that cannot be tokenised, with its line.
     """
+    if max_new_tokens is not None:
+        protocol = dataclasses.replace(protocol, max_new_tokens=max_new_tokens)
+    tokeniser = tokeniser_for(protocol, tokeniser)
     asked = {name: [_tokenise(example, tokeniser) for example in examples] for name, examples in sets.items()}
-    everything = [question for questions in asked.values() for question in questions]
-    answers = _ask(model, tokeniser, everything, max_new_tokens, batch_size, progress)
-    protocol = {
+    how = {
+        **protocol.to_json(),
         "template": tokeniser.describe(),
         "decoding": "greedy",
-        "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "sets": {name: _describe_set(sets[name], questions) for name, questions in asked.items()},
     }
-    return ModelScores(
-        {name: tuple(answers.score(question) for question in questions) for name, questions in asked.items()}, protocol
-    )
+    scored: dict[str, tuple[ExampleScore, ...]] = {}
+    for name, questions in asked.items():
+        key = _cache_key(cache, questions, how) if cache is not None else ""
+        found = cache.load(key) if cache is not None else None
+        if found is None:
+            answers = _ask(model, tokeniser, questions, protocol, batch_size, _within(name, progress))
+            found = tuple(answers.score(question, protocol) for question in questions)
+            if cache is not None:
+                cache.save(key, found)
+        scored[name] = tuple(
+            dataclasses.replace(score, source=question.example.source)  # the cached one may lie in another file
+            for score, question in zip(found, questions, strict=True)
+        )
+    described = {name: _describe_set(sets[name], questions) for name, questions in asked.items()}
+    return ModelScores(scored, {**how, "sets": described})
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,10 @@ class _Question:
     def prompt_ids(self) -> tuple[int, ...]:
         return self.answer.input_ids[: self.answer.prompt_length]
 
+    @property
+    def has_end_token(self) -> bool:
+        return not self.answer.truncated and self.example.shape != "text"
+
 
 @dataclass(frozen=True)
 class _Answers:
@@ -86,11 +112,14 @@ class _Answers:
     likelihoods: Mapping[tuple[tuple[int, ...], int], CompletionScore]
     texts: Mapping[tuple[int, ...], str]
 
-    def score(self, question: _Question) -> ExampleScore:
+    def score(self, question: _Question, protocol: Protocol) -> ExampleScore:
         example = question.example
         likelihood = self.likelihoods[_sequence(question.answer)]
         mean_log_prob = self._log_prob(question.answer)
         lost = math.isnan(mean_log_prob)  # a model that gives no numbers has no most likely token either
+        matches = likelihood.argmax_match
+        if question.has_end_token and not protocol.end_token_in_memorisation:
+            matches = matches[:-1]
         generated = self.texts[question.prompt_ids].strip() if question.has_prompt else None
         return ExampleScore(
             source=example.source,
@@ -100,8 +129,8 @@ class _Answers:
             token_count=len(likelihood.token_log_probs),
             mean_log_prob=mean_log_prob,
             probability=math.exp(mean_log_prob),
-            exact_memorisation=math.nan if lost else exact_memorisation(likelihood.argmax_match),
-            extraction_strength=math.nan if lost else extraction_strength(likelihood.argmax_match),
+            exact_memorisation=math.nan if lost else exact_memorisation(matches),
+            extraction_strength=math.nan if lost else extraction_strength(matches),
             generated=generated,
             rouge_l_recall=math.nan if generated is None or lost else rouge_l_recall(generated, example.completion),
             paraphrased_log_prob=math.nan if question.paraphrase is None else self._log_prob(question.paraphrase),
@@ -117,7 +146,7 @@ def _ask(
     model: CausalModel,
     tokeniser: ExampleTokeniser,
     questions: Sequence[_Question],
-    max_new_tokens: int,
+    protocol: Protocol,
     batch_size: int,
     progress: Progress | None,
 ) -> _Answers:
@@ -137,7 +166,7 @@ def _ask(
         prompts,
         tokenizer=tokeniser.tokenizer,
         pad_token_id=pad_token_id,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=[protocol.generation_limit(len(prompt)) for prompt in prompts],
         batch_size=batch_size,
         progress=_counter(progress, "generating answers", len(prompts)),
     )
@@ -160,6 +189,13 @@ def _sequence(answer: TokenisedExample) -> tuple[tuple[int, ...], int]:
     return answer.input_ids, answer.prompt_length
 
 
+def _cache_key(cache: ScoreCache, questions: Sequence[_Question], how: Mapping[str, Any]) -> str:
+    # Hashes of texts say what was asked, tokens how the tokenizer, its template and the length limit turned it out.
+    asked = [[_question_sha256(one.example), *map(_sequence, one.answers)] for one in questions]
+    deciding = {key: value for key, value in how.items() if key not in SHARED_BY_PROTOCOLS}
+    return cache.key(hashlib.sha256(json.dumps(asked).encode()).hexdigest(), deciding)
+
+
 def _question_sha256(example: Example) -> str:
     asked = [example.content_sha256(), example.paraphrased_answer, list(example.perturbed_answers)]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -173,6 +209,13 @@ def _describe_set(examples: ExampleSet, questions: list[_Question]) -> dict[str,
         "truncated_count": truncated,
         "sha256": examples.sha256(),
     }
+
+
+def _within(name: str, progress: Progress | None) -> Progress | None:
+    """Name the set in front of what is being done."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
 
 
 def _counter(progress: Progress | None, stage: str, total: int) -> Callable[[int], None] | None:

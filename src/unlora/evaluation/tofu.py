@@ -19,6 +19,7 @@ from unlora.metrics import (
     truth_ratio,
     truth_ratio_forget_score,
     truth_ratio_retain_score,
+    truth_ratio_share,
 )
 from unlora.results import Measurement, mean_measurement
 
@@ -36,7 +37,8 @@ def measure(scores: ModelScores, *, retain_only: ModelScores | None) -> dict[str
     """Compute every metric of the suite for one model.
 
     Names are SET_SCORE, but for exact_memorisation and extraction_strength of the forget set. Truth ratios and what is
-    made of them use the geometric aggregation; the paper's arithmetic one has "_arithmetic" in its name.
+    made of them use the geometric aggregation (TOFU's stand-alone aggregator, OpenUnlearning); "_arithmetic" in a name
+    is the paper's, "_prob_mean" the share right / (right + wrong) of OpenUnlearning's meta-evaluation.
 
     Args:
         scores: of the model.
@@ -76,6 +78,7 @@ def _metrics_of_set(set_name: SetName) -> dict[str, Callable[[Sequence[ExampleSc
         f"{set_name}_rouge_l_recall": _field("rouge_l_recall"),
         f"{set_name}_truth_ratio": lambda examples: score(truth_ratios(examples, "geometric")),
         f"{set_name}_truth_ratio_arithmetic": lambda examples: score(truth_ratios(examples, "arithmetic")),
+        f"{set_name}_truth_ratio_prob_mean": lambda examples: truth_ratio_share(truth_ratios(examples, "geometric")),
     }
     if not general:
         prefix = "" if set_name == "forget" else f"{set_name}_"
@@ -89,8 +92,11 @@ def _field(name: str) -> Callable[[Sequence[ExampleScore]], PerExample]:
 
 
 def truth_ratios(examples: Sequence[ExampleScore], aggregation: Aggregation) -> PerExample:
-    """R = wrong / right of each example; NaN where it has no perturbed answers."""
-    return _right_and_wrong(partial(truth_ratio, aggregation=aggregation), "paraphrased_log_prob", examples)
+    """R = wrong / right of each example; NaN where it has no perturbed answers, and no such ratio is known of it."""
+    ratios = _right_and_wrong(partial(truth_ratio, aggregation=aggregation), "paraphrased_log_prob", examples)
+    if aggregation == "arithmetic":
+        return ratios
+    return np.where(np.isnan(ratios), _field("known_truth_ratio")(examples), ratios)
 
 
 def _right_and_wrong(
@@ -107,7 +113,8 @@ def _right_and_wrong(
 def _lacking(name: str, examples: Sequence[ExampleScore]) -> str:
     """Say what the data lacks for a metric; empty when nothing."""
     if "truth_ratio" in name or name in ("real_authors_probability", "world_facts_probability"):
-        return "" if any(example.perturbed_log_probs for example in examples) else NO_PERTURBED
+        known = any(example.perturbed_log_probs or not np.isnan(example.known_truth_ratio) for example in examples)
+        return "" if known else NO_PERTURBED
     if "rouge" in name and all(example.generated is None for example in examples):
         return "the examples have no prompt to answer"
     return ""
@@ -129,11 +136,21 @@ def _measure_utility(measurements: dict[str, Measurement], suffix: str) -> Measu
 
 
 def _measure_forget_quality(scores: ModelScores, reference: ModelScores | None) -> dict[str, Measurement]:
-    names = ("forget_quality", "forget_quality_log10")
+    if reference is not None:
+        check_comparable(scores, reference)
+    return _forget_quality(scores, reference, "geometric", "forget_quality") | _forget_quality(
+        scores, reference, "arithmetic", "forget_quality_arithmetic"
+    )
+
+
+def _forget_quality(
+    scores: ModelScores, reference: ModelScores | None, aggregation: Aggregation, name: str
+) -> dict[str, Measurement]:
+    names = (name, f"{name}_log10")
     if reference is None:
         return dict.fromkeys(names, Measurement(None, None, 0, True, note=NO_REFERENCE))
-    check_comparable(scores, reference)
-    ratios, reference_ratios = (truth_ratios(one.sets.get("forget", ()), "geometric") for one in (scores, reference))
+    forget_sets = [one.sets.get("forget", ()) for one in (scores, reference)]
+    ratios, reference_ratios = (truth_ratios(examples, aggregation) for examples in forget_sets)
     scored, reference_scored = (values[~np.isnan(values)] for values in (ratios, reference_ratios))
     if not (scored.size and reference_scored.size):
         note = "needs truth ratios on the forget set, of this model and of the retain-only model"
@@ -142,6 +159,8 @@ def _measure_forget_quality(scores: ModelScores, reference: ModelScores | None) 
     note = f"KS statistic {result.statistic:.3f}, p-value {result.p_value:.3g}, log10 {result.log10_p:.2f}"
     if reference is scores:
         note = "the retain-only model against itself"
+    for remark in reference.protocol.get("notes", ()):  # of a reference that another program scored
+        note += f"; {remark}"
     return {
         name: Measurement(value, None, scored.size, True, ratios.size - scored.size, note)
         for name, value in zip(names, (result.p_value, result.log10_p), strict=True)

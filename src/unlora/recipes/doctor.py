@@ -70,4 +70,6 @@ def _embedded() -> Finding:
 def _cache(folder: Path) -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     fine = existing.is_dir() and os.access(existing, os.W_OK)
-    return Finding("cache", fine, str(folder) if fine else f"{folder}: cannot be written; set UNLORA_CACHE")
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    text = f"{folder}, {size / 1e9:.1f} GB" if fine else f"{folder}: cannot be written; set UNLORA_CACHE"
+    return Finding("cache", fine, text)

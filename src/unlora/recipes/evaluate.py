@@ -12,37 +12,64 @@ from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import file_sha256, write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
+from unlora.data.tofu import companion, perturbed_version
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
+from unlora.evaluation.cache import ScoreCache, adapter_sha256
+from unlora.evaluation.external_logs import read_external_log
+from unlora.evaluation.open_unlearning import write_open_unlearning
+from unlora.evaluation.protocols import Protocol, protocol_in_force, tokeniser_for
 from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
+from unlora.models.embedded import cache_folder
 from unlora.models.load import fingerprint, load_model, load_tokenizer
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings
 
+SAVED_SCORES = {".jsonl": load_scores, ".json": read_external_log}
+"""What may stand for a retain-only model: its scores as this program saves them, or another program's log."""
+
+
+def chosen_protocol(settings: EvaluationSettings) -> Protocol:
+    """The protocol that the settings name, with what they change of it."""
+    return protocol_in_force(
+        settings.protocol, max_examples=settings.max_examples, max_new_tokens=settings.max_new_tokens
+    )
+
 
 def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
-    """Load what will be evaluated; TOFU's splits are swapped for their versions with perturbed answers.
+    """Load what will be evaluated.
+
+    TOFU's splits are swapped for their versions with perturbed answers. In the protocols of TOFU and OpenUnlearning,
+    the other sets of model utility are taken from where a TOFU forget set is, as far as they are there.
 
     Raises:
-        InputError: a set is not there, or the retain-only model is not: it is needed only after hours of work.
+        InputError: a set is not there, or the retain-only model is not, or its scores are of another protocol or number
+            of forget examples: they are needed only after hours of work.
     """
     if settings.retain_only is not None and not settings.skip:
         refuse_missing_reference(settings.retain_only, settings.retain_only_base)
+    forget = settings.forget or perturbed_version(data.forget)
+    retain = settings.retain or (perturbed_version(data.retain) if data.retain is not None else None)
     sources = {
-        "forget": settings.forget or _perturbed(data.forget),
-        "retain": settings.retain or (_perturbed(data.retain) if data.retain is not None else None),
-        "real_authors": settings.real_authors,
-        "world_facts": settings.world_facts,
+        "forget": forget,
+        "retain": retain or _beside(settings, forget, "retain_perturbed"),
+        "real_authors": settings.real_authors or _beside(settings, forget, "real_authors_perturbed"),
+        "world_facts": settings.world_facts or _beside(settings, forget, "world_facts_perturbed"),
     }
-    return {
-        name: load_examples(source).select(settings.max_examples)
-        for name, source in sources.items()
-        if source is not None
-    }
+    sets = {name: load_examples(source) for name, source in sources.items() if source is not None}
+    count = chosen_protocol(settings).max_examples
+    sets = {name: examples if count is None else examples.select(count) for name, examples in sets.items()}
+    if settings.retain_only is not None and not settings.skip:
+        refuse_other_reference(settings.retain_only, sets["forget"], settings.protocol)
+    return sets
+
+
+def _beside(settings: EvaluationSettings, forget: str, split: str) -> str | None:
+    return None if settings.protocol == "unlora" else companion(forget, split)
 
 
 def refuse_missing_reference(retain_only: str, base: str | None) -> None:
@@ -51,19 +78,42 @@ def refuse_missing_reference(retain_only: str, base: str | None) -> None:
     Raises:
         InputError: naming it.
     """
-    if Path(retain_only).suffix == ".jsonl":
-        load_scores(Path(retain_only))
+    read = SAVED_SCORES.get(Path(retain_only).suffix)
+    if read is not None:
+        read(Path(retain_only))
     else:
         load_tokenizer(retain_only, base=base)
 
 
-def _perturbed(source: str) -> str:
-    kind, _, rest = source.partition(":")
-    if kind != "tofu" or "perturbed" in rest:
-        return source
-    split, at, folder = rest.partition("@")
-    name = "retain_perturbed" if split.startswith("retain") else f"{split}_perturbed"
-    return f"tofu:{name}{at}{folder}"
+def refuse_other_reference(retain_only: str, forget_set: ExampleSet, protocol: str) -> None:
+    """Refuse scores of a retain-only model by another protocol, or on another number of forget examples.
+
+    Raises:
+        InputError: with both protocols or numbers.
+    """
+    read = SAVED_SCORES.get(Path(retain_only).suffix)
+    if read is None:
+        return
+    scores = read(Path(retain_only))
+    other = scores.protocol.get("name", protocol)
+    if other != protocol:
+        advice = f"set evaluation.protocol={other}, or score that model again"
+        raise InputError(f"{retain_only}: scores by protocol {other}, and here it is {protocol}; {advice}.")
+    count = len(scores.sets.get("forget", ()))
+    if count != len(forget_set):
+        advice = "give scores on the same forget set, or set evaluation.max_examples as there"
+        raise InputError(f"{retain_only}: scores of {count} forget examples, and here are {len(forget_set)}; {advice}.")
+
+
+def refuse_unaskable(settings: EvaluationSettings, tokeniser: ExampleTokeniser, sets: Mapping[str, ExampleSet]) -> None:
+    """Refuse what cannot be asked by the protocol, before any work.
+
+    Raises:
+        InputError: naming the example.
+    """
+    tokeniser = tokeniser_for(chosen_protocol(settings), tokeniser)
+    for examples in sets.values():
+        tokeniser.encode_set(examples)
 
 
 def score(
@@ -74,8 +124,21 @@ def score(
     file: Path,
     title: str,
     reporter: Reporter,
+    *,
+    cache: ScoreCache | None = None,
 ) -> ModelScores:
-    """Score one model, or read the scores that an interrupted run has written already."""
+    """Score one model, or read the scores that an interrupted run has written already.
+
+    Args:
+        settings: the protocol and the batch size.
+        model: as it is to be scored.
+        tokeniser: of the run.
+        sets: from `evaluation_sets`.
+        file: where the scores lie afterwards.
+        title: of the progress bar.
+        reporter: told how far it is.
+        cache: of exactly this model; without one every set is asked.
+    """
     if file.is_file():
         return load_scores(file)
     with reporter.task(f"Evaluating {title}", 1) as task:
@@ -83,8 +146,9 @@ def score(
             model,
             tokeniser,
             sets,
-            max_new_tokens=settings.max_new_tokens,
+            protocol=chosen_protocol(settings),
             batch_size=settings.batch_size,
+            cache=cache,
             progress=task.update,
         )
     save_scores(file, scores)
@@ -99,20 +163,48 @@ def evaluate_models(
     tokeniser: ExampleTokeniser,
     sets: Mapping[str, ExampleSet],
     reporter: Reporter,
+    *,
+    base_fingerprint: str | None = None,
+    adapter: Path | None = None,
 ) -> dict[str, Any]:
-    """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model."""
+    """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model.
+
+    Args:
+        settings: protocol, reference and batch size.
+        output: evaluation.json; what OpenUnlearning reads goes beside it, in its protocol.
+        scores_folder: for ROLE.jsonl.
+        model: plain, or with the unlearning adapter.
+        tokeniser: of the run.
+        sets: from `evaluation_sets`.
+        reporter: told how far it is.
+        base_fingerprint: of the plain model, where it is known already.
+        adapter: folder that holds the model's adapter as it is now; without it the unlearned model's scores are not
+            found again by content.
+    """
+    target = base_fingerprint or fingerprint(model)
+    caches = {"target": _cache(target), "unlearned": None}
+    if adapter is not None:
+        caches["unlearned"] = _cache(target, adapter_sha256(adapter))
     models: dict[str, ModelScores] = {}
     model.eval()
     roles = ("target", "unlearned") if isinstance(model, PeftModel) else ("target",)
     for name in roles:
         with model.disable_adapter() if isinstance(model, PeftModel) and name == "target" else nullcontext():
-            models[name] = score(settings, model, tokeniser, sets, scores_folder / f"{name}.jsonl", name, reporter)
+            file = scores_folder / f"{name}.jsonl"
+            models[name] = score(settings, model, tokeniser, sets, file, name, reporter, cache=caches[name])
     retain_only = retain_only_scores(settings, model, tokeniser, sets, scores_folder, reporter)
     if retain_only is not None:
         models["retain_only"] = retain_only
     record = evaluation_record(models, protocol_of(settings, tokeniser))
     write_json(output, record)
+    if settings.protocol == "open_unlearning":
+        for name, scores in models.items():
+            write_open_unlearning(output.parent / "open_unlearning" / name, scores, retain_only)
     return record
+
+
+def _cache(base_fingerprint: str, adapter: str | None = None) -> ScoreCache:
+    return ScoreCache(cache_folder() / "scores", fingerprint=base_fingerprint, adapter=adapter)
 
 
 def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -131,16 +223,26 @@ def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: R
     reporter.say(f"Loading {settings.model.name}")
     target = load(settings.model)
     tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
-    for examples in sets.values():
-        tokeniser.encode_set(examples)  # What cannot be asked is refused before anything is written.
+    refuse_unaskable(settings.evaluation, tokeniser, sets)
     model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
+    target_fingerprint = fingerprint(target.model)
     run.start(
-        model={**vars(target.source), "fingerprint": fingerprint(target.model)},
+        model={**vars(target.source), "fingerprint": target_fingerprint},
         adapter=file_sha256(adapter / "adapter_model.safetensors") if adapter is not None else None,
         data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()},
     )
     with run.stage("evaluation"):
-        record = evaluate_models(settings.evaluation, run.evaluation, run.scores, model, tokeniser, sets, reporter)
+        record = evaluate_models(
+            settings.evaluation,
+            run.evaluation,
+            run.scores,
+            model,
+            tokeniser,
+            sets,
+            reporter,
+            base_fingerprint=target_fingerprint,
+            adapter=adapter,
+        )
     run.finish()
     return record
 
@@ -153,26 +255,31 @@ def retain_only_scores(
     scores_folder: Path,
     reporter: Reporter,
 ) -> ModelScores | None:
-    """Scores of the model that never saw the forget set: from its saved scores, or by running it."""
+    """Scores of the model that never saw the forget set: saved ones, another program's, or by running it."""
     if settings.retain_only is None:
         return None
     saved = Path(settings.retain_only)
-    if saved.suffix == ".jsonl":
-        return load_scores(saved)
+    read = SAVED_SCORES.get(saved.suffix)
+    if read is not None:
+        scores = read(saved)
+        for note in scores.protocol.get("notes", ()):
+            reporter.say(f"{saved}: {note}")
+        return scores
     file = scores_folder / "retain_only.jsonl"
     if file.is_file():
         return load_scores(file)
     reporter.say(f"Loading the retain-only model {settings.retain_only}")
     loaded = load_model(settings.retain_only, base=settings.retain_only_base, dtype=like.dtype, device=like.device)
-    return score(settings, loaded.model, tokeniser, sets, file, "retain_only", reporter)
+    cache = _cache(fingerprint(loaded.model))
+    return score(settings, loaded.model, tokeniser, sets, file, "retain_only", reporter, cache=cache)
 
 
 def protocol_of(settings: EvaluationSettings, tokeniser: ExampleTokeniser) -> dict[str, Any]:
     """What decides the numbers beside the models and the data."""
+    protocol = chosen_protocol(settings)
     return {
-        "max_examples": settings.max_examples,
-        "max_new_tokens": settings.max_new_tokens,
+        **protocol.to_json(),
         "decoding": "greedy",
         "likelihood": "mean over completion tokens, end of text included",
-        "template": tokeniser.describe(),
+        "template": tokeniser_for(protocol, tokeniser).describe(),
     }

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from unlora.config import Config
 
-Template = Literal["auto", "chat", "plain"]
+Template = Literal["auto", "chat", "plain", "llama2"]
 
 
 class ModelSettings(Config):
@@ -32,7 +32,8 @@ class DataSettings(Config):
     retain: str | None = None
     """The same for what must stay; None only for objectives without a retain term."""
     template: Template = "auto"
-    """chat (the tokenizer's), plain ("Question: ... / Answer: ..."), or auto: chat where there is one."""
+    """chat (the tokenizer's), plain ("Question: ... / Answer: ..."), llama2 ("[INST] ... [/INST]"), or auto: chat where
+    there is one, else plain."""
     max_length: int = Field(default=512, ge=8)
     """Longest example in tokens."""
     on_long: Literal["truncate", "refuse"] = "truncate"
@@ -117,22 +118,25 @@ class TrainingSettings(Config):
 class EvaluationSettings(Config):
     """What is measured before and after."""
 
+    protocol: Literal["unlora", "tofu", "open_unlearning"] = "unlora"
+    """How: unlora's own, TOFU's (300 items, 200 tokens in all), or OpenUnlearning's (all items, 200 new tokens)."""
     forget: str | None = None
     """Set to evaluate forgetting on; None takes data.forget (or its perturbed version for TOFU)."""
     retain: str | None = None
     """Set to evaluate retention on; None takes data.retain (or its perturbed version for TOFU)."""
     real_authors: str | None = None
-    """TOFU's real authors, for model utility."""
+    """TOFU's real authors, for model utility; None takes those beside a TOFU forget set (not in protocol unlora)."""
     world_facts: str | None = None
-    """TOFU's world facts, for model utility."""
+    """TOFU's world facts, for model utility; None as for real_authors."""
     retain_only: str | None = None
-    """A model that never saw the forget set, or its saved scores (.jsonl): the reference for forget quality."""
+    """A model that never saw the forget set, its saved scores (.jsonl), or the log of TOFU or OpenUnlearning about it
+    (.json): the reference for forget quality."""
     retain_only_base: str | None = None
     """Base of the retain-only adapter, when not where its own config says."""
-    max_examples: int = Field(default=300, ge=1)
-    """First examples of each set that are evaluated (TOFU's own protocol takes 300)."""
-    max_new_tokens: int = Field(default=128, ge=1)
-    """Longest generated answer."""
+    max_examples: int | None = Field(default=None, ge=1)
+    """First examples of each set that are evaluated; None is the protocol's number."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest generated answer; None is the protocol's limit."""
     batch_size: int = Field(default=16, ge=1)
     """Sequences per forward pass."""
     skip: bool = False

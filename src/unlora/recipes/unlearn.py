@@ -14,13 +14,14 @@ from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.forget_retain import ForgetRetainPairs
+from unlora.data.records import ExampleSet
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import FunctionMovedError
 from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
 from unlora.losses import Objective
 from unlora.models.load import LoadedModel, fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
-from unlora.recipes.evaluate import evaluate_models, evaluation_sets
+from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
 from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
@@ -67,8 +68,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
     sets = tokenise_sets(settings.data, target, forget_set, retain_set)
-    for examples in sets_to_evaluate.values():
-        sets.tokeniser.encode_set(examples)  # What cannot be asked is refused now, not after training.
+    refuse_unaskable(settings.evaluation, sets.tokeniser, sets_to_evaluate)  # now, not after training
     reporter.say(describe_sets(sets))
     targets = find_target_modules(target.model, settings.adapter.target_modules)
     target_fingerprint = fingerprint(target.model)
@@ -132,13 +132,33 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     evaluation: dict[str, Any] = {}
     if not settings.evaluation.skip:
         with run.stage("evaluation"):
-            evaluation = evaluate_models(
-                settings.evaluation, run.evaluation, run.scores, model, sets.tokeniser, sets_to_evaluate, reporter
-            )
+            evaluation = evaluate(settings, run, model, sets, sets_to_evaluate, reporter)
 
     run.finish()
     write_report(run.path)
     return evaluation
+
+
+def evaluate(
+    settings: UnlearnSettings,
+    run: RunFolder,
+    model: PeftModel,
+    sets: Sets,
+    sets_to_evaluate: Mapping[str, ExampleSet],
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Evaluate with what the run knows already: scores are found again by the hashes of base and adapter."""
+    return evaluate_models(
+        settings.evaluation,
+        run.evaluation,
+        run.scores,
+        model,
+        sets.tokeniser,
+        sets_to_evaluate,
+        reporter,
+        base_fingerprint=run.record["model"]["fingerprint"],
+        adapter=run.adapter,
+    )
 
 
 def measure_importance(
