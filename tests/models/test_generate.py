@@ -1,12 +1,16 @@
-"""Greedy generation against a plain loop that recomputes everything for every token."""
+"""Generation against a plain loop that recomputes everything for every token, and samples against the softmax."""
 
+import collections
+
+import numpy
 import pytest
+import scipy.stats
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model, build_tiny_tokenizer
 from unlora.errors import InputError
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import generate_greedy, generate_samples
 
 TOKENIZER = build_tiny_tokenizer()
 PROMPTS = [TOKENIZER(text)["input_ids"] for text in ("Mira", "Where was Tomas Okafor born?", "a b", "Who? " * 9)]
@@ -81,6 +85,23 @@ def test_context_length_ends_the_text():
     assert generate(model, [prompt]) == [text_of(plain_loop(model, prompt, limit=4))]
 
 
+def test_full_context_ends_no_other_text():
+    model = model_of("gpt2")
+    full, short = (PROMPTS[3] * 20)[:252], PROMPTS[0]
+    assert generate(model, [full, short]) == [
+        text_of(plain_loop(model, full, limit=4)),
+        text_of(plain_loop(model, short)),
+    ]
+
+
+def test_finished_text_costs_nothing_more():
+    model = model_of("llama")
+    rows: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].shape[0]))
+    generate(model, max_new_tokens=[2, 7, 1, 5])
+    assert rows == [4, 3, 2, 2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("prompt", [[], [2] * 256])
 def test_prompt_without_room_is_refused(prompt: list[int]):
     with pytest.raises(InputError, match="prompt 1: has"):
@@ -93,3 +114,87 @@ def test_training_mode_is_kept_and_progress_adds_up():
     generate(model, batch_size=3, progress=counts.append)
     assert model.training
     assert counts == [3, 1]
+
+
+def sample(model: PreTrainedModel, prompts: list[list[int]] = PROMPTS, **options: object) -> list[list[str]]:
+    settings = {"tokenizer": TOKENIZER, "pad_token_id": 1, "max_new_tokens": NEW_TOKENS, "samples": 3, "seed": 0}
+    return generate_samples(model, prompts, **(settings | options))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def next_token_probs(model: PreTrainedModel, prompt: list[int], temperature: float = 1.0) -> numpy.ndarray:
+    logits = model(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+    return (logits / temperature).softmax(0).numpy()
+
+
+def first_texts(model: PreTrainedModel, prompt: list[int], **options: object) -> collections.Counter[str]:
+    """How often each text of one token was drawn."""
+    (texts,) = sample(model, [prompt], max_new_tokens=1, samples=4000, batch_size=500, **options)
+    return collections.Counter(texts)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_first_tokens_are_drawn_with_the_probabilities_of_the_model(temperature: float):
+    model = model_of("llama")
+    model.generation_config = GenerationConfig(do_sample=True, temperature=9.0, top_k=1, top_p=0.1)
+    counts = first_texts(model, PROMPTS[1], temperature=temperature)
+    expected: collections.Counter[str] = collections.Counter()
+    for token, probability in enumerate(next_token_probs(model, PROMPTS[1], temperature)):
+        expected[text_of([token])] += 4000 * probability
+    common = [text for text, count in expected.items() if count >= 5]
+    assert len(common) > 20
+    observed = [counts[text] for text in common]
+    usual = [expected[text] for text in common]
+    rest = (4000 - sum(observed), 4000 - sum(usual))
+    assert scipy.stats.chisquare([*observed, rest[0]], [*usual, rest[1]]).pvalue > 0.001
+
+
+def test_top_p_draws_from_the_nucleus_only():
+    model = model_of("llama")
+    probs = next_token_probs(model, PROMPTS[1])
+    order = numpy.argsort(-probs)
+    size = int(numpy.searchsorted(probs[order].cumsum(), 0.5)) + 1
+    assert set(first_texts(model, PROMPTS[1], top_p=0.5)) == {text_of([token]) for token in order[:size]}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_samples_depend_on_the_seed_and_on_nothing_else(arch: Architecture):
+    model = model_of(arch)
+    state = torch.get_rng_state()
+    first = sample(model, batch_size=16)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
+    assert sample(model, batch_size=1) == first
+    assert sample(model, batch_size=5) == first
+    assert sample(model, seed=1) != first
+    assert len({text for texts in first for text in texts}) == 12
+
+
+def test_low_temperature_is_greedy():
+    model = model_of("phi")
+    assert sample(model, temperature=1e-4) == [[text] * 3 for text in generate(model)]
+
+
+def test_samples_of_a_prompt_read_it_once_and_progress_adds_up():
+    model = model_of("llama")
+    rows: list[int] = []
+    counts: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].shape[0]))
+    sample(model, PROMPTS[:1], samples=6, batch_size=4, max_new_tokens=2, progress=counts.append)
+    assert rows == [1, 4, 1, 2]
+    assert counts == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"samples": 0}, "samples: must be at least 1"),
+        ({"temperature": 0.0}, "temperature: must be positive"),
+        ({"temperature": float("nan")}, "temperature: must be positive"),
+        ({"top_p": 0.0}, "top_p: must be above 0"),
+        ({"top_p": 1.5}, "top_p: must be above 0"),
+    ],
+)
+def test_impossible_sampling_is_refused(setting: dict[str, float], message: str):
+    with pytest.raises(InputError, match=message):
+        sample(model_of("llama"), **setting)

@@ -8,10 +8,26 @@ import torch
 from unlora.shapes import TokenIds
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Group indices so that similar lengths share a batch, longest first (running out of memory shows at once)."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def batches_by_length(
+    lengths: Sequence[int], batch_size: int, *, sizes: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Group indices so that similar lengths share a batch, longest first (running out of memory shows at once).
+
+    Args:
+        lengths: Length in tokens of what each index stands for.
+        batch_size: Rows in a batch.
+        sizes: Rows that each index takes, all in one batch; by default one.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        size = 1 if sizes is None else sizes[index]
+        if size > room:
+            batches.append([])
+            room = batch_size
+        batches[-1].append(index)
+        room -= size
+    return batches
 
 
 def pad_batch(

@@ -1,10 +1,16 @@
-"""A forward pass that computes logits only where a label needs them."""
+"""Forward passes that compute no more than is asked for: logits only where they are needed, nothing read twice."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from unlora.shapes import TokenIds
 
 
 def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch kept vocab"]:
@@ -26,8 +32,77 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Float[Te
     return model(**inputs).logits
 
 
+class Reader:
+    """Rows of tokens that a model reads piece by piece; what it has read is remembered in the cache it makes itself.
+
+    Only the common contract of transformers' forward is used, as `generate` does it: input_ids, attention_mask,
+    position_ids, past_key_values. Where a model's memory cannot be continued, the rows are read again from their
+    start: the same result, only later.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Start with nothing read."""
+        self._model = model
+        self._accepted = inspect.signature(model.forward).parameters
+        self._input_ids = self._mask = torch.empty(0, 0, dtype=torch.long, device=model.device)
+        self._cache: Cache | None = None
+
+    def read(
+        self, input_ids: TokenIds, attention_mask: TokenIds, *, keep: int, more: bool
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """Read the next tokens of every row.
+
+        Args:
+            input_ids: (batch, token); the same rows every time.
+            attention_mask: (batch, token), 0 on padding, which may stand anywhere.
+            keep: how many of the last positions need logits, at least 1.
+            more: whether the rows will be read on.
+
+        Returns:
+            Logits of the last `keep` positions.
+        """
+        first = self._mask.shape[1] == 0
+        self._input_ids = input_ids if first else torch.cat([self._input_ids, input_ids], dim=1)
+        self._mask = attention_mask if first else torch.cat([self._mask, attention_mask], dim=1)
+        unread = input_ids.shape[1] if _can_continue(self._cache, input_ids.shape[1]) else self._mask.shape[1]
+        inputs: dict[str, Any] = {
+            "input_ids": self._input_ids[:, -unread:],
+            "attention_mask": self._mask,
+            "use_cache": more and "past_key_values" in self._accepted,
+        }
+        if unread < self._mask.shape[1]:
+            inputs |= {"past_key_values": self._cache, "use_cache": True}
+        if "position_ids" in self._accepted:  # Others count positions by the mask themselves, or have none.
+            inputs["position_ids"] = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -unread:]
+        if "logits_to_keep" in self._accepted:
+            inputs["logits_to_keep"] = keep
+        output = self._model(**inputs)
+        cache = output.get("past_key_values") if more else None
+        self._cache = cache if isinstance(cache, Cache) else None
+        return output.logits[:, -keep:]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order; a row may come more than once."""
+        index = torch.tensor(rows, device=self._mask.device)
+        self._input_ids, self._mask = self._input_ids[index], self._mask[index]
+        if self._cache is not None:
+            self._cache.reorder_cache(index)  # pyright: ignore[reportArgumentType]  an int64 tensor is meant
+
+
+def takes_past(model: PreTrainedModel) -> bool:
+    """Whether the model's forward can take up what it has read before."""
+    return "past_key_values" in inspect.signature(model.forward).parameters
+
+
 def takes_logits_to_keep(model: nn.Module) -> bool:
     """Whether the model's own forward, below PEFT's and accelerate's wrappers, can compute the last logits only."""
     while hasattr(model, "get_base_model") or hasattr(model, "module"):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator, assignment]
     return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def _can_continue(cache: Cache | None, token_count: int) -> bool:
+    """Every memory takes one more token, that of attention any number; recurrent states differ between models."""
+    if cache is None:
+        return False
+    return token_count == 1 or all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
