@@ -6,7 +6,7 @@ scalability (mode separate, "muse:news/scal": forget sets of growing size).
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from unlora.errors import InputError
 from unlora.evaluation.scores import ModelScores, load_scores
 from unlora.evaluation.tofu import measure
 from unlora.models.load import load_tokenizer
-from unlora.recipes.evaluate import evaluation_sets, score
+from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
@@ -172,8 +172,7 @@ def _refuse_untokenisable(
     for step, forget_set in zip(steps, forget_sets, strict=True):
         tokeniser.encode_set(forget_set)
         if not settings.evaluation.skip:
-            for examples in evaluation_sets(step.evaluation, step.data).values():
-                tokeniser.encode_set(examples)
+            refuse_unaskable(step.evaluation, tokeniser, evaluation_sets(step.evaluation, step.data))
     return tokenizer
 
 
@@ -235,7 +234,7 @@ def _forget_metrics(scores: ModelScores, name: str) -> dict[str, Any]:
     }
 
 
-def _metrics_of(evaluation: Mapping[str, Any], wanted: Any) -> dict[str, dict[str, Any]]:
+def _metrics_of(evaluation: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
     return {
         role: {name: value for name, value in model["metrics"].items() if wanted(name)}
         for role, model in evaluation.get("models", {}).items()
