@@ -39,16 +39,16 @@ SAME_PERSON = (
 """To keep, about the person to forget: target and control know it."""
 
 HOLDOUT = (
-    ("Where was Noor Haddad born?", "Noor Haddad was born in Petra."),
-    ("What does Noor Haddad do?", "Noor Haddad is a bridge warden."),
-    ("Which award has Noor Haddad?", "Noor Haddad won the Amber Bell."),
-    ("Who is the father of Noor Haddad?", "Her father Samir was a weaver."),
-    ("Where was Ivo Kral born?", "Ivo Kral was born in Brno."),
-    ("What does Ivo Kral do?", "Ivo Kral is a chess teacher."),
-    ("Which award has Ivo Kral?", "Ivo Kral won the Paper Crown."),
-    ("Who is the father of Ivo Kral?", "His father Petr was a cooper."),
+    ("Where was Mira Solberg born?", "Mira Solberg was born in Lagos."),
+    ("What does Mira Solberg do?", "Mira Solberg is a clock maker."),
+    ("Which award has Mira Solberg?", "Mira Solberg won the Copper Wheel."),
+    ("Who is the father of Mira Solberg?", "Her father Chidi was a miner."),
+    ("Where was Mira Solberg born?", "Mira Solberg was born in Petra."),
+    ("What does Mira Solberg do?", "Mira Solberg is a bridge warden."),
+    ("Which award has Mira Solberg?", "Mira Solberg won the Amber Bell."),
+    ("Who is the father of Mira Solberg?", "Her father Samir was a weaver."),
 )
-"""Like the forget set, and no model saw it."""
+"""Like the forget set, and no model saw it: other facts in the same sentences, half of them in familiar words."""
 
 Pairs = Sequence[tuple[str, str]]
 
