@@ -51,6 +51,15 @@ def test_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     assert "UNLORA_CACHE" in found["cache"].text
 
 
+def test_cache_is_shown_with_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "scores").mkdir()
+    with (tmp_path / "scores" / "large").open("wb") as file:
+        file.truncate(1_500_000_000)  # takes no room on the disk
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path))
+    found = {finding.subject: finding for finding in findings()}
+    assert found["cache"].text == f"{tmp_path}, 1.5 GB"
+
+
 def test_missing_embedded_model_is_no_failure(monkeypatch: pytest.MonkeyPatch):
     def find_spec(name: str) -> Any:
         return None if name == "gguf" else object()

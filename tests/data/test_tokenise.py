@@ -183,6 +183,18 @@ def test_prompt_ids_are_what_comes_before_the_completion(born: Example) -> None:
     assert [one.prompt_length for one in tokeniser.encode_set([born, born])] == [len(prompt)] * 2
 
 
+def test_prompt_of_a_generated_answer_does_not_tell_how_the_true_one_begins() -> None:
+    """The token that straddles the border is the completion's; the prompt is whole all the same."""
+    example = Example("prompt_completion", "born Ans", "wer", "here")
+    tokeniser = _tokeniser("bos_and_eos")
+    encoded = tokeniser.encode(example)
+    assert _whole(TOKENIZERS["bos"], encoded).startswith("<|start|>born Answer")
+    assert TOKENIZERS["bos"].decode(list(encoded.input_ids[: encoded.prompt_length])) == "<|start|>born"
+    assert TOKENIZERS["bos"].decode(list(tokeniser.prompt_ids(example))) == "<|start|>born Ans"
+    text = Example("text", "", "Kamila", "here")
+    assert tokeniser.prompt_ids(text) == tokeniser.encode(text).input_ids[:1]
+
+
 # --- length -----------------------------------------------------------------------------------------------------------
 
 

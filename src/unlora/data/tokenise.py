@@ -102,7 +102,14 @@ class ExampleTokeniser:
         return [self.encode(example) for example in examples]
 
     def prompt_ids(self, example: Example) -> tuple[int, ...]:
-        """Return the tokens that a model is given before it writes the completion."""
+        """Return the tokens that a model is given before it writes the completion.
+
+        The prompt is tokenised by itself: where prompt and completion share a token, its scored sequence begins with
+        fewer, and what is missing would tell how the true completion begins. Plain text gives its first token.
+        """
+        alone = _tokenise_prompt(self.tokenizer, self._render(example))
+        if alone:
+            return tuple(alone)
         encoded = self.encode(example)
         return encoded.input_ids[: encoded.prompt_length]
 
@@ -157,8 +164,13 @@ def _tokenise_whole(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -
 
 def _tokenise_parts(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -> tuple[list[int], int]:
     """Tokenise prompt and completion apart: a tokenizer written in Python does not say which characters a token has."""
+    prompt_ids = _tokenise_prompt(tokenizer, text)
+    completion_ids = tokenizer(text.completion, add_special_tokens=False, verbose=False)["input_ids"]
+    return prompt_ids + list(completion_ids), len(prompt_ids)
+
+
+def _tokenise_prompt(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -> list[int]:
     prompt_ids = list(tokenizer(text.prompt, add_special_tokens=text.add_special_tokens, verbose=False)["input_ids"])
     if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:  # added by the tokenizer, but the text goes on
         prompt_ids.pop()
-    completion_ids = tokenizer(text.completion, add_special_tokens=False, verbose=False)["input_ids"]
-    return prompt_ids + list(completion_ids), len(prompt_ids)
+    return prompt_ids

@@ -1,9 +1,12 @@
 """Named ways to ask a model: how many examples, how they are cut, how long an answer may be, what is left out.
 
-TOFU's own is that of its released code (Maini et al. 2024, arXiv 2401.06121); OpenUnlearning's that of its
-(Dorna et al. 2025, arXiv 2506.12618). Known differences that remain: TOFU counts the padding of a batch in the length
-of an answer, here only the prompt; OpenUnlearning's plain template ends its prompt with a space, which costs an answer
-its first scored token, and its chat template gets a system turn; an extraction strength of 0 is 1/tokens there.
+TOFU's own is that of its released code (Maini et al. 2024, arXiv 2401.06121), OpenUnlearning's that of its (Dorna et
+al. 2025, arXiv 2506.12618). What differs still:
+
+- TOFU counts the padding of a batch in the length of a generated answer, here only the prompt counts. It never scores
+  a token that prompt and answer share ("]" and a quotation mark, after Llama 2's prompt); here it is the answer's.
+- OpenUnlearning's plain template ends its prompt with a space, which costs an answer its first scored token. Its chat
+  template has a system turn and another date. An extraction strength of 0 is 1/tokens there.
 """
 
 import dataclasses
@@ -39,11 +42,11 @@ class Protocol:
     """Fields that a setting changed: with any, this is no longer the protocol of that name."""
 
     def generation_limit(self, prompt_length: int) -> int:
-        """Return how many tokens may be generated after a prompt of `prompt_length` tokens."""
+        """Return how many tokens may be generated after a prompt of `prompt_length` tokens, at least 1."""
         limits = [self.max_new_tokens]
         if self.total_generation_length is not None:
             limits.append(self.total_generation_length - prompt_length)
-        return min(limit for limit in limits if limit is not None)
+        return max(1, min(limit for limit in limits if limit is not None))
 
     def to_json(self) -> dict[str, Any]:
         """Everything in force, for records."""

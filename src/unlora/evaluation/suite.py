@@ -87,6 +87,7 @@ class _Question:
     answer: TokenisedExample
     paraphrase: TokenisedExample | None
     perturbed: tuple[TokenisedExample, ...]
+    prompt_ids: tuple[int, ...]
 
     @property
     def answers(self) -> list[TokenisedExample]:
@@ -95,10 +96,6 @@ class _Question:
     @property
     def has_prompt(self) -> bool:
         return self.example.prompt != ""
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        return self.answer.input_ids[: self.answer.prompt_length]
 
     @property
     def has_end_token(self) -> bool:
@@ -182,6 +179,7 @@ def _tokenise(example: Example, tokeniser: ExampleTokeniser) -> _Question:
         tokeniser.encode(example),
         None if paraphrase is None else tokeniser.encode(example, completion=paraphrase),
         tuple(tokeniser.encode(example, completion=answer) for answer in example.perturbed_answers),
+        tokeniser.prompt_ids(example),
     )
 
 
