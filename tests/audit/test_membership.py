@@ -261,7 +261,7 @@ def test_no_reference_is_a_note_and_one_attack_less(subject: AuditSubject, cache
     alone = dataclasses.replace(subject, reference=None)
     result = Membership().run(bench_for(alone, cache, membership={"gradient_norm": False}))
     assert result.estimates["reference_auc_unlearned"].value is None
-    assert "audit.membership.reference=MODEL" in result.estimates["reference_auc_unlearned"].note
+    assert "--set membership.reference=MODEL" in result.estimates["reference_auc_unlearned"].note
     assert result.estimates["gradient_norm_auc_unlearned"].note == "switched off"
     assert "Bonferroni over 4 attacks" in result.tested
     assert "98.8%" in result.tested

@@ -73,7 +73,7 @@ class Membership(Attack):
 
     def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
         if subject.holdout is None:
-            return "needs records like the forget set that no model ever saw: give audit.holdout=FILE (--holdout FILE)"
+            return "needs records like the forget set that no model ever saw: give --holdout FILE"
         if min(len(subject.forget), len(subject.holdout)) < 2:
             return "needs two forget examples and two holdout records at least"
         seen = {example.content_sha256() for example in (*subject.forget, *(subject.retain or ()))}
@@ -181,7 +181,7 @@ def _estimates(
             if name in found:
                 estimates |= _of_one_model(name, role, _split(found[name], member_count), seed)
             elif name == "reference":
-                note = "no reference model: give audit.membership.reference=MODEL"
+                note = "no reference model: give --set membership.reference=MODEL"
                 estimates[f"{name}_auc_{role}"] = Estimate(None, note=note)
             else:
                 estimates[f"{name}_auc_{role}"] = Estimate(None, note="switched off")

@@ -53,7 +53,7 @@ class Quantisation(Attack):
         if misread is not None:
             return (
                 f"nf4 on a CPU needs layers with a multiple of {NF4_BLOCK} inputs ({misread}); "
-                "leave it out with audit.quantisation.formats=[int8], or use a GPU"
+                "leave it out with --set quantisation.formats=[int8], or use a GPU"
             )
         if len(subject.forget) < 2:
             return "needs two forget examples at least"

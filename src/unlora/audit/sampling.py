@@ -57,7 +57,7 @@ class Sampling(Attack):
         if not any(_has_prompt(example) for example in subject.forget):
             return "needs a forget set with questions or prompts"
         if not _usable(settings.sampling):
-            return f"audit.sampling.k: needs a number that is not above the {settings.sampling.samples} samples"
+            return f"sampling.k: needs a number that is not above the {settings.sampling.samples} samples"
         return None
 
     def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
