@@ -2,7 +2,8 @@
 
 import pytest
 
-from unlora.audit.settings import ATTACK_NAMES, SCALES, AuditSettings
+from unlora.audit.names import ATTACK_NAMES
+from unlora.audit.settings import SCALES, AuditSettings
 from unlora.errors import InputError
 from unlora.recipes.presets import resolve_audit
 

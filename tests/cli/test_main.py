@@ -21,6 +21,7 @@ COMMANDS = (
     ["importance"],
     ["finetune"],
     ["evaluate"],
+    ["audit"],
     ["report"],
     ["export"],
     ["data"],
@@ -77,7 +78,7 @@ def test_import_unlora_loads_nothing_else():
 
 def test_commands_are_listed_in_the_order_of_use():
     first = ["demo", "unlearn", "sequence", "importance", "finetune", "evaluate"]
-    then = ["report", "export", "data", "presets", "doctor"]
+    then = ["audit", "report", "export", "data", "presets", "doctor"]
     assert main.list_commands(click.Context(main)) == [*first, *then]
 
 
@@ -161,7 +162,9 @@ def run_raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, command: 
 
     monkeypatch.setattr("unlora.recipes.unlearn.unlearn", fail)
     monkeypatch.setattr("unlora.recipes.evaluate.evaluate_checkpoint", fail)
-    return unlora(command, "--model", "m", "--forget", "f", "--retain", "r", "--output", "o")
+    monkeypatch.setattr("unlora.recipes.fine_tune.fine_tune", fail)
+    sets = ("--data", "d") if command == "finetune" else ("--forget", "f", "--retain", "r")
+    return unlora(command, "--model", "m", *sets, "--output", "o")
 
 
 def test_failed_work_exits_1_with_one_line(monkeypatch: pytest.MonkeyPatch):
@@ -183,7 +186,8 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch):
     ("command", "line"),
     [
         ("unlearn", "error: interrupted; the same command goes on where it stopped.\n"),
-        ("evaluate", "error: interrupted.\n"),
+        ("evaluate", "error: interrupted; the same command goes on where it stopped.\n"),
+        ("finetune", "error: interrupted.\n"),
     ],
 )
 def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str, line: str):

@@ -10,8 +10,8 @@ import pytest
 from tests.taught import Taught
 from tests.tiny import save_tiny
 from unlora.audit.attacks import ATTACKS
+from unlora.audit.names import ATTACK_NAMES
 from unlora.audit.relearning import Relearning
-from unlora.audit.settings import ATTACK_NAMES
 from unlora.errors import InputError, UnloraError
 from unlora.recipes.audit import audit
 from unlora.recipes.presets import resolve_audit

@@ -4,20 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from unlora.audit.names import ATTACK_NAMES, AttackName
 from unlora.config import Config
-
-AttackName = Literal["membership", "wording", "sampling", "fluency", "neighbours", "quantisation", "relearning"]
-"""In the order they are run: what only asks comes before what changes weights."""
-
-ATTACK_NAMES: tuple[AttackName, ...] = (
-    "membership",
-    "wording",
-    "sampling",
-    "fluency",
-    "neighbours",
-    "quantisation",
-    "relearning",
-)
 
 
 class MembershipSettings(Config):

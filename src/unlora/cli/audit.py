@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.audit.settings import ATTACK_NAMES
+from unlora.audit.names import ATTACK_NAMES
 from unlora.cli.options import OUTPUT, PATH, examples
 
 
@@ -34,7 +34,7 @@ def audit(
     seed: int | None,
     output: Path | None,
 ) -> None:
-    """Attack a finished run: is the knowledge gone, or only silent?"""
+    """Attack a finished run and say whether the knowledge is gone or only silent."""
     from unlora.recipes.presets import resolve_audit
 
     settings = resolve_audit(
