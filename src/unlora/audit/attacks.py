@@ -2,6 +2,7 @@
 
 from unlora.audit.attack import Attack
 from unlora.audit.fluency import Fluency
+from unlora.audit.membership import Membership
 from unlora.audit.neighbours import Neighbours
 from unlora.audit.quantisation import Quantisation
 from unlora.audit.relearning import Relearning
@@ -9,5 +10,6 @@ from unlora.audit.sampling import Sampling
 from unlora.audit.wording import Wording
 
 ATTACKS: dict[str, Attack] = {
-    attack.name: attack for attack in (Wording(), Sampling(), Fluency(), Neighbours(), Quantisation(), Relearning())
+    attack.name: attack
+    for attack in (Membership(), Wording(), Sampling(), Fluency(), Neighbours(), Quantisation(), Relearning())
 }
