@@ -26,7 +26,7 @@ from unlora.metrics.membership_verdict import (
 )
 from unlora.models.wrapping import unwrap
 
-SECONDS_PER_GIGABYTE = 10.0
+SECONDS_PER_GIGABYTE = 5.0
 """To load the reference model."""
 
 CONFIDENCE = 0.95

@@ -27,8 +27,8 @@ from unlora.data.records import ExampleSet
 from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel, unwrap
 
-SECONDS_PER_GIGABYTE = 20.0
-"""To write merged weights, or to read and round them: on two cores, with a disk that is not the limit."""
+SECONDS_PER_GIGABYTE = 5.0
+"""To write merged weights, or to read and round them: one core, and a disk that is not the limit."""
 
 NOTEWORTHY_DAMAGE = 0.05
 """A smaller loss of answer probability on the retain set is reported but not put into words."""
