@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -92,6 +93,24 @@ def parse_json_object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{where}: must be a JSON object.")
     return record
+
+
+def nan_to_null(value: Any) -> Any:
+    """Turn NaN and infinities into None, and tuples into lists, all the way down: strict JSON has no other way."""
+    if isinstance(value, Mapping):
+        return {key: nan_to_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_to_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def null_to_nan(value: Any) -> Any:
+    """Turn None back into NaN, all the way down."""
+    if isinstance(value, dict):
+        return {key: null_to_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [null_to_nan(item) for item in value]
+    return math.nan if value is None else value
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -32,8 +32,8 @@ def test_unscored_is_null_on_disk_and_nan_again(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([{"kind": "unlora example scores", "schema": 1, "protocol": {}}], "line 1: not the header"),
-        ([None, {"part": "verbatim", "source": "x"}], "line 2: not an item's scores"),
-        ([None, {"part": "songs"}], "line 2: not an item's scores"),
+        ([None, {"part": "verbatim", "source": "x"}], "line 2: not an example's scores"),
+        ([None, {"part": "songs"}], "line 2: not an example's scores"),
     ],
 )
 def test_something_else_is_refused_with_its_line(tmp_path: Path, lines: list, message: str) -> None:

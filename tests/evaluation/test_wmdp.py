@@ -100,7 +100,7 @@ def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
     assert "NaN" not in text
     cases = (
         (text.replace("multiple-choice scores", "example scores"), "line 1: not the header"),
-        (text.replace('"correct": 1.0', '"corect": 1.0', 1), "line 2: not a question's scores"),
+        (text.replace('"correct": 1.0', '"corect": 1.0', 1), "line 2: not an example's scores"),
         (text + "{\n", "line 9: not valid JSON"),
         ("", "line 1: not valid JSON"),
     )
@@ -108,7 +108,7 @@ def test_scores_come_back_from_their_file(tmp_path: Path) -> None:
         path.write_text(changed, encoding="utf-8")
         with pytest.raises(InputError, match=message):
             load_wmdp_scores(path)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="cannot be read"):
         load_wmdp_scores(tmp_path / "other.jsonl")
 
 

@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import read_json, write_json
+from unlora.artifacts import nan_to_null, null_to_nan, read_json, write_json
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.errors import InputError
@@ -57,27 +56,9 @@ class Workbench:
         file = self.cache / f"{work}-{digest[:32]}.json"
         if file.is_file():
             try:
-                return from_json(read_json(file)["result"])
+                return null_to_nan(read_json(file)["result"])
             except (InputError, KeyError, TypeError):
                 file.unlink(missing_ok=True)  # cut short or foreign: do it again
-        result = to_json(compute())
+        result = nan_to_null(compute())
         write_json(file, {"identity": identity, "result": result})
-        return from_json(result)
-
-
-def to_json(value: Any) -> Any:
-    """Turn NaN into null, and tuples into lists, all the way down."""
-    if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def from_json(value: Any) -> Any:
-    """Turn null back into NaN."""
-    if isinstance(value, dict):
-        return {key: from_json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [from_json(item) for item in value]
-    return math.nan if value is None else value
+        return null_to_nan(result)

@@ -13,8 +13,8 @@ class MembershipSettings(Config):
 
     min_k_fraction: float = Field(default=0.4, gt=0, le=1)
     """Share of the least likely tokens in Min-K% and Min-K%++ (MUSE takes 40 %)."""
-    gradient_norm: bool = True
-    """Run the gradient-norm attack too: one backward pass for every example and model."""
+    gradient_norm: bool = False
+    """Run the gradient-norm attack too: one backward pass for every example and model, most of the attack's time."""
     reference: str | None = None
     """Model of the reference attack; None takes the base of a target that is an adapter."""
 
@@ -22,9 +22,9 @@ class MembershipSettings(Config):
 class SamplingSettings(Config):
     """Does the answer come out when the model is asked often enough?"""
 
-    samples: int = Field(default=16, ge=1)
+    samples: int = Field(default=8, ge=1)
     """Answers drawn for each question."""
-    k: list[int] = Field(default=[1, 4, 16], min_length=1)
+    k: list[int] = Field(default=[1, 4, 8], min_length=1)
     """leak@k is reported for each of these."""
     temperature: float = Field(default=1.0, gt=0)
     """1 is the model's own distribution."""
@@ -50,7 +50,7 @@ class RelearningSettings(Config):
     """few: that share; unrelated: fictitious people; full: the whole forget set."""
     steps: int = Field(default=12, ge=1)
     """Optimiser steps."""
-    measure_every: int = Field(default=4, ge=1)
+    measure_every: int = Field(default=6, ge=1)
     """Steps between measurements."""
     batch_size: int = Field(default=4, ge=1)
     """Examples per step."""
@@ -91,6 +91,7 @@ SCALES: dict[str, dict[str, Any]] = {
     "default": {},
     "full": {
         "max_examples": 400,
+        "membership": {"gradient_norm": True},
         "sampling": {"samples": 64, "k": [1, 16, 64], "max_new_tokens": 128},
         "relearning": {"steps": 200, "measure_every": 20, "batch_size": 8, "seeds": [0, 1, 2]},
     },

@@ -1,4 +1,4 @@
-"""From an example to text: the plain template, TOFU's for Llama 2, and the tokenizer's chat template, its date frozen."""
+"""From an example to text: the plain template, TOFU's for Llama 2, and the chat template with its date frozen."""
 
 import datetime
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from unlora.artifacts import file_sha256, read_json
 from unlora.errors import InputError, UnloraError
-from unlora.evaluation.scores import FILE_KIND, ExampleScore, ModelScores, load_scores, save_scores
+from unlora.evaluation.scores import SCORE_FILE, ExampleScore, ModelScores, load_scores, save_scores
 
 
 class ScoreCache:
@@ -39,7 +39,7 @@ class ScoreCache:
             how: limits, decoding, batch size and number format, ready for JSON.
         """
         version = importlib.metadata.version("unlora")
-        content = {"asked": asked, "how": how, **self._model, "file": FILE_KIND, "unlora": version}
+        content = {"asked": asked, "how": how, **self._model, "file": SCORE_FILE.header, "unlora": version}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def load(self, key: str) -> tuple[ExampleScore, ...] | None:

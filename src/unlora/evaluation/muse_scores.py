@@ -1,16 +1,14 @@
 """What a model was asked in MUSE's evaluation and what it answered, item by item: all that the metrics are made of."""
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError
+from unlora.evaluation.score_file import ScoreFile, number
 
-FILE_KIND = {"kind": "unlora MUSE scores", "schema": 1}
+SCORE_FILE = ScoreFile("MUSE scores", 1, "part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +98,7 @@ def _what_was_asked(items: tuple[AnswerScore | TextScore, ...]) -> list[tuple[st
 
 def save_muse_scores(path: Path, scores: MuseScores) -> None:
     """Write JSON lines atomically: a header with the protocol, then one line an item; unscored becomes null."""
-    records: list[dict[str, Any]] = [{**FILE_KIND, "protocol": dict(scores.protocol)}]
-    for name, _ in PARTS:
-        records += [{"part": name} | _nan_to_null(asdict(item)) for item in getattr(scores, name)]
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records))
+    SCORE_FILE.save(path, scores.protocol, {name: getattr(scores, name) for name, _ in PARTS})
 
 
 def load_muse_scores(path: Path) -> MuseScores:
@@ -112,31 +107,12 @@ def load_muse_scores(path: Path) -> MuseScores:
     Raises:
         InputError: missing, or a line that `save_muse_scores` did not write.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a file of MUSE scores that unlora wrote.") from None
-    header = parse_json_object(lines[0], f"{path}, line 1")
-    if {key: header.get(key) for key in FILE_KIND} != FILE_KIND or not isinstance(header.get("protocol"), dict):
-        raise InputError(f"{path}, line 1: not the header of a file of MUSE scores that this version of unlora wrote.")
     kinds = dict(PARTS)
-    items: dict[str, list[Any]] = {name: [] for name in kinds}
-    for number, line in enumerate(lines[1:], start=2):
-        record = parse_json_object(line, f"{path}, line {number}")
-        try:
-            name = record.pop("part")
-            items[name].append(_to_score(kinds[name], record))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}, line {number}: not an item's scores as unlora writes them.") from None
-    return MuseScores(**{name: tuple(scored) for name, scored in items.items()}, protocol=header["protocol"])
-
-
-def _nan_to_null(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}
+    items, protocol = SCORE_FILE.load(path, lambda name, record: _to_score(kinds[name], record))
+    scored: dict[str, Any] = {name: tuple(items.get(name, ())) for name in kinds}
+    return MuseScores(**scored, protocol=protocol)
 
 
 def _to_score(kind: type[AnswerScore] | type[TextScore], record: dict[str, Any]) -> AnswerScore | TextScore:
-    numbers = [field.name for field in fields(kind) if field.type is float]
-    return kind(**{**record, **{name: math.nan if record[name] is None else float(record[name]) for name in numbers}})
+    numbers = {field.name: number(record[field.name]) for field in fields(kind) if field.type is float}
+    return kind(**{**record, **numbers})

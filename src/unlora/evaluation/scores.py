@@ -1,16 +1,15 @@
 """What a model was asked and what it answered, example by example: everything the metrics are made of."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError
+from unlora.evaluation.score_file import ScoreFile, number
 
-FILE_KIND = {"kind": "unlora example scores", "schema": 1}
+SCORE_FILE = ScoreFile("example scores", 1, "set")
 UNKNOWN_QUESTION = ""
 HOW_ASKED = ("name", "max_new_tokens", "total_generation_length", "end_token_in_memorisation", "answer_tag")
 """What of a protocol two models must share; how many examples and how long is seen on the examples."""
@@ -107,10 +106,7 @@ def _same_questions(examples: Sequence[ExampleScore], others: Sequence[ExampleSc
 
 def save_scores(path: Path, scores: ModelScores) -> None:
     """Write JSON lines atomically: a header with the protocol, then one line an example; unscored becomes null."""
-    records: list[dict[str, Any]] = [{**FILE_KIND, "protocol": dict(scores.protocol)}]
-    for name, examples in scores.sets.items():
-        records += [{"set": name} | _nan_to_null(asdict(example)) for example in examples]
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records))
+    SCORE_FILE.save(path, scores.protocol, scores.sets)
 
 
 def load_scores(path: Path) -> ModelScores:
@@ -119,40 +115,12 @@ def load_scores(path: Path) -> ModelScores:
     Raises:
         InputError: missing, or a line that `save_scores` did not write.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a file of scores that unlora wrote.") from None
-    header = parse_json_object(lines[0], f"{path}, line 1")
-    if {key: header.get(key) for key in FILE_KIND} != FILE_KIND or not isinstance(header.get("protocol"), dict):
-        raise InputError(f"{path}, line 1: not the header of a file of scores that this version of unlora wrote.")
-    sets: dict[str, list[ExampleScore]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        where = f"{path}, line {number}"
-        record = parse_json_object(line, where)
-        try:
-            sets.setdefault(record.pop("set"), []).append(_to_score(record))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{where}: not an example's scores as unlora writes them.") from None
-    return ModelScores({name: tuple(examples) for name, examples in sets.items()}, header["protocol"])
-
-
-def _nan_to_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan_to_null(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_nan_to_null(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    sets, protocol = SCORE_FILE.load(path, lambda _, record: _to_score(record))
+    return ModelScores({name: tuple(examples) for name, examples in sets.items()}, protocol)
 
 
 def _to_score(record: dict[str, Any]) -> ExampleScore:
     record.setdefault("known_truth_ratio", None)  # not in files of version 0.1.0
-    numbers = {field.name: _number(record[field.name]) for field in fields(ExampleScore) if field.type is float}
-    perturbed = tuple(map(_number, record["perturbed_log_probs"]))
+    numbers = {field.name: number(record[field.name]) for field in fields(ExampleScore) if field.type is float}
+    perturbed = tuple(map(number, record["perturbed_log_probs"]))
     return ExampleScore(**{**record, **numbers, "perturbed_log_probs": perturbed})
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -1,18 +1,15 @@
 """What a model was asked in WMDP's evaluation and what it answered, question by question."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import parse_json_object, write_text
-from unlora.data.json_lines import read_text
 from unlora.data.multiple_choice import MultipleChoiceQuestion
 from unlora.errors import InputError
+from unlora.evaluation.score_file import ScoreFile, number
 
-FILE_KIND = {"kind": "unlora multiple-choice scores", "schema": 1}
+SCORE_FILE = ScoreFile("multiple-choice scores", 1, "task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +85,7 @@ def _what_was_asked(
 
 def save_wmdp_scores(path: Path, scores: WmdpScores) -> None:
     """Write JSON lines atomically: a header with the protocol, then one line a question; unscored becomes null."""
-    records: list[dict[str, Any]] = [{**FILE_KIND, "protocol": dict(scores.protocol)}]
-    for name, questions in scores.tasks.items():
-        records += [{"task": name} | _nan_to_null(asdict(question)) for question in questions]
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records))
+    SCORE_FILE.save(path, scores.protocol, scores.tasks)
 
 
 def load_wmdp_scores(path: Path) -> WmdpScores:
@@ -100,33 +94,11 @@ def load_wmdp_scores(path: Path) -> WmdpScores:
     Raises:
         InputError: missing, or a line that `save_wmdp_scores` did not write.
     """
-    lines = read_text(path).removesuffix("\n").split("\n")
-    header = parse_json_object(lines[0], f"{path}, line 1")
-    if {key: header.get(key) for key in FILE_KIND} != FILE_KIND or not isinstance(header.get("protocol"), dict):
-        raise InputError(f"{path}, line 1: not the header of a file of WMDP scores that this version of unlora wrote.")
-    tasks: dict[str, list[QuestionScore]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        record = parse_json_object(line, f"{path}, line {number}")
-        try:
-            tasks.setdefault(record.pop("task"), []).append(_to_score(record))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}, line {number}: not a question's scores as unlora writes them.") from None
-    return WmdpScores({name: tuple(questions) for name, questions in tasks.items()}, header["protocol"])
-
-
-def _nan_to_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan_to_null(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_nan_to_null(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    tasks, protocol = SCORE_FILE.load(path, lambda _, record: _to_score(record))
+    return WmdpScores({name: tuple(questions) for name, questions in tasks.items()}, protocol)
 
 
 def _to_score(record: dict[str, Any]) -> QuestionScore:
-    lists = {key: tuple(map(_number, record[key])) for key in ("letter_log_probs", "choice_log_probs")}
-    numbers = {key: _number(record[key]) for key in ("correct", "rouge_l_recall")}
+    lists = {key: tuple(map(number, record[key])) for key in ("letter_log_probs", "choice_log_probs")}
+    numbers = {key: number(record[key]) for key in ("correct", "rouge_l_recall")}
     return QuestionScore(**{**record, **lists, **numbers, "choices": tuple(record["choices"])})
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -12,10 +12,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from unlora.adapters.export import load_trained_adapter
-from unlora.artifacts import file_sha256, write_json, write_text
+from unlora.artifacts import file_sha256, nan_to_null, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
 from unlora.audit.attacks import ATTACKS
-from unlora.audit.bench import Workbench, to_json
+from unlora.audit.bench import Workbench
 from unlora.audit.cost import Speed, measure_speed
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
@@ -182,7 +182,7 @@ def audit_record(
         "attacks": {
             name: {
                 "question": ATTACKS[name].question,
-                **to_json({key: value for key, value in dataclasses.asdict(result).items() if key != "records"}),
+                **nan_to_null({key: value for key, value in dataclasses.asdict(result).items() if key != "records"}),
                 **costs[name],
             }
             for name, result in results.items()
@@ -193,7 +193,7 @@ def audit_record(
 
 def write_records(file: Path, result: AttackResult) -> None:
     """Example by example, one JSON line each; unscored becomes null."""
-    lines = [json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) for record in result.records]
+    lines = [json.dumps(nan_to_null(record), ensure_ascii=False, allow_nan=False) for record in result.records]
     write_text(file, "".join(f"{line}\n" for line in lines))
 
 
