@@ -148,6 +148,7 @@ def test_another_run_on_the_same_model_does_not_ask_it_again(
     taught: Taught, tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The target is shared by all runs; an adapter is known by its values, wherever it lies; other data is new."""
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))  # the finished run may have been made just now
     asked = questions_asked(monkeypatch)
     evaluate(taught.settings(), None, tmp_path / "alone")
     assert asked == [4, 8]
@@ -260,3 +261,9 @@ def test_protocols_take_tofu_s_items():
     assert counts("tofu", "forget10") == [300, 300, 100, 117]
     assert counts("open_unlearning", "forget05") == [200, 400, 100, 117]
     assert counts("open_unlearning", "forget10") == [400, 400, 100, 117]
+
+
+def test_retain_only_model_that_reads_other_tokens_is_refused(taught: Taught, tmp_path: Path):
+    other = save_tiny(tmp_path / "gpt2", "gpt2")
+    with pytest.raises(InputError, match="its tokenizer is not the target model's"):
+        evaluate(taught.settings(evaluation={"retain_only": str(other)}), None, tmp_path / "out")

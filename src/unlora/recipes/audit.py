@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import file_sha256, nan_to_null, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
@@ -25,11 +23,12 @@ from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.models.embedded import cache_folder
-from unlora.models.load import fingerprint, load_model
+from unlora.models.load import fingerprint
 from unlora.recipes.evaluate import evaluation_sets
 from unlora.recipes.export import refuse_other_model, run_settings
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.roles import load_retain_only
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.settings import UnlearnSettings
 from unlora.report import write_audit_page, write_report
@@ -121,31 +120,13 @@ def load_subject(
     retain_only = None
     if name is not None:
         reporter.say(f"Loading the retain-only model {name}")
-        control = load_model(name, base=base, dtype=target.model.dtype, device=target.model.device)
-        refuse_other_tokens(name, control.tokenizer, tokeniser, forget)
-        retain_only = control.model
+        retain_only = load_retain_only(name, base, target.model, target.tokenizer)
         hashes["retain_only"] = fingerprint(retain_only)
     reference = settings.membership.reference or target.source.base
     model.eval()
     return AuditSubject(
         model, retain_only, tokeniser, forget, retain, holdout, same_person, hashes, reference, None, scratch_folder
     )
-
-
-def refuse_other_tokens(
-    name: str, tokenizer: PreTrainedTokenizerBase, tokeniser: ExampleTokeniser, forget: ExampleSet
-) -> None:
-    """Refuse a control that reads text in other tokens than the target: its numbers would mean something else.
-
-    Raises:
-        InputError: the first forget example becomes other tokens.
-    """
-    own = ExampleTokeniser(tokenizer, template=tokeniser.template, max_length=tokeniser.max_length)
-    first = forget.examples[0]
-    if own.encode(first).input_ids != tokeniser.encode(first).input_ids:
-        raise InputError(
-            f"retain_only '{name}': its tokenizer is not the target model's; give a control of the same kind."
-        )
 
 
 def control_of(made_with: UnlearnSettings, settings: AuditSettings) -> tuple[str | None, str | None]:

@@ -1,15 +1,13 @@
 """Score models side by side on the same questions, and write the contract's evaluation.json."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from unlora.adapters.export import load_trained_adapter
-from unlora.artifacts import file_sha256, write_json
+from unlora.artifacts import write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tofu import companion, perturbed_version
@@ -23,9 +21,9 @@ from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
 from unlora.models.embedded import cache_folder
-from unlora.models.load import fingerprint, load_model, load_tokenizer
-from unlora.recipes.loading import load
+from unlora.models.load import fingerprint
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings
 
@@ -50,8 +48,8 @@ def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[st
         InputError: a set is not there, or the retain-only model is not, or its scores are of another protocol or number
             of forget examples: they are needed only after hours of work.
     """
-    if settings.retain_only is not None and not settings.skip:
-        refuse_missing_reference(settings.retain_only, settings.retain_only_base)
+    if not settings.skip:
+        refuse_missing_reference(settings.retain_only, settings.retain_only_base, SAVED_SCORES)
     forget = settings.forget or perturbed_version(data.forget)
     retain = settings.retain or (perturbed_version(data.retain) if data.retain is not None else None)
     sources = {
@@ -70,19 +68,6 @@ def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[st
 
 def _beside(settings: EvaluationSettings, forget: str, split: str) -> str | None:
     return None if settings.protocol == "unlora" else companion(forget, split)
-
-
-def refuse_missing_reference(retain_only: str, base: str | None) -> None:
-    """Refuse a retain-only model, or a file of its scores, that is not there.
-
-    Raises:
-        InputError: naming it.
-    """
-    read = SAVED_SCORES.get(Path(retain_only).suffix)
-    if read is not None:
-        read(Path(retain_only))
-    else:
-        load_tokenizer(retain_only, base=base)
 
 
 def refuse_other_reference(retain_only: str, forget_set: ExampleSet, protocol: str) -> None:
@@ -121,28 +106,24 @@ def score(
     model: PreTrainedModel | PeftModel,
     tokeniser: ExampleTokeniser,
     sets: Mapping[str, ExampleSet],
-    file: Path,
     title: str,
     reporter: Reporter,
     *,
     cache: ScoreCache | None = None,
 ) -> ModelScores:
-    """Score one model, or read the scores that an interrupted run has written already.
+    """Score one model.
 
     Args:
         settings: the protocol and the batch size.
         model: as it is to be scored.
         tokeniser: of the run.
         sets: from `evaluation_sets`.
-        file: where the scores lie afterwards.
         title: of the progress bar.
         reporter: told how far it is.
         cache: of exactly this model; without one every set is asked.
     """
-    if file.is_file():
-        return load_scores(file)
     with reporter.task(f"Evaluating {title}", 1) as task:
-        scores = score_model(
+        return score_model(
             model,
             tokeniser,
             sets,
@@ -151,8 +132,6 @@ def score(
             cache=cache,
             progress=task.update,
         )
-    save_scores(file, scores)
-    return scores
 
 
 def evaluate_models(
@@ -181,25 +160,39 @@ def evaluate_models(
         adapter: folder that holds the model's adapter as it is now; without it the unlearned model's scores are not
             found again by content.
     """
-    target = base_fingerprint or fingerprint(model)
-    caches = {"target": _cache(target), "unlearned": None}
-    if adapter is not None:
-        caches["unlearned"] = _cache(target, adapter_sha256(adapter))
-    models: dict[str, ModelScores] = {}
-    model.eval()
-    roles = ("target", "unlearned") if isinstance(model, PeftModel) else ("target",)
-    for name in roles:
-        with model.disable_adapter() if isinstance(model, PeftModel) and name == "target" else nullcontext():
-            file = scores_folder / f"{name}.jsonl"
-            models[name] = score(settings, model, tokeniser, sets, file, name, reporter, cache=caches[name])
-    retain_only = retain_only_scores(settings, model, tokeniser, sets, scores_folder, reporter)
-    if retain_only is not None:
-        models["retain_only"] = retain_only
+    weights = base_fingerprint or fingerprint(model)
+
+    def ask(asked: PreTrainedModel | PeftModel, role: str) -> ModelScores:
+        cache = _cache(weights)
+        if role == "unlearned":
+            cache = _cache(weights, adapter_sha256(adapter)) if adapter is not None else None
+        elif role == "retain_only":
+            cache = _cache(fingerprint(asked))
+        return score(settings, asked, tokeniser, sets, role, reporter, cache=cache)
+
+    def read_log(path: Path) -> ModelScores:
+        scores = read_external_log(path)
+        for note in scores.protocol.get("notes", ()):
+            reporter.say(f"{path}: {note}")
+        return scores
+
+    models = score_roles(
+        model,
+        scores_folder,
+        retain_only=settings.retain_only,
+        retain_only_base=settings.retain_only_base,
+        tokenizer=tokeniser.tokenizer,
+        score=ask,
+        save=save_scores,
+        load=load_scores,
+        saved_kinds=SAVED_SCORES | {".json": read_log},
+        reporter=reporter,
+    )
     record = evaluation_record(models, protocol_of(settings, tokeniser))
     write_json(output, record)
     if settings.protocol == "open_unlearning":
         for name, scores in models.items():
-            write_open_unlearning(output.parent / "open_unlearning" / name, scores, retain_only)
+            write_open_unlearning(output.parent / "open_unlearning" / name, scores, models.get("retain_only"))
     return record
 
 
@@ -217,61 +210,27 @@ def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: R
     """
     run = RunFolder(output, settings)
     sets = evaluation_sets(settings.evaluation, settings.data)
-    adapter = Path(settings.adapter) if settings.adapter is not None else None
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter}: no adapter_config.json; not an adapter folder.")
-    reporter.say(f"Loading {settings.model.name}")
-    target = load(settings.model)
-    tokeniser = ExampleTokeniser(target.tokenizer, template=settings.data.template, max_length=settings.data.max_length)
-    refuse_unaskable(settings.evaluation, tokeniser, sets)
-    model = target.model if adapter is None else load_trained_adapter(target.model, adapter)
-    target_fingerprint = fingerprint(target.model)
-    run.start(
-        model={**vars(target.source), "fingerprint": target_fingerprint},
-        adapter=file_sha256(adapter / "adapter_model.safetensors") if adapter is not None else None,
-        data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()},
+    adapter = find_adapter(settings.adapter)
+    measured = load_measured(settings.model, adapter, reporter)
+    tokeniser = ExampleTokeniser(
+        measured.target.tokenizer, template=settings.data.template, max_length=settings.data.max_length
     )
+    refuse_unaskable(settings.evaluation, tokeniser, sets)
+    run.start(**measured.made_of(), data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()})
     with run.stage("evaluation"):
         record = evaluate_models(
             settings.evaluation,
             run.evaluation,
             run.scores,
-            model,
+            measured.model,
             tokeniser,
             sets,
             reporter,
-            base_fingerprint=target_fingerprint,
+            base_fingerprint=measured.fingerprint,
             adapter=adapter,
         )
     run.finish()
     return record
-
-
-def retain_only_scores(
-    settings: EvaluationSettings,
-    like: PreTrainedModel | PeftModel,
-    tokeniser: ExampleTokeniser,
-    sets: Mapping[str, ExampleSet],
-    scores_folder: Path,
-    reporter: Reporter,
-) -> ModelScores | None:
-    """Scores of the model that never saw the forget set: saved ones, another program's, or by running it."""
-    if settings.retain_only is None:
-        return None
-    saved = Path(settings.retain_only)
-    read = SAVED_SCORES.get(saved.suffix)
-    if read is not None:
-        scores = read(saved)
-        for note in scores.protocol.get("notes", ()):
-            reporter.say(f"{saved}: {note}")
-        return scores
-    file = scores_folder / "retain_only.jsonl"
-    if file.is_file():
-        return load_scores(file)
-    reporter.say(f"Loading the retain-only model {settings.retain_only}")
-    loaded = load_model(settings.retain_only, base=settings.retain_only_base, dtype=like.dtype, device=like.device)
-    cache = _cache(fingerprint(loaded.model))
-    return score(settings, loaded.model, tokeniser, sets, file, "retain_only", reporter, cache=cache)
 
 
 def protocol_of(settings: EvaluationSettings, tokeniser: ExampleTokeniser) -> dict[str, Any]:

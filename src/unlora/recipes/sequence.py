@@ -19,7 +19,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
-from unlora.evaluation.scores import ModelScores, load_scores
+from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
 from unlora.models.load import load_tokenizer
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
@@ -217,7 +217,8 @@ def _measure_earlier(
             name: evaluation_sets(one.evaluation, one.data)["forget"] for name, one in zip(names, earlier, strict=True)
         }
         tokeniser = _tokeniser(step, loaded.tokenizer)
-        scores = score(step.evaluation, model, tokeniser, sets, file, "earlier requests", reporter)
+        scores = score(step.evaluation, model, tokeniser, sets, "earlier requests", reporter)
+        save_scores(file, scores)
     return [
         {"step": number, "forget": one.data.forget, "metrics": _forget_metrics(scores, name)}
         for number, (name, one) in enumerate(zip(names, earlier, strict=True), start=1)
