@@ -89,7 +89,7 @@ def run_attack(
     with reporter.task(f"Audit: {attack.name}", 1) as task:
         result = attack.run(Workbench(subject, settings, task.update, cache_folder() / "audit"))
     reporter.say(f"{attack.name}: {result.outcome}; {result.sentence}")
-    return result, {"estimated_seconds": round(expected, 1), "seconds": round(time.perf_counter() - start, 1)}
+    return result, {"estimated_seconds": round(expected, 3), "seconds": round(time.perf_counter() - start, 3)}
 
 
 def load_subject(
