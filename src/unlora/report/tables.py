@@ -28,7 +28,10 @@ EXPLAINED = {
     "rouge_l_recall": ("ROUGE-L recall", "share of the true answer's words that the model's own answer repeats"),
     "truth_ratio": ("Truth ratio", "near 1 = the true answer, reworded, is far likelier than wrong ones"),
     "forget_truth_ratio": ("Truth ratio", "1 = the true answer, reworded, is exactly as likely as wrong ones"),
-    "truth_ratio_prob_mean": ("Truth ratio, share", "of the true answer, reworded, against wrong ones: 0.5 = as likely"),
+    "truth_ratio_prob_mean": (
+        "Truth ratio, share",
+        "of the true answer, reworded, against wrong ones: 0.5 = as likely",
+    ),
     "exact_memorisation": ("Exact memorisation", "share of the answer's tokens the model would choose itself"),
     "extraction_strength": ("Extraction strength", "share of the answer the model completes once it has the beginning"),
     "model_utility": ("Model utility", "one number for all that should stay"),
