@@ -1,0 +1,46 @@
+"""The relearning results of several audits as one Markdown table.
+
+    python -m benchmarks.audit_table NAME=FOLDER [NAME=FOLDER ...]
+
+FOLDER holds the audit.json of `unlora audit`. Recovery is the share of the lost answer probability that is back after
+the attack's last step; in brackets the control's; then the difference with its 95 % interval over examples.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from unlora.artifacts import read_json
+
+VARIANTS = {"few": "a tenth of the forget set", "unrelated": "unrelated text", "full": "the whole forget set"}
+
+
+def main() -> None:
+    """Read and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("audits", nargs="+", metavar="NAME=FOLDER")
+    options = parser.parse_args()
+    print("| | " + " | ".join(VARIANTS.values()) + " | outcome |")
+    print("|---" * (len(VARIANTS) + 2) + "|")
+    for audit in options.audits:
+        name, _, folder = audit.partition("=")
+        found = read_json(Path(folder) / "audit.json")["attacks"]["relearning"]
+        cells = [cell(found["estimates"], variant) for variant in VARIANTS]
+        print(f"| `{name}` | " + " | ".join(cells) + f" | {found['outcome']} |")
+
+
+def cell(estimates: dict[str, dict[str, Any]], variant: str) -> str:
+    """One variant of one audit."""
+    excess = estimates[f"{variant}_excess"]
+    if excess["value"] is None:
+        return excess["note"]
+    recovery = f"{estimates[f'{variant}_recovery']['value']:.0%}"
+    control = estimates.get(f"{variant}_control")
+    if control is None:
+        return f"{recovery} (no control)"
+    interval = f"[{excess['low']:.0%}, {excess['high']:.0%}]"
+    return f"{recovery} ({control['value']:.0%}); {excess['value']:+.0%} {interval}"
+
+
+if __name__ == "__main__":
+    main()
