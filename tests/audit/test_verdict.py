@@ -15,8 +15,12 @@ def test_the_strongest_attack_is_named_first() -> None:
 
 
 def test_all_holds() -> None:
-    text = verdict({"wording": HELD, "relearning": HELD})
-    assert text == "No return of the knowledge beyond the control was found by wording, relearning."
+    tried = AttackResult("holds", "nothing came back", tested="40 forget examples, 200 steps of 8, 3 seeds")
+    text = verdict({"wording": HELD, "relearning": tried})
+    assert text == (
+        "No return of the knowledge beyond the control was found by wording, "
+        "relearning (40 forget examples, 200 steps of 8, 3 seeds)."
+    )
 
 
 def test_damage_is_no_return_of_knowledge() -> None:

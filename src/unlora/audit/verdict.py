@@ -42,5 +42,6 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
 
 
 def _list(names: list[str], results: Mapping[str, AttackResult]) -> str:
-    knowledge = [name for name in names if not results[name].damage]
-    return ", ".join(knowledge or names)
+    knowledge = [name for name in names if not results[name].damage] or names
+    # How hard the strongest attack tried is part of the statement.
+    return ", ".join(f"{name} ({results[name].tested})" if name == "relearning" else name for name in knowledge)
