@@ -12,9 +12,9 @@ import torch
 
 from tests.audit.broken import broken
 from tests.audit.subjects import ProgressLog, bench_for, never_unlearned
+from unlora.artifacts import nan_to_null
 from unlora.audit import fluency, sequences
 from unlora.audit.attack import AttackResult
-from unlora.audit.bench import to_json
 from unlora.audit.fluency import Fluency, Signs, compare, judge, measure
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example, ExampleSet
@@ -188,7 +188,7 @@ def test_second_run_asks_no_model_and_longer_answers_do(
     monkeypatch.setattr(sequences, "score_completions", None)
     monkeypatch.setattr(fluency, "generate_greedy", None)
     again = Fluency().run(bench_for(subject, tmp_path, **SHORT))
-    assert to_json(dataclasses.asdict(again)) == to_json(dataclasses.asdict(first))
+    assert nan_to_null(dataclasses.asdict(again)) == nan_to_null(dataclasses.asdict(first))
     with pytest.raises(TypeError):
         Fluency().run(bench_for(subject, tmp_path, sampling={"max_new_tokens": 17}))
 

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.audit.subjects import bench_for, never_taught, never_unlearned
+from tests.audit import subjects
+from tests.audit.subjects import never_taught, never_unlearned
 from unlora.audit import membership, membership_scores
 from unlora.audit.attack import AttackResult
+from unlora.audit.bench import Workbench
 from unlora.audit.membership import Membership, compare
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
@@ -24,6 +26,15 @@ from unlora.models.load import load_model
 from unlora.models.target_modules import find_target_modules
 
 NAMES = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradient_norm")
+
+ALL_SIX = AuditSettings.from_mapping({"membership": {"gradient_norm": True}})
+"""Gradient norms are off by default: they take most of the time."""
+
+
+def bench_for(subject: AuditSubject, cache: Path, **sections: Any) -> Workbench:
+    """A workbench on which all six attacks are made unless `sections` say otherwise."""
+    chosen = {"gradient_norm": True} | sections.pop("membership", {})
+    return subjects.bench_for(subject, cache, membership=chosen, **sections)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +327,7 @@ def test_records_are_json(found: AttackResult):
 
 
 def test_what_it_lacks_is_said(subject: AuditSubject):
-    attack, settings = Membership(), AuditSettings()
+    attack, settings = Membership(), ALL_SIX
     assert attack.lacks(subject, settings) is None
     assert "--holdout FILE" in (attack.lacks(dataclasses.replace(subject, holdout=None), settings) or "")
     one = dataclasses.replace(subject, holdout=ExampleSet("one", subject.forget.examples[:1]))
@@ -328,7 +339,7 @@ def test_what_it_lacks_is_said(subject: AuditSubject):
 def test_cost_counts_passes(subject: AuditSubject):
     """Three models and the reference forward, three backward."""
     tokens = sum(len(one.input_ids) for one in subject.tokeniser.encode_set([*subject.forget, *subject.holdout]))  # type: ignore[misc]
-    cost = Membership().cost(subject, AuditSettings())
+    cost = Membership().cost(subject, ALL_SIX)
     assert (cost.forward_tokens, cost.training_tokens, cost.generated_tokens) == (4 * tokens, 3 * tokens, 0)
     assert cost.fixed_seconds > 0
     quick = AuditSettings.from_mapping({"membership": {"gradient_norm": False}})
