@@ -7,6 +7,7 @@ the attack's last step; in brackets the control's; then the difference with its 
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("audits", nargs="+", metavar="NAME=FOLDER")
     options = parser.parse_args()
-    print("| | " + " | ".join(VARIANTS.values()) + " | outcome |")
-    print("|---" * (len(VARIANTS) + 2) + "|")
+    print("| | forget probability before | " + " | ".join(VARIANTS.values()) + " | outcome |")
+    print("|---" * (len(VARIANTS) + 3) + "|")
     for audit in options.audits:
         name, _, folder = audit.partition("=")
         found = read_json(Path(folder) / "audit.json")["attacks"]["relearning"]
-        cells = [cell(found["estimates"], variant) for variant in VARIANTS]
+        cells = [f"{before(Path(folder)):.3f}", *(cell(found["estimates"], variant) for variant in VARIANTS)]
         print(f"| `{name}` | " + " | ".join(cells) + f" | {found['outcome']} |")
+
+
+def before(folder: Path) -> float:
+    """Mean answer probability of the unlearned model on the forget set, before any attack."""
+    lines = (folder / "records" / "relearning.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    first = [one["probability"][0] for one in records if (one["model"], one["variant"]) == ("unlearned", "full")]
+    return sum(first) / len(first)
 
 
 def cell(estimates: dict[str, dict[str, Any]], variant: str) -> str:

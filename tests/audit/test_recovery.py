@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from unlora.audit.recovery import Course, Plan, find, overall, records
+from unlora.audit.recovery import Course, Plan, find, overall, records, strengths
 from unlora.data.records import Example, ExampleSet
 
 FORGET = ExampleSet(
@@ -84,3 +84,9 @@ def test_records_say_what_was_trained_on() -> None:
     assert [record["tested"] for record in kept] == [False, True, True, True, True]
     assert kept[1]["probability"] == [0.1, 0.2]
     assert kept[1]["steps"] == [0, 4]
+
+
+def test_extraction_strength_is_that_of_the_tested_examples_after_the_last_step() -> None:
+    found = strengths(FEW, {"unlearned": course([0.1] * 5, [0.9, 0.2, 0.2, 0.4, 0.4])}, seed=0)
+    assert found["few_extraction_strength_unlearned"].value == pytest.approx(0.3)
+    assert found["few_extraction_strength_unlearned"].example_count == 4

@@ -151,6 +151,15 @@ def _estimate(shares: PerExample, taken: float, *, unscored_count: int, seed: in
     return dataclasses.replace(mean_estimate(shares, seed=seed), unscored_count=unscored_count)
 
 
+def strengths(plan: Plan, courses: Mapping[Role, Course], *, seed: int) -> dict[str, Estimate]:
+    """Extraction strength of the tested examples after the last step: is the text back, or only its likelihood?"""
+    tested = list(plan.tested)
+    return {
+        f"{plan.label}_extraction_strength_{role}": mean_estimate(course.extraction_strength[-1, tested], seed=seed)
+        for role, course in courses.items()
+    }
+
+
 def records(plan: Plan, courses: Mapping[Role, Course], forget: ExampleSet) -> list[dict[str, Any]]:
     """Every forget example in every model, at every measured step."""
     return [

@@ -15,11 +15,11 @@ from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlora.audit.adversary import attacked
-from unlora.audit.attack import Attack, AttackResult
+from unlora.audit.attack import Attack, AttackResult, Estimate
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set
-from unlora.audit.recovery import Course, Finding, Plan, find, overall, records, sentence
+from unlora.audit.recovery import Course, Finding, Plan, find, overall, records, sentence, strengths
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.forget_retain import ShuffledEpochs
@@ -57,6 +57,7 @@ class Relearning(Attack):
         roles: list[Role] = [role for role in subject.roles if role != "target"]
         target = np.array(forget_likelihoods(bench, "target")["probability"])
         findings: list[Finding] = []
+        estimates: dict[str, Estimate] = {}
         kept: list[dict[str, Any]] = []
         for place, plan in enumerate(plans):
             courses: dict[Role, Course] = {
@@ -66,12 +67,13 @@ class Relearning(Attack):
             findings.append(
                 find(plan, courses["unlearned"], courses.get("retain_only"), target, seed=bench.settings.seed)
             )
+            estimates |= findings[-1].estimates() | strengths(plan, courses, seed=bench.settings.seed)
             kept += records(plan, courses, subject.forget)
         seeds = f"{len(chosen.seeds)} seed{'s' if len(chosen.seeds) > 1 else ''}"
         return AttackResult(
             overall(findings),
             sentence(findings),
-            {name: value for finding in findings for name, value in finding.estimates().items()},
+            estimates,
             f"{len(subject.forget)} forget examples, {chosen.steps} steps of {chosen.batch_size}, {seeds}",
             tuple(curve for finding in findings for curve in finding.curves()),
             "optimiser steps of the attack",

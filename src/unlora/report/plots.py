@@ -57,7 +57,9 @@ def attack_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
         steps = sorted({step for curve in shown for step in curve["x"]})
         values = [dict(zip(curve["x"], curve["y"], strict=True)) for curve in shown]
         log = [{"step": step, **{str(place): line.get(step) for place, line in enumerate(values)}} for step in steps]
-        charts.append(_chart(panel, log, {str(place): curve["label"] for place, curve in enumerate(shown)}))
+        charts.append(
+            _chart(panel, log, {str(place): curve["label"].replace("_", "-") for place, curve in enumerate(shown)})
+        )
     return [chart for chart in charts if chart is not None]
 
 
