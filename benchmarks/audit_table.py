@@ -43,12 +43,17 @@ def cell(estimates: dict[str, dict[str, Any]], variant: str) -> str:
     excess = estimates[f"{variant}_excess"]
     if excess["value"] is None:
         return excess["note"]
-    recovery = f"{estimates[f'{variant}_recovery']['value']:.0%}"
+    recovery = percent(estimates[f"{variant}_recovery"]["value"])
     control = estimates.get(f"{variant}_control")
     if control is None:
         return f"{recovery} (no control)"
-    interval = f"[{excess['low']:.0%}, {excess['high']:.0%}]"
-    return f"{recovery} ({control['value']:.0%}); {excess['value']:+.0%} {interval}"
+    interval = f"[{percent(excess['low'])}, {percent(excess['high'])}]"
+    return f"{recovery} ({percent(control['value'])}); {excess['value']:+.0%} {interval}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, without the sign of a rounded zero."""
+    return f"{share:.0%}".replace("-0%", "0%") if share > -0.005 else f"{share:.0%}"
 
 
 if __name__ == "__main__":
