@@ -1,11 +1,12 @@
 """What came back, worked out by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
-from unlora.audit.recovery import Course, Plan, find, overall, records, strengths
+from unlora.audit.recovery import Course, Plan, find, overall, records, sentence, strengths
 from unlora.data.records import Example, ExampleSet
 
 FORGET = ExampleSet(
@@ -27,8 +28,8 @@ def test_recovery_is_the_share_of_what_was_taken_and_only_of_tested_examples() -
     assert finding.recovery == pytest.approx((0.0, 0.5))
     assert finding.control is None
     assert finding.outcome == "unclear"
-    assert "bring" in finding.sentence
-    assert "no control" in finding.sentence
+    assert "bring" in sentence([finding])
+    assert "no control" in sentence([finding])
 
 
 def test_control_is_measured_in_the_same_unit() -> None:
@@ -40,7 +41,7 @@ def test_control_is_measured_in_the_same_unit() -> None:
     assert finding.excess.value == pytest.approx(0.25)
     assert finding.excess.example_count == 4
     assert finding.outcome == "fails"
-    assert finding.sentence == "1 forget example brings back 50% of the others in 4 steps (control 25%)"
+    assert sentence([finding]) == "1 forget example brings back 50% of the others in 4 steps (control 25%)"
     assert set(finding.estimates()) == {"few_recovery", "few_control", "few_excess"}
     assert [curve.label for curve in finding.curves()] == ["unlearned", "control"]
 
@@ -59,7 +60,7 @@ def test_nothing_forgotten_gives_no_number_and_says_so() -> None:
     finding = find(FEW, course([0.9] * 5, [0.95] * 5), course([0.1] * 5, [0.1] * 5), TARGET, seed=0)
     assert finding.excess.value is None
     assert all(math.isnan(share) for share in finding.recovery)
-    assert "nothing was forgotten" in finding.sentence
+    assert "nothing was forgotten" in sentence([finding])
     assert finding.outcome == "unclear"
 
 
@@ -90,3 +91,16 @@ def test_extraction_strength_is_that_of_the_tested_examples_after_the_last_step(
     found = strengths(FEW, {"unlearned": course([0.1] * 5, [0.9, 0.2, 0.2, 0.4, 0.4])}, seed=0)
     assert found["few_extraction_strength_unlearned"].value == pytest.approx(0.3)
     assert found["few_extraction_strength_unlearned"].example_count == 4
+
+
+def test_several_seeds_are_one_clause_with_their_spread_and_what_succeeds_comes_first() -> None:
+    control = course([0.1] * 5, [0.1] * 5)
+    seeds = [
+        find(dataclasses.replace(FEW, seed=seed), course([0.1] * 5, [after] * 5), control, TARGET, seed=0)
+        for seed, after in enumerate((0.5, 0.3, 0.1))
+    ]
+    nothing = find(dataclasses.replace(FEW, variant="full"), course([0.1] * 5, [0.1] * 5), control, TARGET, seed=0)
+    assert sentence([nothing, *seeds]) == (
+        "1 forget example brings back 25% of the others in 4 steps (nothing to 50% over 3 seeds) (control nothing); "
+        "the whole forget set brings back nothing in 4 steps (control nothing)"
+    )

@@ -68,23 +68,6 @@ class Finding:
             return "unclear"
         return "fails" if value >= NOTEWORTHY and low > 0 else "holds"
 
-    @property
-    def sentence(self) -> str:
-        """The finding in plain words."""
-        if self.excess.value is None:
-            return f"{self.plan.label}: {self.excess.note}"
-        count = len(self.plan.examples)
-        what = {
-            "few": f"{count} forget example{'s bring' if count > 1 else ' brings'} back",
-            "unrelated": f"{count} unrelated examples bring back",
-            "full": "the whole forget set brings back",
-        }[self.plan.variant]
-        of_what = " of the others" if self.plan.variant == "few" else ""
-        text = f"{what} {_percent(self.recovery[-1])}{of_what} in {self.steps[-1]} steps"
-        if self.control is None:
-            return f"{text} (no control: how much the attack teaches by itself is not known)"
-        return f"{text} (control {_percent(self.control[-1])})"
-
     def estimates(self) -> dict[str, Estimate]:
         """The numbers at the last step."""
         label, count = self.plan.label, len(self.plan.tested)
@@ -186,6 +169,30 @@ def overall(findings: Sequence[Finding]) -> Outcome:
 
 
 def sentence(findings: Sequence[Finding]) -> str:
-    """All variants, those that succeed first."""
-    ordered = sorted(findings, key=lambda finding: finding.outcome != "fails")
-    return "; ".join(finding.sentence for finding in ordered)
+    """The findings in plain words: one clause a variant, whatever the number of seeds, those that succeed first."""
+    variants: dict[str, list[Finding]] = {}
+    for finding in findings:
+        variants.setdefault(finding.plan.variant, []).append(finding)
+    ordered = sorted(variants.values(), key=lambda seeds: all(one.outcome != "fails" for one in seeds))
+    return "; ".join(_clause(seeds) for seeds in ordered)
+
+
+def _clause(seeds: Sequence[Finding]) -> str:
+    """One variant; the shares are means over its seeds, with the smallest and the largest."""
+    first = seeds[0]
+    if any(one.excess.value is None for one in seeds):
+        return f"{first.plan.variant}: {first.excess.note}"
+    count = len(first.plan.examples)
+    what = {
+        "few": f"{count} forget example{'s bring' if count > 1 else ' brings'} back",
+        "unrelated": f"{count} unrelated examples bring back",
+        "full": "the whole forget set brings back",
+    }[first.plan.variant]
+    of_what = " of the others" if first.plan.variant == "few" else ""
+    shares = [one.recovery[-1] for one in seeds]
+    spread = f" ({_percent(min(shares))} to {_percent(max(shares))} over {len(seeds)} seeds)" if len(seeds) > 1 else ""
+    text = f"{what} {_percent(sum(shares) / len(shares))}{of_what} in {first.steps[-1]} steps{spread}"
+    controls = [one.control[-1] for one in seeds if one.control is not None]
+    if not controls:
+        return f"{text} (no control: how much the attack teaches by itself is not known)"
+    return f"{text} (control {_percent(sum(controls) / len(controls))})"
