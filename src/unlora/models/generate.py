@@ -40,7 +40,8 @@ def generate_greedy(
         tokenizer: Turns the new tokens into text, without special tokens.
         pad_token_id: Any token: padding (on the left) is masked out.
         max_new_tokens: One limit for all prompts or one for each; the model's context length is a limit too.
-        batch_size: Prompts generated together.
+        batch_size: Prompts generated together; a large batch is faster, as long as memory holds the keys and values of
+            all its tokens.
         progress: Called after each batch with the number of prompts it held.
 
     Returns:
@@ -90,7 +91,7 @@ def generate_samples(
         top_p: Only the most probable tokens that together reach this probability are drawn (nucleus sampling,
             arXiv 1904.09751).
         seed: The same seed gives the same texts.
-        batch_size: Samples generated together.
+        batch_size: Samples generated together, as in `generate_greedy`.
         progress: Called after each batch with the number of samples it held.
 
     Returns:
@@ -197,7 +198,8 @@ def _write(
     """Write on every row until an end token, which is left out, or its limit.
 
     A row that is done leaves the batch, where `generate` pads it until the last one is done: on tofu-mini, whose
-    answers have 10 to 68 tokens, SmolLM2 takes 10 to 20 % less time in batches of 16 and a quarter less in ones of 64.
+    answers have 10 to 68 tokens, SmolLM2 on two cores takes 57 s instead of 63 in batches of 16 and 32 instead of 44
+    in batches of 64.
     """
     written: dict[int, list[int]] = {row: [] for row in limits}
     rows = list(limits)
