@@ -99,8 +99,8 @@ class _Group(NamedTuple):
 
 
 def _batches(sequences: Sequences, batch_size: int, *, share: bool) -> list[list[_Group]]:
-    # TOFU gives seven answers to each question, and prompts are a third of all tokens: on tofu-mini, SmolLM2 takes
-    # 22 % less time when each is read once. Answers that go on alike are not followed further (another 13 % of tokens).
+    # TOFU gives seven answers to each question, and prompts are a third of all tokens: read once, tofu-mini takes
+    # SmolLM2 99 s instead of 115 on two cores. What answers have in common beyond the prompt is read for each.
     by_prompt: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (input_ids, prompt_length) in enumerate(sequences):
         by_prompt[tuple(input_ids[: max(prompt_length - 1, 0)])].append(index)
