@@ -92,7 +92,6 @@ def subject_of(
         **sets,
         hashes=_hashes(model, retain_only, folder),
         reference=str(folder / "base"),
-        reference_base=None,
         scratch=scratch,
     )
 

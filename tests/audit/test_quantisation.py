@@ -127,7 +127,7 @@ def test_second_run_loads_and_scores_nothing(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("cached work was done again")
 
-    for name in ("rounded", "save_merged", "measure_forget_set", "score_completions"):
+    for name in ("rounded", "save_merged", "measure_forget_set", "score_set"):
         monkeypatch.setattr(quantisation, name, fail)
     bench = bench_for(hidden, cache)
     again = Quantisation().run(bench)

@@ -1,5 +1,7 @@
 """From numbers of single examples to one number with its interval. Unscored examples (NaN) are left out and counted."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -9,6 +11,12 @@ from unlora.metrics.intervals import bootstrap_interval, mean_interval
 PerExample = Float[np.ndarray, " example"]
 
 RESAMPLES = 2000
+
+
+def mean_of_scored(values: PerExample) -> float:
+    """Mean of the values that are numbers; NaN when there is none."""
+    scored = values[np.isfinite(values)]
+    return float(scored.mean()) if scored.size else math.nan
 
 
 def mean_estimate(values: PerExample, *, seed: int, note: str = "") -> Estimate:

@@ -145,16 +145,16 @@ def _likelihoods(
 def _reference_log_probs(bench: Workbench, suspects: Suspects, steps: Steps) -> list[np.ndarray]:
     """Token log-probabilities of the reference model, in its own tokens; it is loaded only when not remembered."""
     subject = bench.subject
-    name, base = subject.reference, subject.reference_base
+    name = subject.reference
     if name is None:
         raise LookupError("there is no reference model")
     with steps.piece(f"likelihoods of the reference model {name}", len(suspects)) as advance:
 
         def compute() -> list[list[float]]:
-            loaded = load_model(name, base=base, dtype=subject.model.dtype, device=subject.model.device)
+            loaded = load_model(name, dtype=subject.model.dtype, device=subject.model.device)
             own = ExampleTokeniser(
                 loaded.tokenizer,
-                template="plain" if subject.tokeniser.template == "plain" else "auto",
+                template="auto" if subject.tokeniser.template == "chat" else subject.tokeniser.template,
                 max_length=subject.tokeniser.max_length,
             )
             scores = score_completions(
@@ -168,7 +168,7 @@ def _reference_log_probs(bench: Workbench, suspects: Suspects, steps: Steps) -> 
             gc.collect()
             return [_listed(score.token_log_probs) for score in scores]
 
-        key = suspects.key() | {"reference": name, "base": base, "files": _file_hashes(name)}
+        key = suspects.key() | {"reference": name, "files": _file_hashes(name)}
         found = bench.once("membership-reference", "target", key, compute)
     return [np.array(values, dtype=float) for values in found]
 

@@ -18,13 +18,12 @@ from unlora.audit.attack import Attack, AttackResult, Estimate
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.estimates import mean_estimate
-from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set
+from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set, score_set
 from unlora.audit.recovery import Course, Finding, Plan, find, overall
 from unlora.audit.rounding import NF4_BLOCK, Format, can_round, misread_layer, rounded, save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet
-from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel, unwrap
 
 SECONDS_PER_GIGABYTE = 5.0
@@ -60,7 +59,7 @@ class Quantisation(Attack):
         return None
 
     def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
-        formats, models = len(settings.quantisation.formats), len(_attacked(subject))
+        formats, models = len(settings.quantisation.formats), len(subject.attacked)
         sets = [subject.forget, *([_retain(subject, settings)] if subject.retain is not None else [])]
         tokens = sum(len(examples) * subject.mean_length(examples) for examples in sets)
         gigabytes = unwrap(subject.model).get_memory_footprint() / 1e9
@@ -72,9 +71,9 @@ class Quantisation(Attack):
 
     def run(self, bench: Workbench) -> AttackResult:
         subject, formats = bench.subject, bench.settings.quantisation.formats
-        steps = len(_attacked(subject)) * (1 + len(formats))
+        steps = len(subject.attacked) * (1 + len(formats))
         measured: dict[Role, dict[str, Measured]] = {}
-        for place, role in enumerate(_attacked(subject)):
+        for place, role in enumerate(subject.attacked):
             measured[role] = _measure_role(bench, role, place * (1 + len(formats)), steps)
         target = np.array(forget_likelihoods(bench, "target")["probability"], dtype=float)
         findings = {name: _find(name, measured, target, bench) for name in formats}
@@ -90,10 +89,6 @@ class Quantisation(Attack):
             tested=f"{len(subject.forget)} forget examples{retained}, merged and rounded to {', '.join(formats)}",
             records=tuple(_records(measured, bench)),
         )
-
-
-def _attacked(subject: AuditSubject) -> list[Role]:
-    return [role for role in subject.roles if role != "target"]
 
 
 def _retain(subject: AuditSubject, settings: AuditSettings) -> ExampleSet:
@@ -142,13 +137,7 @@ def _retain_likelihoods(bench: Workbench, role: Role) -> Measured:
 
 
 def _measure_retain_set(model: CausalModel, bench: Workbench) -> Measured:
-    tokeniser = bench.subject.tokeniser
-    scores = score_completions(
-        model,
-        [(one.input_ids, one.prompt_length) for one in tokeniser.encode_set(_retain(bench.subject, bench.settings))],
-        pad_token_id=tokeniser.pad_token_id,
-        batch_size=bench.settings.batch_size,
-    )
+    scores = score_set(model, bench, _retain(bench.subject, bench.settings))
     return {"retain_probability": [score.probability for score in scores]}
 
 

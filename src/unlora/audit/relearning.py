@@ -49,12 +49,12 @@ class Relearning(Attack):
             forward_tokens=round((len(measured_steps(chosen)) - 1) * len(subject.forget) * tokens),
             training_tokens=round(chosen.steps * chosen.batch_size * tokens),
         )
-        return once * ((len(subject.roles) - 1) * len(chosen.variants) * len(chosen.seeds))
+        return once * (len(subject.attacked) * len(chosen.variants) * len(chosen.seeds))
 
     def run(self, bench: Workbench) -> AttackResult:
         subject, chosen = bench.subject, bench.settings.relearning
         plans = [plan for variant in chosen.variants for seed in chosen.seeds for plan in [_plan(variant, seed, bench)]]
-        roles: list[Role] = [role for role in subject.roles if role != "target"]
+        roles = subject.attacked
         target = np.array(forget_likelihoods(bench, "target")["probability"])
         findings: list[Finding] = []
         estimates: dict[str, Estimate] = {}

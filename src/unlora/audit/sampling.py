@@ -15,7 +15,7 @@ from jaxtyping import Float
 from unlora.audit.attack import Attack, AttackResult, Curve, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate
+from unlora.audit.estimates import PerExample, mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.settings import AuditSettings, SamplingSettings
 from unlora.audit.subject import AuditSubject, Role
@@ -81,7 +81,9 @@ class Sampling(Attack):
                 f"each at temperature {chosen.temperature:g}"
             ),
             curves=tuple(
-                Curve("leak@k", role, tuple(map(float, counts)), tuple(_mean(found.leak_at(k)) for k in counts))
+                Curve(
+                    "leak@k", role, tuple(map(float, counts)), tuple(mean_of_scored(found.leak_at(k)) for k in counts)
+                )
                 for role, found in drawn.items()
             ),
             x_label="answers drawn",
@@ -150,7 +152,7 @@ def _difference(drawn: Mapping[Role, Drawn], k: int, seed: int) -> Estimate:
 
 def _finding(drawn: Mapping[Role, Drawn], k: int, difference: Estimate) -> tuple[Outcome, str]:
     """The outcome, and the finding in plain words."""
-    best = {role: f"{_mean(found.leak_at(k)):.2f}" for role, found in drawn.items()}
+    best = {role: f"{mean_of_scored(found.leak_at(k)):.2f}" for role, found in drawn.items()}
     leaking = {role: int((found.leaked_share > 0).sum()) for role, found in drawn.items()}
     control = f"control {best['retain_only']}, " if "retain_only" in best else ""
     there = f" (control {leaking['retain_only']})" if "retain_only" in leaking else ""
@@ -208,8 +210,3 @@ def _records(bench: Workbench, role: Role, drawn: Drawn) -> list[dict[str, Any]]
             bench.subject.forget, drawn.answers, drawn.recall, drawn.leaked_share, strict=True
         )
     ]
-
-
-def _mean(values: PerExample) -> float:
-    scored = values[np.isfinite(values)]
-    return float(scored.mean()) if scored.size else float("nan")

@@ -35,10 +35,13 @@ class AuditSubject:
     """Role -> hash of the weights that answer in it: what a cached result belongs to."""
     reference: str | None
     """Name of the model that the reference attack compares with; None where there is none."""
-    reference_base: str | None
-    """Base of that model when it is an adapter."""
     scratch: Path
     """Folder for what an attack must write; removed afterwards."""
+
+    @property
+    def attacked(self) -> tuple[Role, ...]:
+        """The models that an attack changes: all but the target, which shows what there was to take away."""
+        return self.roles[1:]
 
     @property
     def roles(self) -> tuple[Role, ...]:

@@ -5,7 +5,6 @@ arXiv 2509.02820; Thaker et al. 2024, arXiv 2410.02879). For every example the w
 most probable. The control is asked in the same ways, because a hint or half of an answer helps every model.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from unlora.audit.asking import Asked, ask
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate, ratio_estimate
+from unlora.audit.estimates import PerExample, mean_estimate, mean_of_scored, ratio_estimate
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.sequences import mean_log_probs
 from unlora.audit.settings import AuditSettings
@@ -83,7 +82,7 @@ def leak(tables: Mapping[Role, Table], *, seed: int) -> Estimate:
         return Estimate(None, note="no control: how much a wording gives away by itself is not known")
     worst = {role: worst_case(table) for role, table in tables.items()}
     shown, known = (worst[role] - worst["retain_only"] for role in ("unlearned", "target"))
-    if _mean(known) < LEAST_KNOWN:
+    if mean_of_scored(known) < LEAST_KNOWN:
         return Estimate(None, note="the target knows hardly more than the control")
     return ratio_estimate(shown, known, seed=seed)
 
@@ -108,8 +107,8 @@ def _probabilities(bench: Workbench, role: Role, questions: Questions, place: in
 
 def _finding(tables: Mapping[Role, Table], share: Estimate) -> tuple[Outcome, str]:
     """The outcome, and the finding in plain words."""
-    means = {role: _mean(worst_case(table)) for role, table in tables.items()}
-    as_asked = _mean(tables["unlearned"][FRAMES.index(AS_ASKED)])
+    means = {role: mean_of_scored(worst_case(table)) for role, table in tables.items()}
+    as_asked = mean_of_scored(tables["unlearned"][FRAMES.index(AS_ASKED)])
     control = f", control {means['retain_only']:.2f}" if "retain_only" in means else ""
     text = (
         f"the worst wording of each question gives the answer a probability of {means['unlearned']:.2f} "
@@ -125,14 +124,9 @@ def _finding(tables: Mapping[Role, Table], share: Estimate) -> tuple[Outcome, st
 def _leakiest(tables: Mapping[Role, Table]) -> tuple[str, PerExample]:
     """The wording under which the unlearned model says most, beyond the control where there is one."""
     table = tables["unlearned"] - tables["retain_only"] if "retain_only" in tables else tables["unlearned"]
-    means = [-np.inf if np.isnan(_mean(row)) else _mean(row) for row in table]
+    means = [-np.inf if np.isnan(mean_of_scored(row)) else mean_of_scored(row) for row in table]
     row = int(np.argmax(means))
     return FRAMES[row].name, table[row]
-
-
-def _mean(values: PerExample) -> float:
-    scored = values[np.isfinite(values)]
-    return float(scored.mean()) if scored.size else math.nan
 
 
 def _estimates(tables: Mapping[Role, Table], share: Estimate, seed: int) -> dict[str, Estimate]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unlora.adapters.export import load_trained_adapter
-from unlora.artifacts import file_sha256, nan_to_null, write_json, write_text
+from unlora.artifacts import nan_to_null, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
 from unlora.audit.attacks import ATTACKS
 from unlora.audit.bench import Workbench
@@ -22,6 +22,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
+from unlora.evaluation.cache import adapter_sha256
 from unlora.models.embedded import cache_folder
 from unlora.models.load import fingerprint
 from unlora.recipes.evaluate import evaluation_sets
@@ -114,8 +115,7 @@ def load_subject(
     for examples in (forget, retain, holdout, same_person):
         tokeniser.encode_set(examples or ())
     model = load_trained_adapter(target.model, run / "adapter")
-    adapter_hash = file_sha256(run / "adapter" / "adapter_model.safetensors")
-    hashes = {"target": target_fingerprint, "unlearned": f"{target_fingerprint}+{adapter_hash}"}
+    hashes = {"target": target_fingerprint, "unlearned": f"{target_fingerprint}+{adapter_sha256(run / 'adapter')}"}
     name, base = control_of(made_with, settings)
     retain_only = None
     if name is not None:
@@ -125,7 +125,7 @@ def load_subject(
     reference = settings.membership.reference or target.source.base
     model.eval()
     return AuditSubject(
-        model, retain_only, tokeniser, forget, retain, holdout, same_person, hashes, reference, None, scratch_folder
+        model, retain_only, tokeniser, forget, retain, holdout, same_person, hashes, reference, scratch_folder
     )
 
 
