@@ -1,14 +1,13 @@
 """Importance of a model's linear layers for a forget and a retain set: one backward pass per batch, model intact."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError, nearest
-from unlora.importance.hooks import GradientTaps, measuring
+from unlora.importance.accumulate import Batch, accumulate
+from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import (
     ImportanceMap,
     ImportanceMetadata,
@@ -20,21 +19,14 @@ from unlora.importance.importance_map import (
 from unlora.importance.moments import StatisticName
 from unlora.importance.spaces import (
     FullWeightStatistics,
-    Inputs,
     LoraFactorStatistics,
     MarginalStatistics,
     ModuleStatistics,
-    OutputGradients,
     SpaceName,
     virtual_factors,
 )
-from unlora.losses.log_probs import NOT_SCORED, Predictions
-from unlora.models.forward import completion_logits
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
-
-Batch = Mapping[str, Tensor]
-MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
 
 class ImportancePreset(NamedTuple):
@@ -105,7 +97,7 @@ def estimate_importance(
 
     def measure(batches: Iterable[Batch], name: str, sha256: str | None) -> tuple[dict[str, SetImportance], SetCounts]:
         statistics = {target.name: new_statistics(target) for target in targets.values()}
-        counts = _accumulate(model, targets, batches, statistics, progress)
+        counts = accumulate(model, targets, batches, statistics, progress)
         if counts.example_count == 0:
             raise InputError(f"the {name} set has no example with a completion token; nothing can be measured.")
         if counts.example_count == 1 and statistic == "variance":
@@ -150,39 +142,3 @@ def _resolve(
     if statistic is None or space is None:
         raise InputError("give a preset, or both a statistic and a space.")
     return statistic, space
-
-
-def _accumulate(
-    model: PreTrainedModel,
-    targets: Mapping[str, TargetModule],
-    batches: Iterable[Batch],
-    statistics: Mapping[str, ModuleStatistics],
-    progress: Callable[[int], None] | None,
-) -> SetCounts:
-    example_count = token_count = unscored_count = 0
-
-    def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
-        statistics[name].update(inputs, output_gradients)
-
-    with GradientTaps({name: target.module for name, target in targets.items()}, consume).attached() as taps:
-        for batch in batches:
-            labels = batch["labels"]
-            token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.
-            scored = token_counts > 0
-            scored_count = int(scored.sum())
-            if scored_count > 0:
-                taps.start_batch(scored_count, labels.shape[1])
-                _summed_loss(model, {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}).backward()
-                taps.finish_batch()
-            example_count += scored_count
-            token_count += int(token_counts.sum())
-            unscored_count += len(labels) - scored_count
-            if progress is not None:
-                progress(len(labels))
-    return SetCounts(example_count=example_count, token_count=token_count, unscored_count=unscored_count)
-
-
-def _summed_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
-    """Sum over the batch of each example's mean loss, so that an example's gradient does not depend on its company."""
-    predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
-    return -predictions.mean_log_probs().sum()

@@ -9,7 +9,7 @@ from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import load_sets, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.unlearn import measure_importance
+from unlora.recipes.starting import measure_importance
 from unlora.runtime import seed_everything
 
 

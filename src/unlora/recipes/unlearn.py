@@ -1,26 +1,23 @@
 """The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
 
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
-from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check_output_unmoved, initial_factors
+from unlora.adapters import check_output_unmoved
 from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.export import save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
-from unlora.data.collate import batches_by_length, collate
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.records import ExampleSet
-from unlora.data.tokenise import TokenisedExample
 from unlora.errors import FunctionMovedError
-from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
+from unlora.importance import ImportanceMap, most_important_modules
 from unlora.losses import Objective
-from unlora.models.load import LoadedModel, fingerprint
-from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.models.load import fingerprint
+from unlora.models.target_modules import find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
 from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
@@ -28,6 +25,7 @@ from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import attach_adapter, measure_importance
 from unlora.report import write_report
 from unlora.runtime import seed_everything
 from unlora.training import UnlearnTrainer, training_arguments
@@ -159,61 +157,6 @@ def evaluate(
         base_fingerprint=run.record["model"]["fingerprint"],
         adapter=run.adapter,
     )
-
-
-def measure_importance(
-    settings: UnlearnSettings, target: LoadedModel, sets: Sets, target_names: list[str], reporter: Reporter
-) -> ImportanceMap:
-    """Estimate importance on the whole forget set and a seeded sample of the retain set."""
-    pad, size = sets.tokeniser.pad_token_id, settings.importance.batch_size
-    retain_tokens = sets.retain_tokens
-    if retain_tokens is not None and len(retain_tokens) > settings.importance.max_retain_examples:
-        retain_tokens = random.Random(settings.seed).sample(retain_tokens, settings.importance.max_retain_examples)
-
-    def batches(tokens: list[TokenisedExample]):
-        return (collate([tokens[row] for row in rows], pad) for rows in batches_by_length(tokens, size))
-
-    total = len(sets.forget_tokens) + len(retain_tokens or [])
-    with reporter.task("Importance", total) as task:
-        return estimate_importance(
-            target.model,
-            batches(sets.forget_tokens),
-            batches(retain_tokens) if retain_tokens is not None else None,
-            statistic=settings.importance.statistic,
-            space=settings.importance.space,
-            target_modules=target_names,
-            rank=settings.adapter.rank,
-            probe_std=settings.importance.probe_std,
-            seed=settings.seed,
-            data_sha256=(sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None),
-            progress=task.advance,
-        )
-
-
-def attach_adapter(
-    settings: UnlearnSettings,
-    target: LoadedModel,
-    targets: Mapping[str, TargetModule],
-    importance: ImportanceMap | None,
-    reporter: Reporter,
-) -> tuple[PeftModel, dict[str, Any]]:
-    """Solve for the start of every target module and attach the adapter; say how well the start fits."""
-    rank, alpha = settings.adapter.rank, settings.adapter.alpha
-    if settings.importance.initialisation == "plain":
-        model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha)
-        return model, {"kind": "plain", "module_count": len(targets)}
-    with reporter.task("Low-rank solutions", len(targets)) as task:
-        factors = initial_factors(
-            targets, importance, rank=rank, scaling=alpha / rank, seed=settings.seed, progress=task.advance
-        )
-    floored = [start.floored_fraction for start in factors.values() if start.floored_fraction is not None]
-    summary = {
-        "kind": settings.importance.initialisation,
-        "module_count": len(factors),
-        "mean_relative_residual": sum(start.relative_residual for start in factors.values()) / len(factors),
-        "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
-    }
-    return attach_anchored_adapter(target.model, rank=rank, alpha=alpha, factors=factors), summary
 
 
 def train(

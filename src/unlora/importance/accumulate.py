@@ -1,0 +1,74 @@
+"""One pass over a set: every batch's inputs and output gradients, layer by layer, to whoever takes statistics."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from unlora.importance.hooks import GradientTaps
+from unlora.importance.importance_map import SetCounts
+from unlora.importance.spaces import Inputs, OutputGradients
+from unlora.losses.log_probs import NOT_SCORED, Predictions
+from unlora.models.forward import completion_logits
+from unlora.models.target_modules import TargetModule
+
+Batch = Mapping[str, Tensor]
+MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
+
+
+class Accumulator(Protocol):
+    """Takes in one layer's inputs and output gradients, batch by batch."""
+
+    def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        """Take in one batch."""
+        ...
+
+
+def accumulate(
+    model: PreTrainedModel,
+    targets: Mapping[str, TargetModule],
+    batches: Iterable[Batch],
+    statistics: Mapping[str, Accumulator],
+    progress: Callable[[int], None] | None = None,
+) -> SetCounts:
+    """Run every batch forward and backward once, within `measuring(model)`.
+
+    Args:
+        model: the model that is measured.
+        targets: canonical name -> layer.
+        batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
+        statistics: canonical name -> what takes in that layer's X (batch, token, d_in) and D (batch, token, d_out).
+        progress: called with the number of examples of each finished batch, scored or not.
+
+    Raises:
+        InputError: a target module took no part in the loss, or does not keep the examples apart.
+    """
+    example_count = token_count = unscored_count = 0
+
+    def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        statistics[name].update(inputs, output_gradients)
+
+    with GradientTaps({name: target.module for name, target in targets.items()}, consume).attached() as taps:
+        for batch in batches:
+            labels = batch["labels"]
+            token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.
+            scored = token_counts > 0
+            scored_count = int(scored.sum())
+            if scored_count > 0:
+                taps.start_batch(scored_count, labels.shape[1])
+                _summed_loss(model, {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}).backward()
+                taps.finish_batch()
+            example_count += scored_count
+            token_count += int(token_counts.sum())
+            unscored_count += len(labels) - scored_count
+            if progress is not None:
+                progress(len(labels))
+    return SetCounts(example_count=example_count, token_count=token_count, unscored_count=unscored_count)
+
+
+def _summed_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
+    """Sum over the batch of each example's mean loss, so that an example's gradient does not depend on its company."""
+    predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+    return -predictions.mean_log_probs().sum()
