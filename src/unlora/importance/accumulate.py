@@ -1,7 +1,7 @@
 """One pass over a set: every batch's inputs and output gradients, layer by layer, to whoever takes statistics."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +18,7 @@ Batch = Mapping[str, Tensor]
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 
 
+@runtime_checkable
 class Accumulator(Protocol):
     """Takes in one layer's inputs and output gradients, batch by batch."""
 
