@@ -1,0 +1,166 @@
+"""A small world: a model of four layers, trained from scratch on fictitious people, that is to forget some of them.
+
+A study of many cells and seeds needs a target that costs seconds. Everything about it is known: what was learnt, about
+whom, and what the retain-only model, trained in the same way without the forget set, never saw. Each fact is learnt in
+two wordings, so that the truth ratio, which asks in the second, measures knowledge and not grammar.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from unlora.artifacts import write_text
+from unlora.config import Config
+from unlora.data.people import generate_people
+from unlora.data.records import Example, ExampleSet
+from unlora.models.embedded import cache_folder
+from unlora.models.save import save_model
+from unlora.recipes.fine_tune import fine_tune
+from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.settings import FineTuneSettings, ModelSettings
+from unlora.runtime import seed_everything
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+class SmallWorld(Config):
+    """What the world is made of; its hash names its folder in the user's cache."""
+
+    seed: int = 0
+    """Of people, weights and data order: another seed is another target model."""
+    people: int = 60
+    forget_people: int = 6
+    held_out_people: int = 10
+    """People whom target and retain-only model know, but who are in no retain set: what is kept of them is the test."""
+    questions_per_person: int = 6
+    hidden_size: int = 192
+    layers: int = 4
+    vocabulary: int = 1024
+    epochs: int = 16
+    learning_rate: float = 3e-3
+    batch_size: int = 32
+    version: int = 1
+    """Raised whenever the same settings build another world."""
+
+
+class SmallWorldFiles(NamedTuple):
+    """Where its parts lie: models as folders, sets as JSON lines."""
+
+    target: Path
+    retain_only: Path
+    forget: Path
+    retain: Path
+    held_out: Path
+
+
+def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> SmallWorldFiles:
+    """Build the world in the user's cache, or find it there."""
+    folder = cache_folder() / "small_world" / world.sha256()[:16]
+    files = SmallWorldFiles(
+        folder / "target",
+        folder / "retain_only",
+        folder / "forget.jsonl",
+        folder / "retain.jsonl",
+        folder / "held_out.jsonl",
+    )
+    people = generate_people(world.people, seed=world.seed, questions_per_person=world.questions_per_person).examples
+    forget_count = world.forget_people * world.questions_per_person
+    held_out_count = world.held_out_people * world.questions_per_person
+    parts = {
+        files.forget: people[:forget_count],
+        files.held_out: people[forget_count : forget_count + held_out_count],
+        files.retain: people[forget_count + held_out_count :],
+    }
+    lessons = folder / "lessons.jsonl"
+    excluded = folder / "forget_lessons.jsonl"
+    for path, examples in parts.items():
+        _write(path, [_line(example) for example in examples])
+    _write(lessons, [lesson for example in people for lesson in _lessons(example)])
+    _write(excluded, [lesson for example in parts[files.forget] for lesson in _lessons(example)])
+    start = folder / "untrained"
+    if not start.is_dir():
+        seed_everything(world.seed)
+        tokenizer = train_tokenizer(ExampleSet("people", people), world.vocabulary)
+        save_model(untrained_model(world, tokenizer), tokenizer, start)
+    for path, exclude in ((files.target, []), (files.retain_only, [str(excluded)])):
+        if not path.is_dir():
+            reporter.say(f"Training the {path.name} model of a small world (seed {world.seed})")
+            learn = FineTuneSettings(
+                model=ModelSettings(name=str(start), dtype="float32", device="cpu"),
+                data=[str(lessons)],
+                exclude=exclude,
+                template="plain",
+                max_length=128,
+                method="full",
+                learning_rate=world.learning_rate,
+                epochs=world.epochs,
+                batch_size=world.batch_size,
+                seed=world.seed,
+            )
+            fine_tune(learn, path, reporter=reporter)
+    return files
+
+
+def _write(path: Path, lines: list[dict[str, object]]) -> None:
+    if not path.is_file():
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _lessons(example: Example) -> list[dict[str, object]]:
+    return [
+        {"question": example.prompt, "answer": example.completion},
+        {"question": example.paraphrased_question, "answer": example.paraphrased_answer},
+    ]
+
+
+def _line(example: Example) -> dict[str, object]:
+    return {
+        "question": example.prompt,
+        "answer": example.completion,
+        "paraphrased_answer": example.paraphrased_answer,
+        "perturbed_answer": list(example.perturbed_answers),
+    }
+
+
+def train_tokenizer(examples: ExampleSet, vocabulary: int) -> PreTrainedTokenizerFast:
+    """Learn a byte-level tokenizer from the examples themselves."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [
+        f"Question: {one.prompt}\nAnswer: {text}"
+        for one in examples
+        for text in (one.completion, one.paraphrased_answer or "", *one.perturbed_answers)
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Random weights in Llama's architecture, float32."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=world.hidden_size,
+        intermediate_size=8 * world.hidden_size // 3 // 32 * 32,
+        num_hidden_layers=world.layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(world.seed)
+        return LlamaForCausalLM(config)
