@@ -61,6 +61,26 @@ def test_lora_factors_take_the_ratio_of_the_products():
     torch.testing.assert_close(ratio.column_weights, torch.tensor([3 / 1.3 + 4 / 3.3, 4 / 2.3 + 8 / 6.3]))
 
 
+def test_matrix_is_returned_when_asked_for():
+    importance = ModuleImportance(full([[2.2, 3.4], [6.2, 0]]), full([[2, 1.5], [2.9, 1.6]]))
+    assert module_ratio(importance, relative_floor=0.1).weights is None
+    asked = module_ratio(importance, relative_floor=0.1, elementwise=True)
+    torch.testing.assert_close(asked.weights, torch.tensor([[1.0, 2.0], [2.0, 0.0]]))
+    torch.testing.assert_close(asked.row_weights, torch.tensor([3.0, 2.0]))
+
+    forget = factored([[1, 1], [2, 0]], [[2, 4], [1, 0]])  # [[3, 4], [4, 8]]
+    retain = factored([[1], [3]], [[1, 2]])  # [[1, 2], [3, 6]], mean 3, floor 0.3
+    of_factors = module_ratio(ModuleImportance(forget, retain), relative_floor=0.1, elementwise=True)
+    torch.testing.assert_close(of_factors.weights, torch.tensor([[3 / 1.3, 4 / 2.3], [4 / 3.3, 8 / 6.3]]))
+
+
+def test_matrix_of_marginals_is_their_outer_product_and_not_formed():
+    importance = ModuleImportance(marginal([4.4, 7.6], [3, 2, 8]), marginal([4, 4], [9, 20, 1]))
+    ratio = module_ratio(importance, elementwise=True)
+    assert ratio.weights is None
+    assert (len(ratio.row_weights), len(ratio.column_weights)) == (2, 3)
+
+
 def test_floored_fraction_counts_denominators_below_the_floor():
     # Mean of the rows 25, floor 25 x 0.01 = 0.25: two of four lie below. Columns: none of four.
     importance = ModuleImportance(marginal([1] * 4, [1] * 4), marginal([0, 0.2, 0.3, 99.5], [1] * 4))

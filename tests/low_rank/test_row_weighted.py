@@ -2,22 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.low_rank.problems import row_problem, separable_problem, weighted_error
+from unlora.errors import InputError
 from unlora.low_rank import WeightedLowRankProblem, solve_row_weighted
-
-
-def random_problem(d_out: int, d_in: int, rank: int, *, seed: int = 0, dtype=torch.float64) -> WeightedLowRankProblem:
-    """Normal entries, row weights over four orders of magnitude."""
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(d_out, d_in, generator=generator, dtype=torch.float64)
-    weights = 10 ** (4 * torch.rand(d_out, generator=generator, dtype=torch.float64) - 2)
-    return WeightedLowRankProblem(matrix.to(dtype), weights.to(dtype), rank)
-
-
-def weighted_error(problem: WeightedLowRankProblem, approximation: Tensor) -> float:
-    total = 0.0
-    for weight, error in zip(problem.row_weights.tolist(), (problem.matrix - approximation).tolist(), strict=True):
-        total += weight * sum(entry**2 for entry in error)
-    return total**0.5
 
 
 def eckart_young_error(problem: WeightedLowRankProblem) -> float:
@@ -27,7 +14,7 @@ def eckart_young_error(problem: WeightedLowRankProblem) -> float:
 
 
 def test_no_gradient_descent_does_better() -> None:
-    problem = random_problem(6, 5, 2)
+    problem = row_problem(6, 5, 2)
     errors = []
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
@@ -53,7 +40,7 @@ def test_no_gradient_descent_does_better() -> None:
 
 @pytest.mark.parametrize(("d_out", "d_in", "rank"), [(20, 12, 3), (12, 20, 12), (1, 5, 1), (200, 100, 8)])
 def test_exact_solution_has_the_optimal_residual_and_reports_it(d_out: int, d_in: int, rank: int) -> None:
-    problem = random_problem(d_out, d_in, rank)
+    problem = row_problem(d_out, d_in, rank)
     solution = solve_row_weighted(problem)
     achieved = weighted_error(problem, solution.left @ solution.right)
     assert (solution.status, solution.iterations) == ("exact", 0)
@@ -65,7 +52,7 @@ def test_exact_solution_has_the_optimal_residual_and_reports_it(d_out: int, d_in
 
 @pytest.mark.parametrize(("d_out", "d_in", "rank"), [(576, 192, 8), (1536, 576, 16), (192, 576, 16), (256, 256, 4)])
 def test_randomised_residual_is_within_a_thousandth_of_the_optimum(d_out: int, d_in: int, rank: int) -> None:
-    problem = random_problem(d_out, d_in, rank, dtype=torch.float32)  # normal entries: the slowest decay there is
+    problem = row_problem(d_out, d_in, rank, dtype=torch.float32)  # normal entries: the slowest decay there is
     solution = solve_row_weighted(problem)
     assert solution.status == "randomised"
     assert solution.weighted_residual == pytest.approx(eckart_young_error(problem), rel=1e-3)
@@ -76,8 +63,10 @@ def test_randomised_residual_is_within_a_thousandth_of_the_optimum(d_out: int, d
 
 
 def test_constant_weights_give_the_truncated_svd() -> None:
-    matrix = random_problem(20, 12, 3).matrix
-    solution = solve_row_weighted(WeightedLowRankProblem(matrix, torch.full((20,), 0.3, dtype=torch.float64), 3))
+    matrix = row_problem(20, 12, 3).matrix
+    solution = solve_row_weighted(
+        WeightedLowRankProblem(matrix, 3, row_weights=torch.full((20,), 0.3, dtype=torch.float64))
+    )
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     torch.testing.assert_close(solution.left @ solution.right, (left[:, :3] * values[:3]) @ right[:3])
     torch.testing.assert_close(solution.left.norm(dim=0).square(), values[:3])  # the symmetric split U S^1/2, S^1/2 V
@@ -86,8 +75,8 @@ def test_constant_weights_give_the_truncated_svd() -> None:
 @pytest.mark.parametrize(("d_out", "d_in"), [(20, 12), (150, 140)])
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
 def test_scale_of_the_weights_does_not_move_the_factors(d_out: int, d_in: int, scale: float) -> None:
-    problem = random_problem(d_out, d_in, 3, dtype=torch.float32)
-    scaled = WeightedLowRankProblem(problem.matrix, problem.row_weights * scale, 3)
+    problem = row_problem(d_out, d_in, 3, dtype=torch.float32)
+    scaled = WeightedLowRankProblem(problem.matrix, 3, row_weights=problem.row_weights * scale)
     expected, solution = solve_row_weighted(problem), solve_row_weighted(scaled)
     torch.testing.assert_close(solution.left, expected.left, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(solution.right, expected.right, rtol=1e-3, atol=1e-4)
@@ -96,25 +85,25 @@ def test_scale_of_the_weights_does_not_move_the_factors(d_out: int, d_in: int, s
 
 
 def test_factors_are_balanced_component_by_component() -> None:
-    solution = solve_row_weighted(random_problem(20, 12, 4))
+    solution = solve_row_weighted(row_problem(20, 12, 4))
     torch.testing.assert_close(solution.left.norm(dim=0), solution.right.norm(dim=1))
     assert float(solution.left.norm()) == pytest.approx(float(solution.right.norm()))
 
 
 def test_rows_of_weight_zero_get_the_limit_of_a_small_weight() -> None:
-    problem = random_problem(20, 12, 3)
+    problem = row_problem(20, 12, 3)
     with_zeros, with_small = problem.row_weights.clone(), problem.row_weights.clone()
     with_zeros[:5], with_small[:5] = 0.0, 1e-13
-    zero = solve_row_weighted(WeightedLowRankProblem(problem.matrix, with_zeros, 3))
-    small = solve_row_weighted(WeightedLowRankProblem(problem.matrix, with_small, 3))
+    zero = solve_row_weighted(WeightedLowRankProblem(problem.matrix, 3, row_weights=with_zeros))
+    small = solve_row_weighted(WeightedLowRankProblem(problem.matrix, 3, row_weights=with_small))
     torch.testing.assert_close(zero.left @ zero.right, small.left @ small.right, rtol=1e-6, atol=1e-8)
 
 
 def test_heavy_row_is_reproduced_best() -> None:
-    problem = random_problem(20, 12, 1)
+    problem = row_problem(20, 12, 1)
     weights = torch.ones(20, dtype=torch.float64)
     weights[7] = 1e8
-    solution = solve_row_weighted(WeightedLowRankProblem(problem.matrix, weights, 1))
+    solution = solve_row_weighted(WeightedLowRankProblem(problem.matrix, 1, row_weights=weights))
     torch.testing.assert_close((solution.left @ solution.right)[7], problem.matrix[7], rtol=1e-5, atol=1e-5)
 
 
@@ -122,13 +111,13 @@ def test_low_rank_and_zero_matrices_are_reproduced() -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(9, 2, generator=generator) @ torch.randn(2, 8, generator=generator)
     for exact in (matrix, torch.zeros(9, 8)):
-        solution = solve_row_weighted(WeightedLowRankProblem(exact, torch.arange(9.0), 4))
+        solution = solve_row_weighted(WeightedLowRankProblem(exact, 4, row_weights=torch.arange(9.0)))
         torch.testing.assert_close(solution.left @ solution.right, exact, rtol=1e-4, atol=1e-5)
         assert solution.relative_residual < 1e-5
 
 
 def test_seed_decides_and_the_global_random_state_stays() -> None:
-    problem = random_problem(150, 140, 4, dtype=torch.float32)
+    problem = row_problem(150, 140, 4, dtype=torch.float32)
     before = torch.get_rng_state()
     first = solve_row_weighted(problem, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -141,8 +130,16 @@ def test_seed_decides_and_the_global_random_state_stays() -> None:
 
 
 def test_bfloat16_matrix_is_solved_in_float32() -> None:
-    problem = random_problem(20, 12, 3, dtype=torch.bfloat16)
-    in_float32 = WeightedLowRankProblem(problem.matrix.float(), problem.row_weights.float(), 3)
+    problem = row_problem(20, 12, 3, dtype=torch.bfloat16)
+    in_float32 = WeightedLowRankProblem(problem.matrix.float(), 3, row_weights=problem.row_weights.float())
     solution, expected = solve_row_weighted(problem), solve_row_weighted(in_float32)
     assert torch.equal(solution.left, expected.left)
     assert torch.equal(solution.right, expected.right)
+
+
+def test_other_weights_are_refused() -> None:
+    problem = separable_problem(6, 5, 2)
+    with pytest.raises(InputError, match="row solver takes row_weights alone"):
+        solve_row_weighted(problem)
+    with pytest.raises(InputError, match="row solver takes row_weights alone"):
+        solve_row_weighted(WeightedLowRankProblem(problem.matrix, 2, weights=torch.ones(6, 5)))

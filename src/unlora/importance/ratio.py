@@ -13,6 +13,7 @@ from unlora.importance.importance_map import (
     ModuleImportance,
     SetImportance,
 )
+from unlora.shapes import Weight
 
 RELATIVE_FLOOR = 0.01
 """The floor is this share of the mean retain importance of the same layer (of its rows, its columns or its entries)."""
@@ -20,28 +21,33 @@ RELATIVE_FLOOR = 0.01
 
 @dataclass(frozen=True)
 class ModuleRatio:
-    """The ratio of one module, as weights of rows and columns of its weight matrix."""
+    """The ratio of one module, as weights of rows and columns of its weight matrix, and of its entries if asked for."""
 
     row_weights: Float[Tensor, " d_out"]
     column_weights: Float[Tensor, " d_in"]
     floored_fraction: float
     """Share of the denominators in which the floor exceeds the retain importance."""
+    weights: Weight | None = None
+    """M itself, (d_out, d_in). None unless asked for, and for marginals: theirs is row times column weights."""
 
 
-def module_ratio(importance: ModuleImportance, relative_floor: float = RELATIVE_FLOOR) -> ModuleRatio:
+def module_ratio(
+    importance: ModuleImportance, relative_floor: float = RELATIVE_FLOOR, *, elementwise: bool = False
+) -> ModuleRatio:
     """Ratio of one module.
 
     Marginals give a separable ratio: rows over rows times columns over columns. In the other spaces M is formed for
-    this module alone and its row and column sums are returned (what FILA and VILA weight rows with). Without a retain
-    set the denominator is one.
+    this module alone and its row and column sums are returned (what FILA and VILA weight rows with); M itself only
+    when `elementwise` asks for it, as large as the weight. Without a retain set the denominator is one.
     """
     forget = _parts(importance.forget)
     retain = _parts(importance.retain) if importance.retain is not None else [None] * len(forget)
     divided = [_ratio(*parts, relative_floor) for parts in zip(forget, retain, strict=True)]
     ratios = [ratio for ratio, _ in divided]
-    rows, columns = ratios if len(ratios) == 2 else (ratios[0].sum(dim=1), ratios[0].sum(dim=0))
+    separable = len(ratios) == 2
+    rows, columns = ratios if separable else (ratios[0].sum(dim=1), ratios[0].sum(dim=0))
     floored_fraction = sum(count for _, count in divided) / sum(ratio.numel() for ratio in ratios)
-    return ModuleRatio(rows, columns, floored_fraction)
+    return ModuleRatio(rows, columns, floored_fraction, ratios[0] if elementwise and not separable else None)
 
 
 def module_score(importance: ModuleImportance) -> float:
