@@ -40,24 +40,24 @@ def batches_of(chosen: Sequence[Tokens], batch_size: int) -> list[dict[str, Tens
     return [batch_of(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
 
 
-def mean_nll(model: PreTrainedModel, tokens: list[int], prompt_length: int) -> Tensor:
-    """Mean negative log-likelihood of the completion, token by token; nothing predicts the very first token."""
+def completion_nll(model: PreTrainedModel, tokens: list[int], prompt_length: int, reduction: str = "mean") -> Tensor:
+    """Mean or sum of the completion's negative log-likelihood, token by token; nothing predicts the first token."""
     logits = model(input_ids=torch.tensor([tokens])).logits[0]
     losses = []
     for position in range(max(prompt_length, 1), len(tokens)):
         before = logits[position - 1]
         losses.append(torch.logsumexp(before, dim=0) - before[tokens[position]])
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() if reduction == "mean" else torch.stack(losses).sum()
 
 
-def gradients(arch: Architecture, chosen: Sequence[Tokens]) -> dict[str, Tensor]:
+def gradients(arch: Architecture, chosen: Sequence[Tokens], reduction: str = "mean") -> dict[str, Tensor]:
     """Canonical module name -> (example, d_out, d_in) in float64."""
     model = build_tiny_model(arch).double()
     targets = find_target_modules(model)
     weights = [target.module.get_parameter("weight") for target in targets.values()]
     found: dict[str, list[Tensor]] = {name: [] for name in targets}
     for tokens, prompt_length in chosen:
-        per_weight = torch.autograd.grad(mean_nll(model, tokens, prompt_length), weights)
+        per_weight = torch.autograd.grad(completion_nll(model, tokens, prompt_length, reduction), weights)
         for name, gradient in zip(targets, per_weight, strict=True):
             found[name].append(gradient.T if targets[name].transposed else gradient)
     return {name: torch.stack(each) for name, each in found.items()}

@@ -238,7 +238,7 @@ def test_bfloat16_model_gives_float32_statistics_close_to_the_float32_models(
     ("options", "message"),
     [
         ({"preset": "marginl"}, "unknown importance preset 'marginl'. Did you mean 'marginal'?"),
-        ({"preset": "xyz"}, "Known presets: marginal, vila, fila."),
+        ({"preset": "xyz"}, "Known presets: marginal, vila, fila, variance_full, second_moment_lora."),
         ({"preset": "vila", "space": "marginals"}, "not both"),
         ({"space": "marginals"}, "both a statistic and a space"),
         ({}, "both a statistic and a space"),

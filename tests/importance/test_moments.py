@@ -47,3 +47,32 @@ def test_too_few_samples_are_refused():
 
 def test_unbiased_variance_is_not_below_zero():
     assert unbiased_variance(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 1.5])).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_samples_one_by_one_or_merged_are_the_same_moments(centred: bool):
+    samples = torch.randn(9, 3, 4, generator=torch.Generator().manual_seed(1)) + 2
+    one_by_one, merged = Moments(centred=centred), Moments(centred=centred)
+    for sample in samples.clone():
+        one_by_one.add(sample)
+    for part in samples.split((4, 1, 4)):
+        batch = Moments()
+        for sample in part.clone():
+            batch.add(sample)
+        merged.merge(batch)
+    reference = samples.double().numpy()
+    for moments in (one_by_one, merged):
+        assert moments.count == 9
+        numpy.testing.assert_allclose(moments.read("second_moment"), (reference**2).mean(axis=0), rtol=2e-6)
+        if centred:
+            numpy.testing.assert_allclose(moments.read("variance"), reference.var(axis=0, ddof=1), rtol=2e-5)
+        else:
+            assert moments.mean is None
+            with pytest.raises(ValueError, match="deviations from zero"):
+                moments.read("variance")
+
+
+def test_only_centred_moments_with_samples_can_be_merged():
+    for other in (Moments(), Moments(centred=False)):
+        with pytest.raises(ValueError, match="only a centred accumulator that has samples"):
+            Moments().merge(other)

@@ -48,7 +48,7 @@ def test_energies_are_the_same_by_gram_and_by_outer_product(token_count: int, mo
     for gram in (True, False):
         monkeypatch.setattr(spaces, "gram_is_cheaper", lambda *_, answer=gram: answer)
         rows, columns = example_energies(inputs, output_gradients)
-        assert_near(rows, squares.sum(dim=1), 1e-5)
+        assert_near(rows.sum(dim=0), squares.sum(dim=1), 1e-5)
         assert_near(columns, squares.sum(dim=0), 1e-5)
 
 
@@ -121,6 +121,15 @@ def test_squared_mean_pools_every_fourth_batch():
     found = marginals(parts, "variance")
     assert_near(found["rows"], wanted.sum(dim=1).clamp(min=0), 1e-5)
     assert_near(found["columns"], wanted.sum(dim=0).clamp(min=0), 1e-5)
+
+
+def test_lone_samples_are_all_paired_two_by_two():
+    inputs, output_gradients = random_pair(6)
+    samples = explicit(inputs, output_gradients)
+    product = sum((samples[index] * samples[index + 1]).sum(dim=1) for index in (0, 2, 4)) / 3
+    wanted = samples.square().mean(dim=0).sum(dim=1) - product
+    parts = list(zip(inputs.split(1), output_gradients.split(1), strict=True))
+    assert_near(marginals(parts, "variance")["rows"], wanted.clamp(min=0), 1e-5)
 
 
 def test_too_few_samples_are_refused():

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from unlora.importance.hooks import GradientTaps
 from unlora.importance.importance_map import SetCounts
+from unlora.importance.moments import GradientUnit, Reduction
 from unlora.importance.spaces import Inputs, OutputGradients
 from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.forward import completion_logits
@@ -33,22 +34,38 @@ def accumulate(
     batches: Iterable[Batch],
     statistics: Mapping[str, Accumulator],
     progress: Callable[[int], None] | None = None,
+    *,
+    gradient_unit: GradientUnit = "example",
+    reduction: Reduction = "mean",
 ) -> SetCounts:
     """Run every batch forward and backward once, within `measuring(model)`.
+
+    A sample is what `statistics` take one gradient of. With `gradient_unit="batch"` it is the gradient of the mean,
+    over a batch's scored examples, of their losses; all samples count the same, so the examples of a smaller last
+    batch weigh more than others. (The mean is over examples, not over tokens as in Hugging Face's loss.)
 
     Args:
         model: the model that is measured.
         targets: canonical name -> layer.
         batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
-        statistics: canonical name -> what takes in that layer's X (batch, token, d_in) and D (batch, token, d_out).
+        statistics: canonical name -> what takes in that layer's X (sample, token, d_in) and D (sample, token, d_out);
+            a sample that is a batch comes with the tokens of all its examples.
         progress: called with the number of examples of each finished batch, scored or not.
+        gradient_unit: "example" or "batch".
+        reduction: whether an example's loss is the "mean" or the "sum" over its completion tokens.
 
     Raises:
         InputError: a target module took no part in the loss, or does not keep the examples apart.
     """
-    example_count = token_count = unscored_count = 0
+    example_count = token_count = unscored_count = batch_count = 0
 
     def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        if gradient_unit == "batch":
+            # The gradient of the mean is D^T X over all positions of the batch, over the number of its examples.
+            inputs, output_gradients = (
+                inputs.flatten(0, 1)[None],
+                (output_gradients / len(output_gradients)).flatten(0, 1)[None],
+            )
         statistics[name].update(inputs, output_gradients)
 
     with GradientTaps({name: target.module for name, target in targets.items()}, consume).attached() as taps:
@@ -59,17 +76,25 @@ def accumulate(
             scored_count = int(scored.sum())
             if scored_count > 0:
                 taps.start_batch(scored_count, labels.shape[1])
-                _summed_loss(model, {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}).backward()
+                scored_batch = {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}
+                _summed_loss(model, scored_batch, reduction).backward()
                 taps.finish_batch()
+                batch_count += 1
             example_count += scored_count
             token_count += int(token_counts.sum())
             unscored_count += len(labels) - scored_count
             if progress is not None:
                 progress(len(labels))
-    return SetCounts(example_count=example_count, token_count=token_count, unscored_count=unscored_count)
+    return SetCounts(
+        example_count=example_count,
+        token_count=token_count,
+        unscored_count=unscored_count,
+        sample_count=batch_count if gradient_unit == "batch" else example_count,
+    )
 
 
-def _summed_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
-    """Sum over the batch of each example's mean loss, so that an example's gradient does not depend on its company."""
+def _summed_loss(model: PreTrainedModel, batch: Batch, reduction: Reduction) -> Float[Tensor, ""]:
+    """Sum over the batch of each example's own loss, so that an example's gradient does not depend on its company."""
     predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
-    return -predictions.mean_log_probs().sum()
+    log_probs = predictions.mean_log_probs() if reduction == "mean" else predictions.sequence_log_probs()
+    return -log_probs.sum()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,8 @@ from torch import Tensor
 from unlora.artifacts import read_tensors, write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
-from unlora.importance.moments import StatisticName
+from unlora.importance.evidence import SetEvidence
+from unlora.importance.moments import GradientUnit, Reduction, StatisticName
 from unlora.importance.spaces import SpaceName
 from unlora.shapes import LoraA, LoraB
 
@@ -56,6 +58,9 @@ class ModuleImportance:
 
     forget: SetImportance
     retain: SetImportance | None
+    forget_evidence: SetEvidence | None = None
+    """None in a map whose maker kept none."""
+    retain_evidence: SetEvidence | None = None
 
 
 class SetCounts(Config):
@@ -69,6 +74,8 @@ class SetCounts(Config):
     """Examples without a completion token: counted here, in no statistic."""
     data_sha256: str | None = None
     """Hash of the set's content, where the caller knows it."""
+    sample_count: int | None = None
+    """Gradients in the statistic: one an example, or one a batch with a scored example; None in older files."""
 
 
 class ImportanceMetadata(Config):
@@ -77,9 +84,10 @@ class ImportanceMetadata(Config):
     schema_version: int = SCHEMA_VERSION
     statistic: StatisticName
     space: SpaceName
-    gradient_unit: str = "example"
-    reduction: str = "mean"
-    """An example's loss is the mean over its completion tokens."""
+    gradient_unit: GradientUnit = "example"
+    """What a sample is the gradient of: an example's loss, or the mean of a batch's, every batch counting the same."""
+    reduction: Reduction | Literal["token_mean_of_batch"] = "mean"
+    """Whether an example's loss is the mean or the sum over its completion tokens; the released code has neither."""
     rank: int | None
     """Rank of the virtual factors (lora_factors only)."""
     probe_std: float | None
@@ -119,14 +127,14 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         tensors: dict[str, Tensor] = {}
         for name, importance in self._modules.items():
             for set_name in ("forget", "retain"):
-                record = getattr(importance, set_name)
-                for field, tensor in vars(record).items() if record is not None else ():
-                    tensors[f"{name}|{set_name}|{field}"] = tensor
+                for record in (getattr(importance, set_name), getattr(importance, f"{set_name}_evidence")):
+                    for field, tensor in vars(record).items() if record is not None else ():
+                        tensors[f"{name}|{set_name}|{field}"] = tensor
         write_tensors(path, tensors, {"kind": "importance", **self.metadata.model_dump(mode="json")})
 
     @classmethod
     def load(cls, path: Path) -> "ImportanceMap":
-        """Read what `save` wrote.
+        """Read what `save` wrote; the tensors are backed by the file, whose pages come in when they are touched.
 
         Raises:
             InputError: not an importance file, another schema version, or incomplete.
@@ -191,7 +199,17 @@ def _module_importance(name: str, tensors: dict[str, Tensor], metadata: Importan
         fields = {field: tensors[f"{name}|{set_name}|{field}"] for field in kind.__dataclass_fields__}
         return kind(**fields)
 
-    return ModuleImportance(record("forget"), record("retain") if metadata.retain is not None else None)
+    def evidence(set_name: str) -> SetEvidence | None:
+        fields = {field: tensors.get(f"{name}|{set_name}|{field}") for field in SetEvidence.__dataclass_fields__}
+        known = {field: tensor for field, tensor in fields.items() if tensor is not None}
+        return SetEvidence(**known) if len(known) == len(fields) else None
+
+    return ModuleImportance(
+        record("forget"),
+        record("retain") if metadata.retain is not None else None,
+        evidence("forget"),
+        evidence("retain"),
+    )
 
 
 def set_importance(space: SpaceName, tensors: Mapping[str, Tensor]) -> SetImportance:

@@ -1,7 +1,8 @@
 """What the statistic is taken of: full weights, virtual LoRA factors, or the marginals of the full weights.
 
-In every space the input is a layer's X (batch, token, d_in) and D (batch, token, d_out) from one backward pass;
-example b has the gradient G_b = D_b^T X_b of shape (d_out, d_in).
+In every space the input is a layer's X (sample, token, d_in) and D (sample, token, d_out) from one backward pass;
+sample b has the gradient G_b = D_b^T X_b of shape (d_out, d_in). A sample is an example; where a whole batch is one, it
+comes with the tokens of all its examples (`unlora.importance.accumulate`).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unlora.errors import InputError
+from unlora.importance.evidence import HalfSums, PairSums, SetEvidence, evidence
 from unlora.importance.moments import Moments, StatisticName, unbiased_variance
 from unlora.shapes import LoraA, LoraB
 
@@ -23,11 +25,17 @@ OutputGradients = Float[Tensor, "batch token d_out"]
 
 MEAN_EVERY = 4
 """The squared mean of `marginals` is estimated on every fourth batch: over random batches the estimate stays unbiased,
-and the one product it needs, as large as a weight gradient, costs an eighth of a forward and backward pass at most."""
+and the one product it needs, as large as a weight gradient, costs an eighth of a forward and backward pass at most.
+Batches of one sample are all paired, two by two: there are few pairs among them."""
 
 
 class ModuleStatistics(ABC):
-    """Accumulates one module's per-example gradients of one set."""
+    """Accumulates one module's sampled gradients of one set."""
+
+    def __init__(self) -> None:
+        """Start with no sample."""
+        self._halves = HalfSums()
+        self._pairs = PairSums()
 
     @abstractmethod
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
@@ -35,21 +43,41 @@ class ModuleStatistics(ABC):
 
     @abstractmethod
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
-        """Named tensors of the statistic, normalised by the number of examples exactly once."""
+        """Named tensors of the statistic, normalised by the number of samples exactly once."""
+
+    def evidence(self) -> SetEvidence:
+        """What the same samples say about the estimate."""
+        return evidence(self._halves, self._pairs)
 
 
 class FullWeightStatistics(ModuleStatistics):
     """E[g^2] or Var[g] of every weight: FILA's space (arXiv 2408.06621). One outer product at a time is held."""
 
-    def __init__(self) -> None:
-        self._moments = Moments()
+    def __init__(self, total: Moments | None = None) -> None:
+        """Start with no sample; `total` says where the sums lie and whether they are centred."""
+        super().__init__()
+        self._total = total if total is not None else Moments()
 
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
+        batch, energies = Moments(), []
         for example_inputs, example_gradients in zip(inputs.float(), output_gradients.float(), strict=True):
-            self._moments.update((example_gradients.T @ example_inputs).unsqueeze(0))
+            gradient = example_gradients.T @ example_inputs
+            energies.append(gradient.square().sum(dim=1))
+            batch.add(gradient)
+        self._halves.update(torch.stack(energies))
+        self._pairs.add(*_pairs_of(batch))
+        self._total.merge(batch)
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
-        return {"values": self._moments.read(statistic)}
+        return {"values": self._total.read(statistic)}
+
+
+def _pairs_of(moments: Moments) -> tuple[Tensor, int]:
+    """Sum of the inner products of every two samples, ||sum g||^2 - sum ||g||^2, and how many there are."""
+    if moments.mean is None or moments.deviations is None:
+        raise ValueError("only centred moments of a sample or more know their pairs")
+    count = moments.count * (moments.count - 1)
+    return count * moments.mean.square().sum() - moments.deviations.sum(), count
 
 
 class LoraFactorStatistics(ModuleStatistics):
@@ -60,6 +88,8 @@ class LoraFactorStatistics(ModuleStatistics):
     """
 
     def __init__(self, lora_a: LoraA, lora_b: LoraB) -> None:
+        """Start with no sample of the gradients of these factors."""
+        super().__init__()
         self._lora_a = lora_a
         self._lora_b = lora_b
         self._moments_a = Moments()
@@ -67,20 +97,27 @@ class LoraFactorStatistics(ModuleStatistics):
 
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
         inputs, output_gradients = inputs.float(), output_gradients.float()
-        self._moments_b.update(output_gradients.mT @ (inputs @ self._lora_a.T))
+        gradients_b = output_gradients.mT @ (inputs @ self._lora_a.T)
+        self._halves.update(gradients_b.square().sum(dim=2))
+        self._moments_b.update(gradients_b)
         self._moments_a.update((output_gradients @ self._lora_b).mT @ inputs)
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
         return {"lora_b": self._moments_b.read(statistic), "lora_a": self._moments_a.read(statistic)}
+
+    def evidence(self) -> SetEvidence:
+        pairs = PairSums()
+        pairs.add(*_pairs_of(self._moments_b))
+        return evidence(self._halves, pairs)
 
 
 Energies = tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]
 
 
 class _Group(NamedTuple):
-    """Examples whose pairs estimate a squared mean; which position belongs to which example no longer matters."""
+    """Samples whose pairs estimate a squared mean; which position belongs to which sample no longer matters."""
 
-    example_count: int
+    sample_count: int
     energies: Energies
     inputs: Float[Tensor, "position d_in"]
     output_gradients: Float[Tensor, "position d_out"]
@@ -90,7 +127,7 @@ def _join(first: _Group | None, second: _Group) -> _Group:
     if first is None:
         return second
     return _Group(
-        first.example_count + second.example_count,
+        first.sample_count + second.sample_count,
         _add(first.energies, second.energies),
         torch.cat([first.inputs, second.inputs]),
         torch.cat([first.output_gradients, second.output_gradients]),
@@ -107,44 +144,50 @@ class MarginalStatistics(ModuleStatistics):
     Row j of example b has energy sum_k G_b[j, k]^2. With few tokens it comes from the Gram matrix of the inputs,
     d_j^T (X X^T) d_j, and likewise for columns; with many, the outer product is cheaper (`gram_is_cheaper`).
 
-    The variance needs the squared mean ||E G_j||^2. For a batch of n examples with sum S,
-    (||S_j||^2 - sum of the examples' energies) / (n (n - 1)) is unbiased for it; numerators and denominators are
+    The variance needs the squared mean ||E G_j||^2. For a batch of n samples with sum S,
+    (||S_j||^2 - sum of the samples' energies) / (n (n - 1)) is unbiased for it; numerators and denominators are
     pooled over every `MEAN_EVERY`-th batch. A set of one batch gives the sample variance itself. A batch of one
-    example has no pairs: it waits for the next batch.
+    sample has no pairs: it waits for the next batch.
     """
 
     def __init__(self) -> None:
-        self._example_count = 0
-        self._energies: Energies | None = None
+        """Start with no sample."""
+        super().__init__()
+        self._columns: Float[Tensor, " d_in"] | None = None
         self._group_count = 0
         self._pair_count = 0
         self._cross: Energies | None = None
         self._waiting: _Group | None = None
 
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
-        energies = example_energies(inputs.float(), output_gradients.float())
-        self._example_count += inputs.shape[0]
-        self._energies = _add(self._energies, energies)
-        if self._group_count % MEAN_EVERY == 0:
+        rows, columns = example_energies(inputs.float(), output_gradients.float())
+        self._halves.update(rows)
+        energies = rows.sum(dim=0), columns
+        self._columns = columns if self._columns is None else self._columns + columns
+        alone = inputs.shape[0] == 1
+        if alone or self._waiting is not None or self._group_count % MEAN_EVERY == 0:
             group = _Group(inputs.shape[0], energies, inputs.flatten(0, 1), output_gradients.flatten(0, 1))
             group, self._waiting = _join(self._waiting, group), None
-            if group.example_count == 1:
+            if group.sample_count == 1:
                 self._waiting = group
                 return
             self._add_pairs(group)
         self._group_count += 1
 
     def _add_pairs(self, group: _Group) -> None:
-        """Add the inner products of every two examples' gradients, row by row and column by column."""
+        """Add the inner products of every two samples' gradients, row by row and column by column."""
         squares = (group.output_gradients.float().T @ group.inputs.float()).square_()
         rows, columns = group.energies
-        self._cross = _add(self._cross, (squares.sum(dim=1) - rows, squares.sum(dim=0) - columns))
-        self._pair_count += group.example_count * (group.example_count - 1)
+        cross = squares.sum(dim=1) - rows, squares.sum(dim=0) - columns
+        self._cross = _add(self._cross, cross)
+        self._pair_count += group.sample_count * (group.sample_count - 1)
+        self._pairs.add(cross[0].sum(), group.sample_count * (group.sample_count - 1))
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
-        if self._energies is None:
+        if self._columns is None:
             raise ValueError("no sample was taken in")
-        rows, columns = (energy / self._example_count for energy in self._energies)
+        sample_count = sum(self._halves.counts)
+        rows, columns = self._halves.total() / sample_count, self._columns / sample_count
         if statistic == "variance":
             if self._cross is None:
                 raise ValueError("a variance needs two samples")
@@ -158,17 +201,19 @@ def gram_is_cheaper(token_count: int, d_out: int, d_in: int) -> bool:
     return 2 * token_count * (d_in + d_out) < d_in * d_out
 
 
-def example_energies(inputs: Inputs, output_gradients: OutputGradients) -> Energies:
-    """Row and column energies of G_b = D_b^T X_b, summed over the examples of the batch."""
+def example_energies(
+    inputs: Inputs, output_gradients: OutputGradients
+) -> tuple[Float[Tensor, "batch d_out"], Float[Tensor, " d_in"]]:
+    """Row energies of every G_b = D_b^T X_b, and column energies summed over the batch."""
     token_count, d_in, d_out = inputs.shape[1], inputs.shape[2], output_gradients.shape[2]
     if gram_is_cheaper(token_count, d_out, d_in):
-        rows = ((inputs @ inputs.mT) @ output_gradients).mul_(output_gradients).sum(dim=(0, 1))
+        rows = ((inputs @ inputs.mT) @ output_gradients).mul_(output_gradients).sum(dim=1)
         columns = ((output_gradients @ output_gradients.mT) @ inputs).mul_(inputs).sum(dim=(0, 1))
         return rows.clamp_(min=0), columns.clamp_(min=0)  # Rounding can leave a vanishing energy below zero.
-    rows, columns = inputs.new_zeros(d_out), inputs.new_zeros(d_in)
-    for example_inputs, example_gradients in zip(inputs, output_gradients, strict=True):
+    rows, columns = inputs.new_empty(inputs.shape[0], d_out), inputs.new_zeros(d_in)
+    for row, example_inputs, example_gradients in zip(rows, inputs, output_gradients, strict=True):
         squares = (example_gradients.T @ example_inputs).square_()
-        rows += squares.sum(dim=1)
+        row.copy_(squares.sum(dim=1))
         columns += squares.sum(dim=0)
     return rows, columns
 
