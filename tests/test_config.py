@@ -154,9 +154,10 @@ def test_settings_are_laid_over_each_other_in_order(tmp_path: Path):
         preset_name="npo",
         config_file=config,
         flags={"model.name": "m", "data.forget": "flag.jsonl", "data.retain": "r", "seed": None},
-        overrides=["training.epochs=9", "objective.beta=0.2"],
+        overrides=["training.epochs=9", "objective.forget_parameters.beta=0.2"],
     )
-    assert (settings.objective.forget, settings.objective.beta, settings.objective.retain_weight) == ("npo", 0.2, 2.0)
+    assert (settings.objective.forget, settings.objective.retain_weight) == ("npo", 2.0)
+    assert settings.objective.forget_parameters == {"beta": 0.2}
     assert (settings.seed, settings.data.forget, settings.training.epochs) == (5, "flag.jsonl", 9)
     assert settings.importance.space == "marginals"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import unlora
-from unlora.losses import Objective
 from unlora.recipes.presets import DEFAULT_PRESET, presets, resolve_settings
+from unlora.recipes.training import make_objective
 
 
 @pytest.mark.parametrize("name", unlora.__all__)
@@ -35,7 +35,7 @@ def test_other_names_are_refused():
 def test_every_preset_makes_settings_and_an_objective(name: str):
     flags = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
     objective = resolve_settings(preset_name=name, config_file=None, flags=flags, overrides=[]).objective
-    Objective(objective.forget, objective.retain, objective.retain_weight, objective.beta)
+    make_objective(objective)
     assert presets()[name].text.startswith("# ")
 
 

@@ -72,7 +72,7 @@ WRONG_SETTINGS = {
     "training.learning_rat=1e-4": "unknown key 'training.learning_rat'. Did you mean 'training.learning_rate'?",
     "trainig.learning_rate=1e-4": "unknown key 'trainig'. Did you mean 'training'?",
     "learning_rate=1e-4": "unknown key 'learning_rate'. Did you mean 'training.learning_rate'?",
-    "objective.zzz=1": "Known keys: objective.forget, objective.retain, objective.retain_weight, objective.beta.",
+    "objective.zzz=1": "Known keys: objective.forget, objective.retain, objective.retain_weight, ",
     "training.learning_rate=fast": "training.learning_rate: must be a valid number",
     "training.learning_rate=inf": "training.learning_rate: must be a finite number (found inf)",
     "training.epochs=2.5": "training.epochs: must be a valid integer",
@@ -83,7 +83,12 @@ WRONG_SETTINGS = {
     "importance.statistic=varience": "(found 'varience'). Did you mean 'variance'?",
     "data.on_long=reject": "data.on_long: must be 'truncate' or 'refuse' (found 'reject')",
     "objective.forget=ilh": "unknown forget term 'ilh'. Did you mean 'ihl'?",
-    "objective.beta=0.5": "beta belongs to 'npo'",
+    "objective.retain=nl": "unknown retain term 'nl'. Did you mean 'nll'?",
+    "objective.forget_parameters.beta=0.5": "'ihl' has no parameter 'beta'. It has none.",
+    "objective.forget_parameters=5": "objective.forget_parameters: must be a valid dictionary (found 5)",
+    "objective.forget=no_such_module:Loss": "forget term 'no_such_module:Loss': no_such_module cannot be imported (",
+    "objective.forget=json:JSONDecoder": "'json:JSONDecoder' must be a dataclass that subclasses ForgetTerm.",
+    "objective.refusals=none.jsonl": "objective.refusals: 'ihl' reads no refusals; leave the file out.",
     "adapter.lora_dropout=0.1": "adapter.lora_dropout: must be 0, with dropout the two halves of the anchored adapter",
     "importance.file=none.safetensors": "none.safetensors: no such file.",
     "evaluation.retain_only=./none": "model './none': no such folder.",
@@ -103,7 +108,7 @@ def test_wrong_setting_is_refused_before_the_model_is_loaded(inputs: Inputs, tmp
 def test_unknown_preset_is_refused_with_the_nearest(inputs: Inputs, tmp_path: Path):
     assert refusal(inputs, tmp_path / "out", "--preset", "vlia") == "error: unknown preset 'vlia'. Did you mean 'vila'?"
     line = refusal(inputs, tmp_path / "out", "--preset", "zzzz")
-    assert line.startswith("error: unknown preset 'zzzz'. Known presets: fila, gd, marginal, ")
+    assert line.startswith("error: unknown preset 'zzzz'. Known presets: ce_u, dpo, fila, ")
 
 
 @pytest.mark.usefixtures("model_untouched")

@@ -57,6 +57,16 @@ def test_forget_alone_has_no_retain_example() -> None:
     assert {pairs[index]["retain"] for index in range(len(pairs))} == {None}
 
 
+def test_each_forget_example_brings_its_own_refusal() -> None:
+    refusals = _examples(6, "refusal")
+    pairs = ForgetRetainPairs(FORGET, None, refusals=refusals, epochs=2, seed=0)
+    for item in map(pairs.__getitem__, range(len(pairs))):
+        assert item["refusal"] is refusals[item["forget_index"]]
+    assert ForgetRetainPairs(FORGET, None, epochs=1, seed=0)[0]["refusal"] is None
+    with pytest.raises(InputError, match="5 refusals for 6 forget examples"):
+        ForgetRetainPairs(FORGET, None, refusals=refusals[:5], epochs=1, seed=0)
+
+
 def test_reading_past_the_end_stops() -> None:
     with pytest.raises(IndexError):
         ForgetRetainPairs(FORGET, None, epochs=1, seed=0)[6]

@@ -9,11 +9,19 @@ from tests.taught import PAD, Taught
 from tests.training.runs import adapter_tensors, anchored, largest_difference, logits, pairs, train, trainer_for
 from unlora.data.collate import collate
 from unlora.losses import Objective, Predictions
-from unlora.models.forward import completion_logits
-from unlora.training.trainer import ForgetRetainCollator, split
+from unlora.training.parts import ForgetRetainCollator, Part, read
+from unlora.training.reference import Reference
 
-OBJECTIVES = [Objective("ihl", retain_weight=1.3), Objective("npo", retain_weight=1.3)]
-NAMES = ["ihl", "npo"]
+OBJECTIVES = [
+    Objective("ihl", retain_weight=1.3),
+    Objective("npo", retain_weight=1.3),  # cached log-probabilities of the reference
+    Objective("dpo", retain="kl", retain_weight=1.3),  # refusals; the reference's predictions of the retain part
+    Objective("idk", retain="rmu", retain_weight=1.3),  # refusals alone; hidden states of the reference
+    Objective("undial", retain=None),  # the reference's predictions of the forget part
+    Objective("rmu", retain="rmu", retain_weight=1.3),  # hidden states
+]
+NAMES = ["ihl", "npo", "dpo-kl", "idk-rmu", "undial", "rmu-rmu"]
+ALL_PARTS: tuple[Part, ...] = ("forget", "retain", "refusal")
 
 
 def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
@@ -67,44 +75,68 @@ def test_gradient_checkpointing_changes_nothing(taught: Taught, tmp_path: Path, 
     assert largest_difference(runs[0][1], runs[1][1]) < 1e-5
 
 
-def test_one_forward_over_both_sets_equals_two(taught: Taught):
-    """Padding of the longer set and the examples beside them do not reach an example's logits."""
+@pytest.mark.parametrize("parts", [ALL_PARTS, ("forget", "retain"), ("refusal", "retain")])
+def test_one_forward_over_all_parts_equals_one_for_each(taught: Taught, parts: tuple[Part, ...]):
+    """Padding of the longer parts and the examples beside them reach neither an example's logits nor its states."""
     model = anchored(taught).eval()
     stream = pairs(taught)
     items = [stream[index] for index in range(4)]
-    batch = ForgetRetainCollator(PAD)(items)
-    together = split(Predictions.from_model_output(completion_logits(model, batch), batch["labels"]), 4)
-    for kind, predictions in zip(("forget", "retain"), together, strict=True):
-        alone = collate([example for item in items if (example := item[kind]) is not None], PAD)
+    together = read(model, ForgetRetainCollator(PAD, parts)(items), parts, parts, dict.fromkeys(parts, 0))
+    for part in parts:
+        alone = collate([example for item in items if (example := item[part]) is not None], PAD)
         expected = Predictions.from_model_output(logits(model, alone), alone["labels"])
-        assert predictions is not None
+        found = together[part]
         torch.testing.assert_close(
-            predictions.sequence_log_probs(), expected.sequence_log_probs(), atol=1e-4, rtol=1e-5
+            found.predictions.sequence_log_probs(), expected.sequence_log_probs(), atol=1e-4, rtol=1e-5
         )
         torch.testing.assert_close(
-            predictions.scored_log_softmax(), expected.scored_log_softmax(), atol=1e-4, rtol=1e-5
+            found.predictions.scored_log_softmax(), expected.scored_log_softmax(), atol=1e-4, rtol=1e-5
         )
+        separate = read(model, alone, [part], [part], {part: 0})[part].hidden_states
+        assert separate is not None
+        torch.testing.assert_close(found.hidden_states, separate, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [("retain",), ("forget", "refusal")])
+def test_reading_some_parts_equals_reading_all(taught: Taught, wanted: tuple[Part, ...]):
+    model = anchored(taught).eval()
+    stream = pairs(taught)
+    batch = ForgetRetainCollator(PAD, ALL_PARTS)([stream[index] for index in range(3)])
+    every = read(model, batch, ALL_PARTS, ALL_PARTS, dict.fromkeys(ALL_PARTS, 1))
+    some = read(model, batch, ALL_PARTS, wanted, dict.fromkeys(wanted, 1))
+    assert tuple(some) == wanted
+    for part in wanted:
+        torch.testing.assert_close(
+            some[part].predictions.scored_log_softmax(),
+            every[part].predictions.scored_log_softmax(),
+            atol=1e-4,
+            rtol=1e-5,
+        )
+        torch.testing.assert_close(some[part].hidden_states, every[part].hidden_states, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_reference_is_the_target_and_is_computed_once(
     taught: Taught, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Adapters off, whatever the adapter has become; one pass over the forget set in the whole run."""
-    model = anchored(taught)
-    trainer = trainer_for(model, pairs(taught, epochs=3), tmp_path, Objective("npo"), batch_size=batch_size)
-    passes: list[range] = []
-    original = trainer._sequence_log_probs
-    monkeypatch.setattr(trainer, "_sequence_log_probs", lambda *args: passes.append(args[1]) or original(*args))
+    """Adapters off, whatever the adapter has become; one pass over answers and refusals in the whole run."""
+    model, stream = anchored(taught), pairs(taught, epochs=3)
+    trainer = trainer_for(model, stream, tmp_path, Objective("dpo"), batch_size=batch_size)
+    passes: list[int] = []
+    original = Reference._score
+    monkeypatch.setattr(Reference, "_score", lambda self, batch: passes.append(len(batch)) or original(self, batch))
     trainer.train()
-    assert [row for rows in passes for row in rows] == [0, 1, 2, 3]
+    assert sum(passes) == 8  # four answers and four refusals, through all three epochs
 
-    batch = collate(taught.tokens(taught.forget), PAD)
     target = taught.load().model
-    expected = Predictions.from_model_output(logits(target, batch), batch["labels"]).sequence_log_probs()
-    torch.testing.assert_close(trainer._reference_log_probs(), expected, atol=1e-4, rtol=1e-5)
-    with model.disable_adapter():
-        off = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
-    assert torch.equal(off, expected)
-    on = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
-    assert not torch.allclose(on, expected, atol=1e-2)
+    for part, examples in (("forget", stream.forget), ("refusal", stream.refusals)):
+        assert examples is not None
+        batch = collate(examples, PAD)
+        expected = Predictions.from_model_output(logits(target, batch), batch["labels"]).sequence_log_probs()
+        found = trainer._reference.sequence_log_probs(part, examples)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+        with model.disable_adapter():
+            off = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
+        assert torch.equal(off, expected)
+        on = Predictions.from_model_output(logits(model, batch), batch["labels"]).sequence_log_probs()
+        assert not torch.allclose(on, expected, atol=1e-2)

@@ -1,9 +1,12 @@
 """Small batches and the naive formulas they are checked against."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from unlora.losses import NOT_SCORED, Predictions
+from unlora.losses import NOT_SCORED, ForgetInputs, Predictions, RetainInputs
 
 
 def random_predictions(*, seed: int = 0, dtype: torch.dtype = torch.float64) -> Predictions:
@@ -27,3 +30,61 @@ def scored_tokens(predictions: Predictions) -> list[list[tuple[Tensor, int]]]:
         ]
         for row in range(len(predictions.labels))
     ]
+
+
+REFERENCE_LOG_PROBS = torch.tensor([-6.0, -3.0, -2.5], dtype=torch.float64)
+
+
+def forget_inputs(predictions: Predictions | None = None, **changed: Any) -> ForgetInputs:
+    """Everything a forget term may ask for, around the same three examples; around others, what is given."""
+    example = random_predictions()
+    predictions = predictions if predictions is not None else example
+    if predictions.logits.shape != example.logits.shape:
+        return ForgetInputs(predictions, **changed)
+    count = int(predictions.token_counts.sum())
+    fields: dict[str, Any] = {
+        "reference_log_probs": REFERENCE_LOG_PROBS,
+        "reference": Predictions(random_predictions(seed=7).logits, predictions.labels),
+        "refusal": random_predictions(seed=8),
+        "refusal_reference_log_probs": REFERENCE_LOG_PROBS.flip(0),
+        "hidden_states": random_states(count, seed=9),
+        "reference_hidden_states": random_states(count, seed=10),
+    }
+    return ForgetInputs(predictions, **(fields | changed))
+
+
+def retain_inputs(predictions: Predictions | None = None, **changed: Any) -> RetainInputs:
+    """Everything a retain term may ask for; around other examples, what is given."""
+    every = forget_inputs(predictions)
+    if every.hidden_states is None:
+        return RetainInputs(every.predictions, **changed)
+    fields: dict[str, Any] = {
+        "reference": every.reference,
+        "hidden_states": every.hidden_states,
+        "reference_hidden_states": every.reference_hidden_states,
+    }
+    return RetainInputs(every.predictions, **(fields | changed))
+
+
+def random_states(count: int, *, seed: int) -> Tensor:
+    """Hidden states of width 6 for `count` scored tokens."""
+    return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def states_of_examples(predictions: Predictions, states: Tensor) -> list[list[Tensor]]:
+    """Hidden states by example."""
+    rows = iter(states)
+    return [[next(rows) for _ in range(count)] for count in predictions.token_counts.tolist()]
+
+
+def finite_differences(predictions: Predictions, value: Callable[[Predictions], float]) -> Tensor:
+    """Central differences of a plain function of the logits, one entry at a time."""
+    gradient = torch.zeros_like(predictions.logits)
+    for place in range(gradient.numel()):
+        ends = []
+        for step in (1e-6, -1e-6):
+            logits = predictions.logits.clone()
+            logits.view(-1)[place] += step
+            ends.append(value(Predictions(logits, predictions.labels)))
+        gradient.view(-1)[place] = (ends[0] - ends[1]) / 2e-6
+    return gradient

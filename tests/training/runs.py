@@ -10,7 +10,11 @@ from torch import Tensor
 from tests.taught import PAD, Taught
 from unlora.adapters import attach_anchored_adapter
 from unlora.data.forget_retain import ForgetRetainPairs
+from unlora.data.refusals import refuse_each
+from unlora.data.sources import load_examples
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.losses import Objective
+from unlora.models.load import load_tokenizer
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import TrainLog, read_train_log
 
@@ -33,9 +37,15 @@ def anchored(taught: Taught, *, rank: int = 4, **options: Any) -> PeftModel:
 
 
 def pairs(taught: Taught, *, epochs: int = 2, retain: bool = True, seed: int = 0) -> ForgetRetainPairs:
-    """The stream of training."""
+    """The stream of training, with a refusal beside each forget example."""
     kept = taught.tokens(taught.retain) if retain else None
-    return ForgetRetainPairs(taught.tokens(taught.forget), kept, epochs=epochs, seed=seed)
+    return ForgetRetainPairs(taught.tokens(taught.forget), kept, refusals=refused(taught), epochs=epochs, seed=seed)
+
+
+def refused(taught: Taught) -> list[TokenisedExample]:
+    """The forget set answered with refusals."""
+    tokeniser = ExampleTokeniser(load_tokenizer(str(taught.target)), template="plain", max_length=128)
+    return refuse_each(tokeniser, load_examples(str(taught.forget)).examples, seed=0)
 
 
 def trainer_for(

@@ -7,19 +7,17 @@ from typing import ClassVar
 
 import pytest
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers.trainer_utils import SaveStrategy
 
 from tests.taught import PAD, Taught
 from tests.training.runs import adapter_tensors, anchored, pairs, train, trainer_for
+from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
-from unlora.losses import Objective, Predictions
-from unlora.losses.forget_terms import ForgetTerm
+from unlora.losses import ForgetInputs, ForgetTerm, Objective
 from unlora.models.score import score_completions
+from unlora.shapes import PerExample
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import last_complete_checkpoint
-from unlora.training.trainer import ForgetRetainCollator, split
 
 CONTRACT = ("step", "loss", "forget_term", "retain_term", "grad_norm", "seconds")
 
@@ -38,7 +36,7 @@ def probabilities(model, taught: Taught) -> tuple[float, float]:
     ("objective", "learning_rate"),
     [
         (Objective("ihl", retain_weight=1.3), 1e-2),
-        (Objective("npo", retain_weight=10.0, beta=0.1), 5e-3),
+        (Objective("npo", retain_weight=10.0), 5e-3),
         (Objective("gd", retain_weight=4.0), 5e-3),
     ],
     ids=["ihl", "npo", "gd"],
@@ -81,25 +79,6 @@ def test_without_a_retain_term_the_loss_is_the_forget_term(taught: Taught, tmp_p
     assert [line["retain_term"] for line in lines] == [0.0, 0.0]
 
 
-def test_collator_puts_forget_first_and_split_undoes_it(taught: Taught):
-    stream = pairs(taught)
-    items = [stream[index] for index in range(3)]
-    batch = ForgetRetainCollator(PAD)(items)
-    assert batch["input_ids"].shape[0] == 6
-    assert batch["forget_index"].tolist() == [item["forget_index"] for item in items]
-    kept = [example for item in items if (example := item["retain"]) is not None]
-    for row, example in enumerate([item["forget"] for item in items] + kept):
-        length = len(example.input_ids)
-        assert batch["input_ids"][row, :length].tolist() == list(example.input_ids)
-        assert (batch["labels"][row] != -100).sum() == length - example.prompt_length
-    predictions = Predictions.from_model_output(torch.randn(*batch["labels"].shape, 9), batch["labels"])
-    forget, retain = split(predictions, 3)
-    assert retain is not None
-    assert torch.equal(torch.cat([forget.logits, retain.logits]), predictions.logits)
-    assert torch.equal(torch.cat([forget.labels, retain.labels]), predictions.labels)
-    assert split(forget, 3)[1] is None
-
-
 def test_weight_decay_and_a_missing_retain_set_are_refused(taught: Taught, tmp_path: Path):
     model, stream = anchored(taught), pairs(taught)
     arguments = trainer_for(model, stream, tmp_path).args
@@ -110,21 +89,31 @@ def test_weight_decay_and_a_missing_retain_set_are_refused(taught: Taught, tmp_p
         trainer_for(model, pairs(taught, retain=False), tmp_path)
 
 
+def test_missing_refusals_and_a_missing_block_are_refused(taught: Taught, tmp_path: Path):
+    model, stream = anchored(taught), pairs(taught)
+    bare = ForgetRetainPairs(stream.forget, stream.retain, epochs=1, seed=0)
+    for name in ("dpo", "idk"):
+        with pytest.raises(InputError, match=f"'{name}' reads refusals; give one for each forget example"):
+            trainer_for(model, bare, tmp_path, Objective(name))
+    for objective in (
+        Objective("rmu", forget_parameters={"block": 2}),
+        Objective("ga", retain="rmu", retain_parameters={"block": 2}),
+    ):
+        with pytest.raises(InputError, match="block 2: the model has 2 blocks, 0 to 1"):
+            trainer_for(model, stream, tmp_path, objective)
+
+
 @dataclass(frozen=True)
 class Failing(ForgetTerm):
     """Fine for some steps; then the loss, or only its gradient, is undefined."""
 
     name: ClassVar[str] = "failing"
-    summary: ClassVar[str] = "for this test"
-    paper: ClassVar[str] = "none"
-    needs_reference: ClassVar[bool] = False
-    needs_retain: ClassVar[bool] = False
     kind: str = "loss"
     calls: ClassVar[list[int]] = []
 
-    def __call__(self, predictions: Predictions, reference_log_probs: Tensor | None) -> Float[Tensor, " batch"]:
+    def __call__(self, inputs: ForgetInputs) -> PerExample:
         self.calls.append(1)
-        mean = predictions.mean_log_probs()
+        mean = inputs.predictions.mean_log_probs()
         if len(self.calls) < 4:
             return mean
         if self.kind == "loss":

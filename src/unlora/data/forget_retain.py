@@ -17,6 +17,8 @@ class ForgetRetainPair(TypedDict):
     forget_index: int
     """Position in the forget set (for reference log-probabilities computed once)."""
     retain: TokenisedExample | None
+    refusal: TokenisedExample | None
+    """The forget example's prompt answered with a refusal."""
 
 
 class ForgetRetainPairs(Dataset[ForgetRetainPair]):
@@ -32,13 +34,21 @@ class ForgetRetainPairs(Dataset[ForgetRetainPair]):
         forget: Sequence[TokenisedExample],
         retain: Sequence[TokenisedExample] | None,
         *,
+        refusals: Sequence[TokenisedExample] | None = None,
         epochs: int,
         seed: int,
     ) -> None:
         """Draw the order of the whole run.
 
+        Args:
+            forget: what is to be forgotten.
+            retain: what is to be kept, if anything.
+            refusals: each forget example answered with a refusal, in the same order, for terms that read them.
+            epochs: passes over the forget set.
+            seed: of the order.
+
         Raises:
-            InputError: an empty set, or less than one epoch.
+            InputError: an empty set, another number of refusals than of forget examples, or less than one epoch.
         """
         if not forget:
             raise InputError("the forget set is empty; give at least one example.")
@@ -46,8 +56,11 @@ class ForgetRetainPairs(Dataset[ForgetRetainPair]):
             raise InputError("the retain set is empty; give at least one example, or none at all and no retain term.")
         if epochs < 1:
             raise InputError(f"epochs: must be at least 1 (found {epochs}).")
+        if refusals is not None and len(refusals) != len(forget):
+            raise InputError(f"{len(refusals)} refusals for {len(forget)} forget examples: give one for each.")
         self.forget = forget
         self.retain = retain
+        self.refusals = refusals
         length = epochs * len(forget)
         self._forget_order = _draw(len(forget), length, seed, stream=0)
         self._retain_order = _draw(len(retain), length, seed, stream=1) if retain else []
@@ -58,7 +71,12 @@ class ForgetRetainPairs(Dataset[ForgetRetainPair]):
     def __getitem__(self, index: int) -> ForgetRetainPair:
         forget_index = self._forget_order[index]
         retain = self.retain[self._retain_order[index]] if self.retain else None
-        return {"forget": self.forget[forget_index], "forget_index": forget_index, "retain": retain}
+        return {
+            "forget": self.forget[forget_index],
+            "forget_index": forget_index,
+            "retain": retain,
+            "refusal": self.refusals[forget_index] if self.refusals is not None else None,
+        }
 
 
 class ShuffledEpochs(Dataset[TokenisedExample]):

@@ -89,7 +89,7 @@ class Predictions:
 
     def token_log_probs(self) -> Float[Tensor, "batch token"]:
         """Return log p(label) of each token, natural logarithm; 0 where nothing is scored."""
-        return self.per_token(self._scored_log_probs())
+        return self.per_token(self.scored_log_probs())
 
     def sequence_log_probs(self) -> PerExample:
         """Return log p(completion | prompt): the sum over scored tokens."""
@@ -97,7 +97,13 @@ class Predictions:
 
     def mean_log_probs(self) -> PerExample:
         """Mean of log p(label) over scored tokens: minus the negative log-likelihood per token."""
-        return self.mean_over_tokens(self._scored_log_probs())
+        return self.mean_over_tokens(self.scored_log_probs())
 
-    def _scored_log_probs(self) -> Float[Tensor, " scored"]:
+    def mean_cross_entropy(self, target: Float[Tensor, "scored vocab"]) -> PerExample:
+        """Mean over scored tokens of -sum_v target(v) log p(v), in nats; a token that both rule out counts 0."""
+        log_probs = self.scored_log_softmax().masked_fill(target == 0, 0.0)
+        return -self.mean_over_tokens((target * log_probs).sum(dim=-1))
+
+    def scored_log_probs(self) -> Float[Tensor, " scored"]:
+        """Return log p(label) of the scored tokens of all examples, in reading order."""
         return self.scored_log_softmax().gather(-1, self.scored_labels()[:, None])[:, 0]

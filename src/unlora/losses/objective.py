@@ -1,22 +1,25 @@
 """What training minimises: forget term + retain weight x retain term. Means and the weight are applied here only."""
 
+import dataclasses
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from unlora.errors import InputError, nearest
-from unlora.losses.forget_terms import FORGET_TERMS, NPO, ForgetTerm, GradientAscent
-from unlora.losses.log_probs import Predictions
-from unlora.losses.retain_terms import RETAIN_TERMS, RetainTerm
-from unlora.shapes import PerExample
+from unlora.errors import InputError
+from unlora.losses.ascent import GradientAscent
+from unlora.losses.forget_terms import FORGET_TERMS
+from unlora.losses.inputs import ForgetInputs, RetainInputs
+from unlora.losses.named import find_term, make_term, refuse_incomplete
+from unlora.losses.retain_terms import RETAIN_TERMS
+from unlora.losses.term import ForgetTerm, RetainTerm
 
 GRADIENT_DIFFERENCE = "gd"
-"""Gradient ascent that may not go without a retain term (Liu et al. 2022, arXiv 2203.12817)."""
+"""Gradient ascent that may not go without a retain term (GradDiff; Liu et al. 2022, arXiv 2203.12817)."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +36,23 @@ class ObjectiveParts:
 class Objective:
     """mean over the forget batch of the forget term + retain_weight * mean over the retain batch of the retain term.
 
-    `Objective("ihl", retain="nll", retain_weight=1.3)`.
+    `Objective("npo", retain="kl", retain_weight=1.3, forget_parameters={"beta": 0.2})`. Any forget term goes with any
+    retain term.
 
     Raises:
-        InputError: an unknown name, a weight or beta out of range, or no retain term where the forget term needs one.
+        InputError: an unknown name, a parameter or a weight that is none, or no retain term where one is needed.
     """
 
     forget: str | ForgetTerm
-    """Name in `FORGET_TERMS`, "gd" (gradient ascent with a retain term), or a term of your own."""
-    retain: str | None = "nll"
-    """Name in `RETAIN_TERMS`; None for no retain term."""
+    """Name in `FORGET_TERMS`, "gd" (gradient ascent with a retain term), "module:Class", or a term of your own."""
+    retain: str | RetainTerm | None = "nll"
+    """Name in `RETAIN_TERMS`, "module:Class", or a term of your own; None for no retain term."""
     retain_weight: float = 1.0
     """Multiplies the retain term (lambda in the papers); no unit, >= 0."""
-    beta: float | None = None
-    """Inverse temperature of "npo"; None for its default. Other terms have none."""
+    forget_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of a forget term given by name; those left out keep the term's default."""
+    retain_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The same of the retain term."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.retain_weight < math.inf:
@@ -58,60 +64,71 @@ class Objective:
 
     @cached_property
     def forget_term(self) -> ForgetTerm:
-        """The forget term that the name and beta stand for."""
-        if self.forget == NPO.name and self.beta is not None:
-            return NPO(self.beta)
-        if self.beta is not None:
-            raise InputError(f"Objective: beta belongs to 'npo' given by name, not to {self.forget!r}.")
+        """The forget term that the name and its parameters stand for."""
         if isinstance(self.forget, ForgetTerm):
+            _refuse_parameters(self.forget, self.forget_parameters)
             return self.forget
         if self.forget == GRADIENT_DIFFERENCE:
-            return GradientAscent()
-        if self.forget not in FORGET_TERMS:
-            raise _unknown("forget term", self.forget, [*FORGET_TERMS, GRADIENT_DIFFERENCE])
-        return FORGET_TERMS[self.forget]()
+            return make_term(GradientAscent, self.forget_parameters)
+        others = [GRADIENT_DIFFERENCE]
+        term = find_term(ForgetTerm, FORGET_TERMS, self.forget, where="forget term", others=others)
+        return make_term(term, self.forget_parameters)
 
     @cached_property
     def retain_term(self) -> RetainTerm | None:
-        """The retain term that the name stands for."""
+        """The retain term that the name and its parameters stand for."""
         if self.retain is None:
+            if self.retain_parameters:
+                raise InputError("Objective: retain_parameters without a retain term.")
             return None
-        if self.retain not in RETAIN_TERMS:
-            raise _unknown("retain term", self.retain, RETAIN_TERMS)
-        return RETAIN_TERMS[self.retain]()
+        if isinstance(self.retain, RetainTerm):
+            _refuse_parameters(self.retain, self.retain_parameters)
+            return self.retain
+        term = find_term(RetainTerm, RETAIN_TERMS, self.retain, where="retain term")
+        return make_term(term, self.retain_parameters)
 
     @property
-    def needs_reference(self) -> bool:
-        """True when calls need the reference model's log-probabilities."""
-        return self.forget_term.needs_reference
+    def needs_refusals(self) -> bool:
+        """True when every forget example must come with a refusal."""
+        term = self.forget_term
+        return term.completion == "refusal" or bool(term.needs & {"refusal", "refusal_reference_log_probs"})
 
-    def __call__(
-        self, forget: Predictions, retain: Predictions | None, reference_log_probs: PerExample | None
-    ) -> ObjectiveParts:
+    def __call__(self, forget: ForgetInputs, retain: RetainInputs | None) -> ObjectiveParts:
         """Combine one forget batch and one retain batch; the two may differ in size.
 
         Args:
-            forget: predictions on forget examples.
-            retain: predictions on retain examples; not read when the objective has no retain term.
-            reference_log_probs: the reference model's `sequence_log_probs` of the forget batch; None when not needed.
+            forget: what is known about the forget examples.
+            retain: what is known about the retain examples; not read when the objective has no retain term.
 
         Raises:
-            InputError: the retain batch or the reference is missing and needed.
+            InputError: the retain batch, or what a term needs, is missing.
         """
-        forget_mean = self.forget_term(forget, reference_log_probs).mean()
+        forget_mean = self.forget_term(forget).mean()
         if self.retain_term is None:
             return ObjectiveParts(forget_mean, None, forget_mean)
         if retain is None:
-            raise InputError(f"Objective: the retain term '{self.retain}' needs a retain batch; give a retain set.")
+            name = self.retain_term.name
+            raise InputError(f"Objective: the retain term '{name}' needs a retain batch; give a retain set.")
         retain_mean = self.retain_term(retain).mean()
         return ObjectiveParts(forget_mean, retain_mean, forget_mean + self.retain_weight * retain_mean)
 
     def describe(self) -> dict[str, Any]:
         """What was minimised, for the record of a run: the terms by name with their own parameters."""
-        record: dict[str, Any] = {"forget": self.forget_term.name, **vars(self.forget_term), "retain": self.retain}
-        return record if self.retain is None else record | {"retain_weight": self.retain_weight}
+        retain = self.retain_term
+        record: dict[str, Any] = {"forget": self.forget_term.name, **_parameters(self.forget_term)}
+        if retain is None:
+            return record | {"retain": None}
+        own = {f"retain_{name}": value for name, value in _parameters(retain).items()}
+        return record | {"retain": retain.name, "retain_weight": self.retain_weight} | own
 
 
-def _unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
-    hint = nearest(name, choices) or f" Known: {', '.join(choices)}."
-    return InputError(f"Objective: unknown {kind} '{name}'.{hint}")
+def _refuse_parameters(term: ForgetTerm | RetainTerm, parameters: Mapping[str, Any]) -> None:
+    refuse_incomplete(type(term))
+    if parameters:
+        raise InputError(f"Objective: '{term.name}' is given as an object; set its parameters there.")
+
+
+def _parameters(term: ForgetTerm | RetainTerm) -> dict[str, Any]:
+    """A term's own parameters but for those left open (None)."""
+    named = ((one.name, getattr(term, one.name)) for one in dataclasses.fields(term))  # pyright: ignore[reportArgumentType]  a dataclass
+    return {name: value for name, value in named if value is not None}

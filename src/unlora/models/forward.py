@@ -23,13 +23,25 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Float[Te
         model: a causal language model, with or without PEFT around it.
         batch: input_ids, attention_mask and labels, each (batch, token).
     """
+    return completion_output(model, batch).logits
+
+
+def completion_output(model: nn.Module, batch: Mapping[str, Tensor], **options: bool) -> Any:
+    """Return everything that the forward pass of `completion_logits` gives.
+
+    Args:
+        model: as there.
+        batch: as there.
+        options: further arguments of the forward pass, such as output_hidden_states.
+    """
     labels = batch["labels"]
     first_label = int((labels != -100).any(dim=0).long().argmax())
     kept = labels.shape[1] - max(first_label - 1, 0)
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    inputs |= {"use_cache": False, **options}
     if takes_logits_to_keep(model):
         inputs["logits_to_keep"] = kept
-    return model(**inputs).logits
+    return model(**inputs)
 
 
 class Reader:

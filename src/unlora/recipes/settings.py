@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from unlora.config import Config
 
@@ -85,13 +85,17 @@ class ObjectiveSettings(Config):
     """forget term + retain_weight x retain term."""
 
     forget: str = "ihl"
-    """ihl, npo, gd or ga."""
-    retain: Literal["nll"] | None = "nll"
-    """nll, or null for none."""
+    """ga, gd, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, or module:Class for one of your own."""
+    retain: str | None = "nll"
+    """nll, kl, rmu, module:Class, or null for none."""
     retain_weight: float = Field(default=1.6, ge=0)
     """lambda."""
-    beta: float | None = Field(default=None, gt=0)
-    """Inverse temperature (npo only); None takes the term's own default."""
+    forget_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Parameters of the forget term, such as {beta: 0.1}; those left out keep the term's default (docs/losses.md)."""
+    retain_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """The same of the retain term."""
+    refusals: str | None = None
+    """JSON lines {"answer": "..."}: what dpo and idk are to answer instead; None takes a short list of unlora's own."""
 
 
 class TrainingSettings(Config):

@@ -11,11 +11,9 @@ from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.export import save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
-from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
 from unlora.importance import ImportanceMap, most_important_modules
-from unlora.losses import Objective
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
@@ -26,10 +24,9 @@ from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import attach_adapter, measure_importance
+from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, train
 from unlora.report import write_report
 from unlora.runtime import seed_everything
-from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
 
 
 def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -47,16 +44,12 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     """
     # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
     run = RunFolder(output, settings)
-    objective = Objective(
-        settings.objective.forget,
-        retain=settings.objective.retain,
-        retain_weight=settings.objective.retain_weight,
-        beta=settings.objective.beta,
-    )
+    objective = make_objective(settings.objective)
     seed_everything(settings.seed)
 
     # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
     forget_set, retain_set = load_sets(settings.data)
+    refusals = load_refusals(objective, settings.objective)
     sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
     importance = None
     if settings.importance.file is not None:
@@ -67,6 +60,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     target = load(settings.model)
     sets = tokenise_sets(settings.data, target, forget_set, retain_set)
     refuse_unaskable(settings.evaluation, sets.tokeniser, sets_to_evaluate)  # now, not after training
+    refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     targets = find_target_modules(target.model, settings.adapter.target_modules)
     target_fingerprint = fingerprint(target.model)
@@ -83,7 +77,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         )
     run.start(
         model={**vars(target.source), "fingerprint": target_fingerprint},
-        data={"forget_sha256": forget_set.sha256(), "retain_sha256": retain_set.sha256() if retain_set else None},
+        data=data_hashes(forget_set, retain_set, refusals),
         evaluation_data={f"{name}_sha256": examples.sha256() for name, examples in sets_to_evaluate.items()},
     )
     if run.finished and (settings.evaluation.skip or run.evaluation.is_file()):
@@ -117,7 +111,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         reporter.say("Training was finished before; its adapter is loaded")
     else:
         with run.stage("training"):
-            train(settings, run, model, objective, sets, reporter)
+            train(settings, run, model, objective, sets, refused, reporter)
         if fingerprint(model) != target_fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
@@ -157,47 +151,3 @@ def evaluate(
         base_fingerprint=run.record["model"]["fingerprint"],
         adapter=run.adapter,
     )
-
-
-def train(
-    settings: UnlearnSettings, run: RunFolder, model: PeftModel, objective: Objective, sets: Sets, reporter: Reporter
-) -> None:
-    """Train, or resume at the last complete checkpoint."""
-    chosen = settings.training
-    pairs = ForgetRetainPairs(
-        sets.forget_tokens,
-        sets.retain_tokens if objective.retain is not None else None,
-        epochs=chosen.epochs,
-        seed=settings.seed,
-    )
-    steps = -(-len(pairs) // (chosen.batch_size * chosen.gradient_accumulation_steps))
-    arguments = training_arguments(
-        run.checkpoints,
-        learning_rate=chosen.learning_rate,
-        batch_size=chosen.batch_size,
-        gradient_accumulation_steps=chosen.gradient_accumulation_steps,
-        warmup_steps=round(chosen.warmup_ratio * steps),
-        max_grad_norm=chosen.max_grad_norm,
-        gradient_checkpointing=chosen.gradient_checkpointing,
-        save_steps=chosen.save_steps,
-        seed=settings.seed,
-        use_cpu=model.device.type == "cpu",
-    )
-    with reporter.task("Unlearning", steps) as task:
-        done = 0
-
-        def report(step: int, _steps: int, logs: dict[str, float]) -> None:
-            nonlocal done
-            task.advance(step - done, f"forget {logs['forget_term']:.3f} retain {logs['retain_term']:.3f}")
-            done = step
-
-        trainer = UnlearnTrainer(
-            model,
-            arguments,
-            objective=objective,
-            train_dataset=pairs,
-            pad_token_id=sets.tokeniser.pad_token_id,
-            callbacks=[TrainLog(run.train_log), Progress(report)],
-        )
-        checkpoint = last_complete_checkpoint(run.checkpoints)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)

@@ -1,0 +1,134 @@
+"""The parts of a batch: forget examples, retain examples and refusals, read together in one forward pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unlora.data.collate import collate
+from unlora.errors import InputError
+from unlora.losses import NOT_SCORED, HiddenStates, Need, Objective, Predictions
+from unlora.models.forward import completion_output
+from unlora.models.wrapping import CausalModel, unwrap
+
+Part = Literal["forget", "retain", "refusal"]
+
+
+Blocks = Mapping[Part, int | None]
+"""The block behind which the hidden states of a part are read; None for the last of the first quarter."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is read of a batch, by the policy and by the reference."""
+
+    parts: tuple[Part, ...]
+    """What the policy reads, in the order of the batch; the first is what the forget term predicts."""
+    blocks: Blocks
+    """Whose hidden states the policy keeps."""
+    compared: tuple[Part, ...]
+    """What the reference reads as well, batch by batch."""
+    compared_blocks: Blocks
+    """Whose hidden states the reference keeps."""
+
+    @classmethod
+    def of(cls, objective: Objective) -> "Plan":
+        """Find out what the terms of an objective need."""
+        forget, retain = objective.forget_term, objective.retain_term
+        first: Part = "refusal" if forget.completion == "refusal" else "forget"
+        needs: dict[Part, frozenset[Need]] = {first: forget.needs}
+        blocks: dict[Part, int | None] = {first: forget.block}
+        if retain is not None:
+            needs["retain"] = retain.needs
+            blocks["retain"] = retain.block if retain.block is not None else forget.block
+        further: tuple[Part, ...] = ("refusal",) if "refusal" in forget.needs and first != "refusal" else ()
+        compared: tuple[Part, ...] = tuple(
+            part for part in needs if needs[part] & {"reference", "reference_hidden_states"}
+        )
+        return cls(
+            parts=(*needs, *further),
+            blocks={part: blocks[part] for part in needs if "hidden_states" in needs[part]},
+            compared=compared,
+            compared_blocks={part: blocks[part] for part in compared if "reference_hidden_states" in needs[part]},
+        )
+
+    def refuse_unless_fits(self, model: CausalModel) -> None:
+        """Refuse a model without the blocks that are read.
+
+        Raises:
+            InputError: it has fewer.
+        """
+        for block in {*self.blocks.values(), *self.compared_blocks.values()}:
+            block_index(block, unwrap(model).config.get_text_config().num_hidden_layers)
+
+
+class ForgetRetainCollator:
+    """Makes one right-padded batch of all parts, so that one forward pass serves them."""
+
+    def __init__(self, pad_token_id: int, parts: Sequence[Part]) -> None:
+        """Fix the parts, in the order of a `Plan`; every pair must have them."""
+        self._pad_token_id = pad_token_id
+        self._parts = parts
+
+    def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """One part after the other, each with one row a pair; `forget_index` has one entry for each pair."""
+        examples = [pair[part] for part in self._parts for pair in pairs]
+        batch = collate(examples, self._pad_token_id)
+        return {**batch, "forget_index": torch.tensor([pair["forget_index"] for pair in pairs])}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one forward pass says about the examples of one part."""
+
+    predictions: Predictions
+    hidden_states: HiddenStates | None
+    """The outputs of one block from which the scored tokens are predicted; None unless asked for."""
+
+
+def read(
+    model: nn.Module, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: Blocks
+) -> dict[Part, Reading]:
+    """Read some parts of a batch in one forward pass.
+
+    Args:
+        model: with its adapters on or off.
+        batch: what `ForgetRetainCollator` made.
+        parts: those of the batch.
+        wanted: those to read; the rows of others are left out.
+        blocks: whose hidden states are kept, and behind which block.
+
+    Raises:
+        InputError: the model has fewer blocks.
+    """
+    count = batch["input_ids"].shape[0] // len(parts)
+    if tuple(wanted) != tuple(parts):
+        places = torch.cat([torch.arange(count) + parts.index(part) * count for part in wanted])
+        keys = ("input_ids", "attention_mask", "labels")
+        batch = {key: batch[key][places.to(batch[key].device)] for key in keys}
+    output = completion_output(model, batch, **({"output_hidden_states": True} if blocks else {}))
+    both = Predictions.from_model_output(output.logits, batch["labels"])
+    readings = {}
+    for place, part in enumerate(wanted):
+        rows = slice(place * count, (place + 1) * count)
+        states = None
+        if part in blocks:
+            outputs = output.hidden_states[block_index(blocks[part], len(output.hidden_states) - 1) + 1]
+            states = outputs[rows, :-1][batch["labels"][rows, 1:] != NOT_SCORED]
+        readings[part] = Reading(Predictions(both.logits[rows], both.labels[rows]), states)
+    return readings
+
+
+def block_index(block: int | None, count: int) -> int:
+    """The block that is meant, counted from 0; None is the last of the first quarter, such as 7 of 32.
+
+    Raises:
+        InputError: the model has fewer blocks.
+    """
+    if block is None:
+        return max(count // 4, 1) - 1
+    if block >= count:
+        raise InputError(f"block {block}: the model has {count} blocks, 0 to {count - 1}.")
+    return block
