@@ -18,7 +18,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from unlora.adapters.halves import HalvedA, HalvedB, halve
-from unlora.adapters.initialise import InitialFactors, initial_factors, refuse_rank
+from unlora.adapters.initialise import InitialFactors, refuse_rank
+from unlora.adapters.published import factors_as_measured
 from unlora.errors import FunctionMovedError, InputError
 from unlora.importance.importance_map import ImportanceMap
 from unlora.models.forward import completion_logits
@@ -64,7 +65,7 @@ def attach_anchored_adapter(
         if importance is not None:
             shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
             importance.refuse_unless_fits(shapes, fingerprint=None, where="importance")
-        factors = initial_factors(targets, importance, rank=rank, scaling=alpha / rank, seed=seed)
+        factors = factors_as_measured(targets, importance, rank=rank, scaling=alpha / rank, seed=seed)
     peft_model = _attach(model, list(factors), rank=2 * rank, alpha=2 * alpha)
     for name, layer in lora_layers(peft_model):
         start = factors[name]

@@ -12,6 +12,7 @@ from torch import Tensor
 from unlora.artifacts import read_tensors, write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
+from unlora.importance.arithmetic import PublishedArithmetic
 from unlora.importance.evidence import SetEvidence
 from unlora.importance.moments import GradientUnit, Reduction, StatisticName
 from unlora.importance.spaces import SpaceName
@@ -99,6 +100,8 @@ class ImportanceMetadata(Config):
     """Canonical module name -> (d_out, d_in)."""
     forget: SetCounts
     retain: SetCounts | None
+    published: PublishedArithmetic | None = None
+    """How the released procedure was run; None for a map measured on the intact model."""
 
 
 class ImportanceMap(Mapping[str, ModuleImportance]):
@@ -159,6 +162,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         *,
         fingerprint: str | None,
         rank: int | None = None,
+        arithmetic: str | None = None,
         where: str,
     ) -> None:
         """Refuse a map of another model, of other modules or of virtual factors of another rank.
@@ -167,6 +171,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             module_shapes: canonical name -> (d_out, d_in) of every module that needs importance.
             fingerprint: of the model's weights; None does not compare.
             rank: of the adapter to come; None does not compare. Only `lora_factors` is measured with a rank.
+            arithmetic: "intact" or "published", as the settings ask; None does not compare.
             where: what the message calls the map.
 
         Raises:
@@ -184,6 +189,12 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             raise InputError(
                 f"{where}: measured with virtual factors of rank {measured_rank}, the adapter's rank is {rank}; "
                 "measure again, or use the same rank."
+            )
+        measured_by = "intact" if self.metadata.published is None else "published"
+        if arithmetic is not None and measured_by != arithmetic:
+            raise InputError(
+                f"{where}: measured with importance.arithmetic '{measured_by}', the settings say '{arithmetic}'; "
+                "measure again, or use the same."
             )
         measured_on = self.metadata.model_fingerprint
         if fingerprint is not None and measured_on is not None and measured_on != fingerprint:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from unlora.adapters.published import published_rows
 from unlora.errors import InputError
+from unlora.importance import ImportanceMap
 from unlora.importance.ratio import module_ratio, module_score
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.loading import load
@@ -35,7 +37,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     importance = measure_importance(settings, target, sets, names, reporter)
     importance.save(output)
 
-    floored = sum(module_ratio(importance[name]).floored_fraction for name in importance) / len(importance)
+    floored = sum(_floored_fraction(importance, name) for name in importance) / len(importance)
     ranked = sorted(importance, key=lambda name: module_score(importance[name]), reverse=True)
     metadata = importance.metadata
     return [
@@ -45,3 +47,9 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
         "most of the forget set's share: " + ", ".join(ranked[:5]),
         f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)",
     ]
+
+
+def _floored_fraction(importance: ImportanceMap, name: str) -> float:
+    if importance.metadata.published is not None:
+        return published_rows(importance, name).floored_fraction
+    return module_ratio(importance[name]).floored_fraction

@@ -49,6 +49,6 @@ def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
         base=base_name(settings.model),
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],
-        space=f" ({importance.statistic} of {importance.space})" if weighted else "",
+        space=f" ({importance.statistic} of {importance.space}, {importance.arithmetic})" if weighted else "",
         anchored="" if importance.initialisation == "plain" else " trainable + the same again frozen (the anchor)",
     )

@@ -8,6 +8,9 @@ from unlora.config import Config
 
 Template = Literal["auto", "chat", "plain", "llama2"]
 
+PUBLISHED = (("variance", "lora_factors"), ("second_moment", "full_weights"))
+"""Statistic and space of the released VILA and FILA code."""
+
 
 class ModelSettings(Config):
     """The target model."""
@@ -55,6 +58,13 @@ class ImportanceSettings(Config):
     """Retain examples in the statistic, drawn with the run's seed; the forget set is always used whole."""
     probe_std: float = Field(default=0.05, gt=0)
     """Standard deviation of the virtual factors (lora_factors only)."""
+    arithmetic: Literal["intact", "published"] = "intact"
+    """intact: ours; published: what the released code computes, for comparison (lora_factors and full_weights only; the
+    probe stands in the model, retain examples are drawn from the whole set)."""
+    passes: int = Field(default=10, ge=1)
+    """Passes over the forget set (published only)."""
+    accumulator_dtype: Literal["gradient", "float32", "bfloat16"] = "gradient"
+    """Number format of the running sums (published only); gradient, as released: the model's own."""
     file: str | None = None
     """An importance file made before, in place of measuring."""
 
@@ -175,6 +185,20 @@ class UnlearnSettings(Config):
         if start != "importance" and (self.adapter.coverage != 1 or self.importance.file is not None):
             key = "adapter.coverage" if self.adapter.coverage != 1 else "importance.file"
             raise ValueError(f"{key}: importance.initialisation '{start}' has no importance to choose modules by")
+        return self
+
+    @model_validator(mode="after")
+    def _published_where_possible(self) -> "UnlearnSettings":
+        chosen = self.importance
+        if chosen.initialisation != "importance" or chosen.arithmetic == "intact":
+            return self
+        if (chosen.statistic, chosen.space) not in PUBLISHED:
+            raise ValueError(
+                f"importance.arithmetic 'published' has no {chosen.statistic} of {chosen.space}; there are "
+                + " and ".join(f"{statistic} of {space}" for statistic, space in PUBLISHED)
+            )
+        if self.data.retain is None:
+            raise ValueError("importance.arithmetic 'published' needs data.retain (--retain FILE)")
         return self
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 from peft import PeftModel
 
-from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, initial_factors
+from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, factors_as_measured
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance import ImportanceMap, estimate_importance
 from unlora.models.load import LoadedModel
 from unlora.models.target_modules import TargetModule
+from unlora.recipes.published import measure_published_importance
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.sets import Sets
 from unlora.recipes.settings import UnlearnSettings
@@ -21,6 +22,8 @@ def measure_importance(
     settings: UnlearnSettings, target: LoadedModel, sets: Sets, target_names: list[str], reporter: Reporter
 ) -> ImportanceMap:
     """Estimate importance on the whole forget set and a seeded sample of the retain set."""
+    if settings.importance.arithmetic == "published":
+        return measure_published_importance(settings, target, sets, target_names, reporter)
     pad, size = sets.tokeniser.pad_token_id, settings.importance.batch_size
     retain_tokens = sets.retain_tokens
     if retain_tokens is not None and len(retain_tokens) > settings.importance.max_retain_examples:
@@ -59,7 +62,7 @@ def attach_adapter(
         model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha)
         return model, {"kind": "plain", "module_count": len(targets)}
     with reporter.task("Low-rank solutions", len(targets)) as task:
-        factors = initial_factors(
+        factors = factors_as_measured(
             targets, importance, rank=rank, scaling=alpha / rank, seed=settings.seed, progress=task.advance
         )
     floored = [start.floored_fraction for start in factors.values() if start.floored_fraction is not None]

@@ -73,6 +73,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
             {name: (module.d_out, module.d_in) for name, module in targets.items()},
             fingerprint=target_fingerprint,
             rank=settings.adapter.rank,
+            arithmetic=settings.importance.arithmetic,
             where=settings.importance.file or str(run.importance),
         )
     run.start(
