@@ -218,6 +218,7 @@ def test_map_says_what_it_is_and_comes_back_from_its_file(space: PublishedSpace,
     assert metadata.retain is not None
     drawn = {row for _, rows in paired_rows(7, 4, 2, 3, 5) for row in rows}
     assert (metadata.forget.example_count, metadata.retain.example_count) == (7, len(drawn))
+    assert (metadata.forget.sample_count, metadata.retain.sample_count) == (3, 6)
     assert (metadata.forget.data_sha256, metadata.retain.data_sha256) == ("f", "r")
 
 

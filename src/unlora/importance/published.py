@@ -97,7 +97,8 @@ def estimate_published_importance(
         progress: called with the number of examples of each finished step, both sets together.
 
     Returns:
-        A map whose metadata carry `published`. Its counts are distinct examples, and the labels of all passes: N.
+        A map whose metadata carry `published`. Its counts are distinct examples, distinct batches (the forget set's
+        repeat, the retain set's are drawn anew) and the labels of all passes: N.
 
     Raises:
         InputError: an empty set, a forget set of a single batch (its variance is zero), no pass, no target module, or
@@ -125,6 +126,7 @@ def estimate_published_importance(
             drawn.update(retain_rows)
             if progress is not None:
                 progress(len(forget_rows) + len(retain_rows))
+    batch_count = -(-len(forget) // batch_size)
     metadata = ImportanceMetadata(
         statistic="variance" if of_lora else "second_moment",
         space=space,
@@ -135,8 +137,8 @@ def estimate_published_importance(
         seed=seed,
         model_fingerprint=fingerprint(model),
         module_shapes={target.name: (target.d_out, target.d_in) for target in targets.values()},
-        forget=_counts(len(forget), forget_sums, data_sha256[0]),
-        retain=_counts(len(drawn), retain_sums, data_sha256[1]),
+        forget=_counts(len(forget), batch_count, forget_sums, data_sha256[0]),
+        retain=_counts(len(drawn), passes * batch_count, retain_sums, data_sha256[1]),
         published=PublishedArithmetic(
             passes=passes,
             batch_size=batch_size,
@@ -234,5 +236,11 @@ def _record(space: PublishedSpace, target: TargetModule, sums: BatchSums) -> Set
     return set_importance(space, tensors)
 
 
-def _counts(example_count: int, sums: BatchSums, sha256: str | None) -> SetCounts:
-    return SetCounts(example_count=example_count, token_count=sums.label_count, unscored_count=0, data_sha256=sha256)
+def _counts(example_count: int, sample_count: int, sums: BatchSums, sha256: str | None) -> SetCounts:
+    return SetCounts(
+        example_count=example_count,
+        token_count=sums.label_count,
+        unscored_count=0,
+        data_sha256=sha256,
+        sample_count=sample_count,
+    )
