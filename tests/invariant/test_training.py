@@ -75,6 +75,18 @@ def test_gradient_checkpointing_changes_nothing(taught: Taught, tmp_path: Path, 
     assert largest_difference(runs[0][1], runs[1][1]) < 1e-5
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
+def test_resumed_training_gives_the_same_bits(taught: Taught, tmp_path: Path, objective: Objective):
+    """The reference is computed again, with an adapter that has moved; that must not show."""
+    whole = anchored(taught)
+    train(whole, pairs(taught, epochs=4), tmp_path, objective, save_steps=2)
+    resumed = anchored(taught)
+    trainer = trainer_for(resumed, pairs(taught, epochs=4), tmp_path / "resumed", objective)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-2"))
+    assert trainer.state.global_step == 4
+    assert largest_difference(adapter_tensors(whole), adapter_tensors(resumed)) == 0
+
+
 @pytest.mark.parametrize("parts", [ALL_PARTS, ("forget", "retain"), ("refusal", "retain")])
 def test_one_forward_over_all_parts_equals_one_for_each(taught: Taught, parts: tuple[Part, ...]):
     """Padding of the longer parts and the examples beside them reach neither an example's logits nor its states."""

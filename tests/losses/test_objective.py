@@ -146,7 +146,7 @@ def test_equal_objectives_are_equal_and_frozen() -> None:
         ({"forget": "nppo"}, "unknown forget term 'nppo'. Did you mean 'npo'?"),
         (
             {"forget": "zzz"},
-            "Known: ga, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, gd; or module:Class",
+            "Known: ga, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, adaptive_rmu, gd; or module:Class",
         ),
         ({"forget": "ga", "retain": "nl"}, "unknown retain term 'nl'. Did you mean 'nll'?"),
         ({"forget": "ihl", "retain": None}, "'ihl' needs a retain term"),

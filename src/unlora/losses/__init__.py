@@ -8,7 +8,7 @@ from unlora.losses.objective import Objective, ObjectiveParts
 from unlora.losses.preference import DPO, NPO, SimNPO
 from unlora.losses.redirection import CrossEntropyUnlearning, InvertedHinge, RefusalNLL, Undial
 from unlora.losses.retain_terms import RETAIN_TERMS, RetainKL, RetainNLL
-from unlora.losses.steering import RetainHiddenStates, Steering
+from unlora.losses.steering import AdaptiveSteering, RetainHiddenStates, Steering
 from unlora.losses.term import ForgetTerm, RetainTerm
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "NOT_SCORED",
     "NPO",
     "RETAIN_TERMS",
+    "AdaptiveSteering",
     "CrossEntropyUnlearning",
     "ForgetInputs",
     "ForgetTerm",

@@ -3,7 +3,7 @@
 from unlora.losses.ascent import GradientAscent, SatImp, WeightedAscent
 from unlora.losses.preference import DPO, NPO, SimNPO
 from unlora.losses.redirection import CrossEntropyUnlearning, InvertedHinge, RefusalNLL, Undial
-from unlora.losses.steering import Steering
+from unlora.losses.steering import AdaptiveSteering, Steering
 from unlora.losses.term import ForgetTerm
 
 FORGET_TERMS: dict[str, type[ForgetTerm]] = {
@@ -20,5 +20,6 @@ FORGET_TERMS: dict[str, type[ForgetTerm]] = {
         SatImp,
         CrossEntropyUnlearning,
         Steering,
+        AdaptiveSteering,
     )
 }

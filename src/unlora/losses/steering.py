@@ -47,8 +47,42 @@ class Steering(ForgetTerm):
 
     def __call__(self, inputs: ForgetInputs) -> PerExample:
         states = required(inputs.hidden_states, "hidden_states")
-        goal = self.coefficient * random_direction(states.shape[1], self.seed).to(states)
+        goal = self.coefficient * random_direction(states.shape[1], self.seed).to(states.device)
         return _mean_squared_distance(inputs.predictions, states, goal.expand_as(states))
+
+
+@dataclass(frozen=True)
+class AdaptiveSteering(ForgetTerm):
+    """(1/T) sum_t ||h_t - coefficient ||h_ref,t|| u||^2 / d: RMU with a length that fits every block and model.
+
+    Source: Dang et al. 2024 (arXiv 2408.06223), Adaptive RMU, where the coefficient is called beta; u, the division by
+    d and the tokens as in `Steering`.
+    """
+
+    name = "adaptive_rmu"
+    summary = "RMU steered to a multiple of the length that the reference's own output has at the token."
+    paper = "arXiv 2408.06223"
+    needs = frozenset({"hidden_states", "reference_hidden_states"})
+    needs_retain = True
+
+    coefficient: float = 5.0
+    """Length of what is steered to, > 0, in lengths of the reference's output at the same token."""
+    block: int | None = None
+    """As in `Steering`."""
+    seed: int = 0
+    """Of the direction."""
+
+    def __post_init__(self) -> None:
+        refuse_unless_positive(self.name, coefficient=self.coefficient)
+        _refuse_block(self.name, self.block)
+        refuse_if_negative(self.name, seed=self.seed)
+
+    def __call__(self, inputs: ForgetInputs) -> PerExample:
+        states = required(inputs.hidden_states, "hidden_states")
+        reference = required(inputs.reference_hidden_states, "reference_hidden_states").detach()
+        lengths = torch.linalg.vector_norm(reference, dim=-1, keepdim=True, dtype=_at_least_float32(states))
+        direction = random_direction(states.shape[1], self.seed).to(lengths)
+        return _mean_squared_distance(inputs.predictions, states, self.coefficient * lengths * direction)
 
 
 @dataclass(frozen=True)
@@ -82,8 +116,12 @@ def random_direction(width: int, seed: int) -> Float[Tensor, " width"]:
 
 
 def _mean_squared_distance(predictions: Predictions, states: HiddenStates, goal: HiddenStates) -> PerExample:
-    dtype = torch.promote_types(states.dtype, torch.float32)
+    dtype = _at_least_float32(states)
     return predictions.mean_over_tokens((states.to(dtype) - goal.to(dtype)).square().mean(dim=-1))
+
+
+def _at_least_float32(states: HiddenStates) -> torch.dtype:
+    return torch.promote_types(states.dtype, torch.float32)
 
 
 def _refuse_block(term: str, block: int | None) -> None:

@@ -95,7 +95,7 @@ class ObjectiveSettings(Config):
     """forget term + retain_weight x retain term."""
 
     forget: str = "ihl"
-    """ga, gd, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, or module:Class for one of your own."""
+    """ga, gd, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, adaptive_rmu, or module:Class of your own."""
     retain: str | None = "nll"
     """nll, kl, rmu, module:Class, or null for none."""
     retain_weight: float = Field(default=1.6, ge=0)
