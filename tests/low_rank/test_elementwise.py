@@ -61,7 +61,7 @@ def holed(problem: WeightedLowRankProblem, share: float) -> WeightedLowRankProbl
 @pytest.mark.parametrize("seed", range(4))
 def test_no_optimiser_from_fifty_starts_does_better(rank: int, decades: float, seed: int) -> None:
     """One start is not enough for this: of such matrices it misses the best minimum of one in ten (weights
-    within one order of magnitude, rank 1) to one in two (four orders, rank 2).
+    uniform in [0, 1], rank 1) to more than one in two (weights over four orders of magnitude, rank 2).
     """
     problem = elementwise_problem(6, 5, rank, seed=seed, decades=decades)
     restarts = ElementwiseSettings(tolerance=1e-10, max_iterations=1000, restarts=20)

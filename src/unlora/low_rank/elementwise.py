@@ -58,12 +58,12 @@ def solve_elementwise(
 ) -> LowRankSolution:
     """Find a minimum over rank-r X = L R of f(L, R) = sum_ij M_ij (W - L R)_ij^2.
 
-    Alternating least squares solves every row of L given R, then every column of R given L; it never rises and stalls.
-    Here both solves are taken at the same point and serve as the preconditioner of nonlinear conjugate gradients, whose
-    step is exact: along a line f is a polynomial of degree four. f falls or stays at every step by construction, at
-    the price of an alternating step; on layers of a language model it needs tens of steps where alternation has not
-    arrived after hundreds. The result is a local minimum that is never worse than the separable solution it starts
-    from.
+    Alternating least squares solves every row of L given R, then every column of R given L. Here both solves are taken
+    at the same point and serve as the preconditioner of nonlinear conjugate gradients, whose step is exact: along a
+    line f is a polynomial of degree four. A step that would not lower f is not taken, so f never rises. On layers of a
+    language model both methods come within 1e-3 of the minimum of f in some ten steps; from there these directions
+    gain a digit every ten to forty steps and alternation hardly any. The result is a local minimum that is never worse
+    than the separable solution it starts from.
 
     Numbers are float64 in chunks of rows; beside the factors, (d_out + d_in) rank^2 of them are held. Rows and columns
     of weight zero keep their start. Transposing W and M transposes the solution.
