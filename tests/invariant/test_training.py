@@ -1,5 +1,6 @@
 """What must not change a run: how batches are cut, memory tricks, a second forward pass, a second run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.taught import PAD, Taught
 from tests.training.runs import adapter_tensors, anchored, largest_difference, logits, pairs, train, trainer_for
 from unlora.data.collate import collate
+from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Objective, Predictions
 from unlora.training.parts import ForgetRetainCollator, Part, read
 from unlora.training.reference import Reference
@@ -141,7 +143,8 @@ def test_reference_is_the_target_and_is_computed_once(
     assert sum(passes) == 8  # four answers and four refusals, through all three epochs
 
     target = taught.load().model
-    for part, examples in (("forget", stream.forget), ("refusal", stream.refusals)):
+    completions: dict[Part, Sequence[TokenisedExample] | None] = {"forget": stream.forget, "refusal": stream.refusals}
+    for part, examples in completions.items():
         assert examples is not None
         batch = collate(examples, PAD)
         expected = Predictions.from_model_output(logits(target, batch), batch["labels"]).sequence_log_probs()
