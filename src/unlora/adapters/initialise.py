@@ -25,8 +25,9 @@ class InitialFactors:
 
     lora_b: LoraB
     lora_a: LoraA
-    relative_residual: float
-    """Weighted residual over the weighted norm of W: the share that the product leaves out."""
+    relative_residual: float | None
+    """Weighted residual over the weighted norm of W: the share that the product leaves out; None where the start is not
+    an approximation of W."""
     status: str
     floored_fraction: float | None
     """Share of the ratio's denominators that the floor ruled; None where no ratio was taken."""

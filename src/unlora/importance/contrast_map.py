@@ -1,0 +1,216 @@
+"""Directions of each layer's outputs and inputs in which the forget set is, and the retain set is not."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from unlora.artifacts import read_tensors, write_tensors
+from unlora.config import Config
+from unlora.errors import InputError
+from unlora.importance.accumulate import Batch, accumulate
+from unlora.importance.hooks import measuring
+from unlora.importance.importance_map import SetCounts
+from unlora.importance.sketch import GradientSketch
+from unlora.low_rank import contrast_directions
+from unlora.models.load import fingerprint
+from unlora.models.target_modules import TargetModule, find_target_modules
+
+SCHEMA_VERSION = 1
+SKETCH_COLUMNS = 128
+"""Columns of the sketch of either set: more than any rank in use, and a fraction of a layer's width."""
+
+
+@dataclass(frozen=True)
+class ModuleContrast:
+    """One module's leading directions, orthonormal, the strongest first."""
+
+    outputs: Float[Tensor, "d_out rank"]
+    inputs: Float[Tensor, "d_in rank"]
+    output_eigenvalues: Float[Tensor, " rank"]
+    """Forget share over damped retain share of the gradient energy, see `ContrastDirections`."""
+    input_eigenvalues: Float[Tensor, " rank"]
+
+
+class ContrastMetadata(Config):
+    """How the directions were found; written into the header of their file."""
+
+    schema_version: int = SCHEMA_VERSION
+    rank: int
+    damping: float
+    sketch_columns: int
+    seed: int
+    model_fingerprint: str | None
+    """Hash of the measured model's weights."""
+    module_shapes: dict[str, tuple[int, int]]
+    """Canonical module name -> (d_out, d_in)."""
+    forget: SetCounts
+    retain: SetCounts | None
+
+
+class ContrastMap(Mapping[str, ModuleContrast]):
+    """Canonical module name -> directions, float32 on the CPU."""
+
+    def __init__(self, modules: Mapping[str, ModuleContrast], metadata: ContrastMetadata) -> None:
+        self._modules = dict(modules)
+        self.metadata = metadata
+
+    def __getitem__(self, name: str) -> ModuleContrast:
+        return self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically; tensors are named "module|field"."""
+        tensors = {f"{name}|{field}": tensor for name, one in self.items() for field, tensor in vars(one).items()}
+        write_tensors(path, tensors, {"kind": "contrast", **self.metadata.model_dump(mode="json")})
+
+    @classmethod
+    def load(cls, path: Path) -> "ContrastMap":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: not a contrast file, another schema version, or incomplete.
+        """
+        tensors, header = read_tensors(path)
+        if header.pop("kind", None) != "contrast":
+            raise InputError(f"{path}: not a contrast file; measure with importance.initialisation=contrast.")
+        if header.get("schema_version") != SCHEMA_VERSION:
+            version = header.get("schema_version")
+            raise InputError(f"{path}: schema version {version}; this unlora reads {SCHEMA_VERSION}.")
+        metadata = ContrastMetadata.from_mapping(header, where=str(path))
+        try:
+            modules = {
+                name: ModuleContrast(
+                    **{field: tensors[f"{name}|{field}"] for field in ModuleContrast.__dataclass_fields__}
+                )
+                for name in metadata.module_shapes
+            }
+        except KeyError as error:
+            raise InputError(f"{path}: incomplete; tensor {error} is missing.") from None
+        return cls(modules, metadata)
+
+    def refuse_unless_fits(
+        self, module_shapes: Mapping[str, tuple[int, int]], *, fingerprint: str | None, rank: int, where: str
+    ) -> None:
+        """Refuse directions of another model, of other modules, or fewer of them than the adapter's rank.
+
+        Args:
+            module_shapes: canonical name -> (d_out, d_in) of every module that needs directions.
+            fingerprint: of the model's weights; None does not compare.
+            rank: of the adapter to come.
+            where: what the message calls the file.
+
+        Raises:
+            InputError: naming the first difference.
+        """
+        for name, shape in module_shapes.items():
+            measured = self.metadata.module_shapes.get(name)
+            if measured is None or tuple(measured) != tuple(shape):
+                found = "is missing" if measured is None else f"was measured with shape {tuple(measured)}"
+                raise InputError(f"{where}: module '{name}' of shape {shape} {found}.")
+        if rank > self.metadata.rank:
+            raise InputError(
+                f"{where}: holds {self.metadata.rank} directions, the adapter's rank is {rank}; measure again."
+            )
+        measured_on = self.metadata.model_fingerprint
+        if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
+            raise InputError(
+                f"{where}: measured on another model (weights {measured_on[:12]}, here {fingerprint[:12]})."
+            )
+
+
+def estimate_contrast(
+    model: PreTrainedModel,
+    forget_batches: Iterable[Batch],
+    retain_batches: Iterable[Batch] | None,
+    *,
+    target_modules: Sequence[str] | None = None,
+    rank: int = 8,
+    damping: float = 1.0,
+    sketch_columns: int = SKETCH_COLUMNS,
+    seed: int = 0,
+    data_sha256: tuple[str | None, str | None] = (None, None),
+    progress: Callable[[int], None] | None = None,
+) -> ContrastMap:
+    """Find the directions in which the forget set has much more gradient energy than the retain set.
+
+    With G the gradient of an example's mean completion loss with respect to a layer's weight, L = E[G G^T] and
+    K = E[G^T G] over either set. The output directions are the leading generalised eigenvectors of
+    (L_forget, L_retain + damping), the input directions those of (K_forget, K_retain + damping). L and K are sketched
+    (`GradientSketch`), so neither is formed. The model is neither changed nor copied.
+
+    Args:
+        model: a causal language model; dropout is switched off while it is measured.
+        forget_batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
+        retain_batches: the same for the retain set; None gives the forget set's leading directions alone.
+        target_modules: names or patterns; by default every linear layer but the output head.
+        rank: directions of each kind.
+        damping: of the retain matrix, in units of its mean eigenvalue.
+        sketch_columns: columns of either sketch, at least `rank`; more is closer to the exact matrices.
+        seed: of the sketch.
+        data_sha256: content hashes of the two sets, recorded.
+        progress: called with the number of examples of each finished batch, scored or not.
+
+    Raises:
+        InputError: no target module, an empty set, more directions than a layer or the sketch has, or a layer whose
+            inputs do not keep the examples apart.
+    """
+    targets = find_target_modules(model, target_modules)
+    if rank > sketch_columns:
+        raise InputError(f"sketch_columns: {sketch_columns} cannot hold {rank} directions; use at least the rank.")
+
+    def measure(batches: Iterable[Batch], set_name: str, sha256: str | None) -> tuple[dict, SetCounts]:
+        sketches = {
+            name: GradientSketch(
+                f"{name}/{set_name}", target.d_out, target.d_in, columns=sketch_columns, seed=seed, device=model.device
+            )
+            for name, target in targets.items()
+        }
+        counts = accumulate(model, targets, batches, sketches, progress)
+        if counts.example_count == 0:
+            raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
+        return sketches, counts.model_copy(update={"data_sha256": sha256})
+
+    with measuring(model):
+        forget, forget_counts = measure(forget_batches, "forget", data_sha256[0])
+        retain, retain_counts = {}, None
+        if retain_batches is not None:
+            retain, retain_counts = measure(retain_batches, "retain", data_sha256[1])
+    modules = {
+        name: _module_contrast(target, forget[name], retain.get(name), rank=rank, damping=damping)
+        for name, target in targets.items()
+    }
+    metadata = ContrastMetadata(
+        rank=rank,
+        damping=damping,
+        sketch_columns=sketch_columns,
+        seed=seed,
+        model_fingerprint=fingerprint(model),
+        module_shapes={name: (target.d_out, target.d_in) for name, target in targets.items()},
+        forget=forget_counts,
+        retain=retain_counts,
+    )
+    return ContrastMap(modules, metadata)
+
+
+def _module_contrast(
+    target: TargetModule, forget: GradientSketch, retain: GradientSketch | None, *, rank: int, damping: float
+) -> ModuleContrast:
+    try:
+        outputs = contrast_directions(
+            forget.outputs, retain.outputs if retain is not None else None, rank=rank, damping=damping
+        )
+        inputs = contrast_directions(
+            forget.inputs, retain.inputs if retain is not None else None, rank=rank, damping=damping
+        )
+    except InputError as error:
+        raise InputError(f"target module '{target.name}': {error}") from None
+    return ModuleContrast(outputs.basis.cpu(), inputs.basis.cpu(), outputs.eigenvalues.cpu(), inputs.eigenvalues.cpu())

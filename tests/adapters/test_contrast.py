@@ -1,0 +1,28 @@
+"""A start in contrast directions."""
+
+import pytest
+import torch
+
+from tests.adapters.test_anchored import token_batch
+from tests.tiny import build_tiny_model
+from unlora.adapters import attach_anchored_adapter, check_output_unmoved, initial_factors
+from unlora.adapters.contrast import contrast_factors
+from unlora.importance.contrast_map import estimate_contrast
+from unlora.models.target_modules import find_target_modules
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_directions_with_the_norms_of_the_uniform_start(arch):
+    model = build_tiny_model(arch)
+    targets = find_target_modules(model)
+    contrast = estimate_contrast(model, [token_batch()], [token_batch(4, 16)], rank=3)
+    factors = contrast_factors(targets, contrast, rank=2, scaling=2.0)
+    uniform = initial_factors(targets, None, rank=2, scaling=2.0)
+    for name, start in factors.items():
+        assert float(start.lora_b.norm()) == pytest.approx(float(uniform[name].lora_b.norm()), rel=1e-5)
+        assert float(start.lora_a.norm()) == pytest.approx(float(uniform[name].lora_a.norm()), rel=1e-5)
+        for factor, directions in ((start.lora_b, contrast[name].outputs), (start.lora_a.T, contrast[name].inputs)):
+            cosines = torch.nn.functional.cosine_similarity(factor, directions[:, :2], dim=0)
+            assert cosines.tolist() == pytest.approx([1, 1], abs=1e-5)
+    adapted = attach_anchored_adapter(model, rank=2, alpha=4, factors=factors)
+    assert check_output_unmoved(adapted, token_batch()).largest_difference < 1e-5
