@@ -29,7 +29,7 @@ SAVER = ("unlora.recipes.unlearn", "save_trained_adapter")
 PLACES: dict[str, Callable[[], None]] = {
     "the configuration": LimitFiles(500),
     "the importance map": LimitFiles(3_000),
-    "the adapter of a checkpoint": LimitFiles(20_000),
+    "the adapter of a checkpoint": LimitFiles(33_000),
     "the optimiser of a checkpoint": LimitFiles(80_000),
     "the adapter": LimitFiles(20_000, *SAVER),
     "the scores": LimitFiles(1_000, "unlora.recipes.unlearn", "evaluate_models"),

@@ -73,7 +73,32 @@ def made_record() -> dict[str, Any]:
         "model": {"name": "models/target", "base": None, "dtype": "float32", "fingerprint": FINGERPRINT},
         "data": {"forget_sha256": FORGET_SHA256, "retain_sha256": "cd" * 32},
         "objective": {"forget": "ihl", "retain": "nll", "retain_weight": 1.3},
+        "importance": made_importance(),
         "initialisation": {"kind": "importance", "module_count": 14},
+    }
+
+
+def made_importance() -> dict[str, Any]:
+    return {
+        "statistic": "second_moment",
+        "space": "full_weights",
+        "gradient_unit": "example",
+        "reduction": "mean",
+        "forget_examples": 40,
+        "retain_examples": 64,
+        "module_count": 14,
+        "floored_fraction": 0.0125,
+        "dynamic_range": 7.25,
+        "gini": 0.41,
+        "forget_stability": 0.83,
+        "retain_stability": 0.79,
+        "ratio_stability": 0.5,
+        "forget_squared_mean": 0.047,
+        "retain_squared_mean": None,
+        "flat_module_count": 1,
+        "by_depth": {"0": 0.5, "1": 1.5},
+        "by_projection": {"mlp.up_proj": 0.75, "mlp.down_proj": 1.25},
+        "warnings": ["row weights are nearly uniform <in> 1 of 14 modules"],
     }
 
 

@@ -57,6 +57,25 @@ def text(run: Path) -> str:
     return " ".join(Page(page(run)).text.split())
 
 
+def test_page_says_what_the_importance_is_worth(tmp_path: Path):
+    run = make_run(tmp_path / "x")
+    shown = text(run)
+    for part in (
+        "decided by the second moment of full weights over 40 forget examples and 64 retain examples, in 14 linear",
+        "row weights are nearly uniform <in> 1 of 14 modules",
+        "1 = stable, 0 = chance 0.83 0.79 0.50",
+        "what the variance leaves out 0.047 unknown –",
+        "0.013",
+        "the highest: block 1 1.50, 0 0.50; mlp.down_proj 1.25, mlp.up_proj 0.75.",
+    ):
+        assert part in shown
+    for other in ({}, {"importance": {"module_count": 14}}):  # No map, or the record of another measurement.
+        record = made_record()
+        del record["importance"]
+        write_json(run / "record.json", record | other)
+        assert "Where the adapter starts was decided" not in text(run)
+
+
 def test_page_says_what_happened(tmp_path: Path):
     shown = text(make_run(tmp_path / "x"))
     for part in (

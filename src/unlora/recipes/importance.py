@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from unlora.adapters.published import published_rows
 from unlora.errors import InputError
-from unlora.importance import ImportanceMap
-from unlora.importance.ratio import module_ratio, module_score
+from unlora.importance.ratio import module_score
 from unlora.models.target_modules import find_target_modules
+from unlora.recipes.diagnostics import diagnose_as_measured, diagnostic_lines
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import load_sets, tokenise_sets
@@ -34,22 +33,12 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     target = load(settings.model)
     sets = tokenise_sets(settings.data, target, forget_set, retain_set)
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
-    importance = measure_importance(settings, target, sets, names, reporter)
+    importance = measure_importance(settings, target, sets, names, reporter, scratch=output.parent)
     importance.save(output)
 
-    floored = sum(_floored_fraction(importance, name) for name in importance) / len(importance)
     ranked = sorted(importance, key=lambda name: module_score(importance[name]), reverse=True)
-    metadata = importance.metadata
     return [
-        f"{metadata.statistic} of {metadata.space}: {len(importance)} modules, {metadata.forget.example_count} forget"
-        + (f" and {metadata.retain.example_count} retain examples" if metadata.retain else " examples, no retain set"),
-        f"denominators ruled by the floor: {floored:.1%}",
+        *diagnostic_lines(importance.metadata, diagnose_as_measured(importance)),
         "most of the forget set's share: " + ", ".join(ranked[:5]),
         f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)",
     ]
-
-
-def _floored_fraction(importance: ImportanceMap, name: str) -> float:
-    if importance.metadata.published is not None:
-        return published_rows(importance, name).floored_fraction
-    return module_ratio(importance[name]).floored_fraction

@@ -52,6 +52,12 @@ class ImportanceSettings(Config):
     """E[g^2] or its centred form."""
     space: Literal["marginals", "lora_factors", "full_weights"] = "marginals"
     """What the gradient is taken of."""
+    gradient_unit: Literal["example", "batch"] = "example"
+    """What one sample of the statistic is: an example's gradient, or that of the mean loss of importance.batch_size."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Whether an example's loss is the mean or the sum over its completion tokens."""
+    offload: Literal["none", "host", "disk"] = "none"
+    """Where the running sums of full_weights lie: beside the model, in host memory, or in files of the run folder."""
     batch_size: int = Field(default=8, ge=1)
     """Examples per backward pass."""
     max_retain_examples: int = Field(default=64, ge=2)
@@ -67,6 +73,14 @@ class ImportanceSettings(Config):
     """Number format of the running sums (published only); gradient, as released: the model's own."""
     file: str | None = None
     """An importance file made before, in place of measuring."""
+
+    @model_validator(mode="after")
+    def _choices_of_the_intact_model(self) -> "ImportanceSettings":
+        ours = {"gradient_unit": "example", "reduction": "mean", "offload": "none"}
+        chosen = [key for key, default in ours.items() if getattr(self, key) != default]
+        if self.arithmetic == "published" and chosen:
+            raise ValueError(f"{chosen[0]} has no effect with arithmetic 'published'; leave it out")
+        return self
 
 
 class AdapterSettings(Config):

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
@@ -19,9 +20,15 @@ from unlora.recipes.settings import UnlearnSettings
 
 
 def measure_importance(
-    settings: UnlearnSettings, target: LoadedModel, sets: Sets, target_names: list[str], reporter: Reporter
+    settings: UnlearnSettings,
+    target: LoadedModel,
+    sets: Sets,
+    target_names: list[str],
+    reporter: Reporter,
+    *,
+    scratch: Path,
 ) -> ImportanceMap:
-    """Estimate importance on the whole forget set and a seeded sample of the retain set."""
+    """Estimate importance on the whole forget set and a seeded sample of the retain set; offload to `scratch`."""
     if settings.importance.arithmetic == "published":
         return measure_published_importance(settings, target, sets, target_names, reporter)
     pad, size = sets.tokeniser.pad_token_id, settings.importance.batch_size
@@ -40,6 +47,10 @@ def measure_importance(
             batches(retain_tokens) if retain_tokens is not None else None,
             statistic=settings.importance.statistic,
             space=settings.importance.space,
+            gradient_unit=settings.importance.gradient_unit,
+            reduction=settings.importance.reduction,
+            offload=settings.importance.offload,
+            scratch=scratch,
             target_modules=target_names,
             rank=settings.adapter.rank,
             probe_std=settings.importance.probe_std,

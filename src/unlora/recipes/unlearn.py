@@ -16,6 +16,7 @@ from unlora.errors import FunctionMovedError
 from unlora.importance import ImportanceMap, most_important_modules
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
+from unlora.recipes.diagnostics import report_map
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
 from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
@@ -91,9 +92,11 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     if settings.importance.initialisation == "importance":
         if importance is None:
             with run.stage("importance"):
-                importance = measure_importance(settings, target, sets, list(targets), reporter)
+                importance = measure_importance(settings, target, sets, list(targets), reporter, scratch=run.path)
         if not run.importance.is_file():
             importance.save(run.importance)
+            importance = ImportanceMap.load(run.importance)  # Full weights stay in the file until they are touched.
+        run.record["importance"] = report_map(importance, reporter)
         chosen = set(most_important_modules(importance, settings.adapter.coverage))
         targets = {name: module for name, module in targets.items() if name in chosen}
 
