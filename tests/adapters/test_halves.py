@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from unlora.adapters.halves import HalvedA, HalvedB, halve
+from unlora.adapters.halves import HalvedA, HalvedB, stand_in
 
 
 def test_equal_halves_cancel_exactly_where_one_wide_product_may_not():
@@ -13,13 +13,13 @@ def test_equal_halves_cancel_exactly_where_one_wide_product_may_not():
     with torch.no_grad():
         down.weight.copy_(torch.cat([a, a]))
         up.weight.copy_(torch.cat([b, -b], dim=1))
-        assert not halve(up, HalvedB)(halve(down, HalvedA)(x)).any()
+        assert not stand_in(up, HalvedB)(stand_in(down, HalvedA)(x)).any()
 
 
 def test_product_is_that_of_the_whole_factors_and_the_anchor_gets_no_gradient():
     torch.manual_seed(1)
     down, up = nn.Linear(64, 16, bias=False), nn.Linear(16, 48, bias=False)
-    halved_down, halved_up = halve(down, HalvedA), halve(up, HalvedB)
+    halved_down, halved_up = stand_in(down, HalvedA), stand_in(up, HalvedB)
     x = torch.randn(5, 7, 64, requires_grad=True)
     whole = up(down(x))
     halved = halved_up(halved_down(x))
@@ -38,7 +38,7 @@ def test_product_is_that_of_the_whole_factors_and_the_anchor_gets_no_gradient():
 
 def test_stand_in_saves_under_the_same_name():
     linear = nn.Linear(6, 4, bias=False)
-    halved = halve(linear, HalvedA)
+    halved = stand_in(linear, HalvedA)
     assert list(halved.state_dict()) == ["weight"]
     assert halved.weight.data_ptr() == linear.weight.data_ptr()
     assert (halved.in_features, halved.out_features) == (6, 4)

@@ -17,7 +17,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from unlora.adapters.halves import HalvedA, HalvedB, halve
+from unlora.adapters.halves import FrozenA, FrozenHalvedA, HalvedA, HalvedB, stand_in
 from unlora.adapters.initialise import InitialFactors, refuse_rank
 from unlora.adapters.published import factors_as_measured
 from unlora.errors import FunctionMovedError, InputError
@@ -40,9 +40,12 @@ def attach_anchored_adapter(
     rank: int = 8,
     alpha: int | float = 16,
     factors: Mapping[str, InitialFactors] | None = None,
+    freeze_a: bool = False,
     seed: int = 0,
 ) -> PeftModel:
     """Wrap `model` in a LoRA adapter of rank 2r whose output is the target's at step 0.
+
+    Where every B0 is zero there is nothing to anchor: the adapter is then an ordinary one of rank r.
 
     Args:
         model: the target model; its weights are not written.
@@ -51,6 +54,7 @@ def attach_anchored_adapter(
         rank: r, the trainable half.
         alpha: the scaling is alpha / rank; it doubles with the rank in the saved adapter.
         factors: starting factors computed before, instead of `importance`.
+        freeze_a: train B alone, so that every change of W is felt by inputs in the span of A0 only.
         seed: of the randomised decomposition.
 
     Returns:
@@ -66,22 +70,34 @@ def attach_anchored_adapter(
             shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
             importance.refuse_unless_fits(shapes, fingerprint=None, where="importance")
         factors = factors_as_measured(targets, importance, rank=rank, scaling=alpha / rank, seed=seed)
-    peft_model = _attach(model, list(factors), rank=2 * rank, alpha=2 * alpha)
+    anchored = needs_anchor(factors)
+    halves = 2 if anchored else 1
+    peft_model = _attach(model, list(factors), rank=halves * rank, alpha=halves * alpha)
     for name, layer in lora_layers(peft_model):
         start = factors[name]
         with torch.no_grad():
             lora_a, lora_b = factor_parameters(layer)
-            lora_a.copy_(torch.cat([start.lora_a, start.lora_a]))
-            lora_b.copy_(torch.cat([start.lora_b, -start.lora_b], dim=1))
-        layer.lora_A[ADAPTER_NAME] = halve(layer.lora_A[ADAPTER_NAME], HalvedA)
-        layer.lora_B[ADAPTER_NAME] = halve(layer.lora_B[ADAPTER_NAME], HalvedB)
+            lora_a.copy_(torch.cat([start.lora_a] * halves))
+            lora_b.copy_(torch.cat([start.lora_b, -start.lora_b], dim=1) if anchored else start.lora_b)
+        if anchored:
+            layer.lora_B[ADAPTER_NAME] = stand_in(layer.lora_B[ADAPTER_NAME], HalvedB)
+        if anchored or freeze_a:
+            kind = FrozenA if not anchored else FrozenHalvedA if freeze_a else HalvedA
+            layer.lora_A[ADAPTER_NAME] = stand_in(layer.lora_A[ADAPTER_NAME], kind)
     return peft_model
 
 
+def needs_anchor(factors: Mapping[str, InitialFactors]) -> bool:
+    """Whether some product B0 A0 is not zero and must be cancelled."""
+    return any(bool(start.lora_b.any()) for start in factors.values())
+
+
 def attach_plain_adapter(
-    model: CausalModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: int | float
+    model: CausalModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: int | float, freeze_a: bool = False
 ) -> PeftModel:
     """Wrap `model` in ordinary LoRA (B = 0), the control; the output is the target's at step 0 as well.
+
+    With `freeze_a`, B alone is trained.
 
     Raises:
         InputError: the model has an adapter already, or the rank does not fit a layer.
@@ -89,7 +105,10 @@ def attach_plain_adapter(
     refuse_adapter(model)
     for target in targets.values():
         refuse_rank(rank, target)
-    return _attach(model, list(targets), rank=rank, alpha=alpha)
+    peft_model = _attach(model, list(targets), rank=rank, alpha=alpha)
+    for _, layer in lora_layers(peft_model) if freeze_a else ():
+        layer.lora_A[ADAPTER_NAME] = stand_in(layer.lora_A[ADAPTER_NAME], FrozenA)
+    return peft_model
 
 
 def refuse_adapter(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ def contrast_factors(
     *,
     rank: int,
     scaling: float,
+    inputs_only: bool = False,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, InitialFactors]:
@@ -31,6 +32,7 @@ def contrast_factors(
         contrast: of every target, with at least `rank` directions.
         rank: r.
         scaling: s, the adapter's alpha / r.
+        inputs_only: start with B0 = 0, as ordinary LoRA does: only which inputs feel a change is chosen.
         seed: of the randomised decomposition that the norms come from.
         progress: called with 1 after each module.
 
@@ -45,7 +47,7 @@ def contrast_factors(
         length = torch.linalg.matrix_norm(solve(uniform, seed=seed).right) * (scaling * rank) ** -0.5
         directions = contrast[name]
         factors[name] = InitialFactors(
-            lora_b=(directions.outputs[:, :rank] * length).contiguous(),
+            lora_b=(directions.outputs[:, :rank] * (0.0 if inputs_only else length)).contiguous(),
             lora_a=(directions.inputs[:, :rank].T * length).contiguous(),
             relative_residual=None,
             status="contrast",

@@ -31,8 +31,23 @@ class HalvedB(nn.Linear):
         return F.linear(trained_input, trained) + F.linear(anchor_input, anchor.detach())
 
 
-def halve(linear: nn.Module, kind: type[HalvedA] | type[HalvedB]) -> nn.Linear:
-    """Return the halved stand-in of one of PEFT's factors, sharing its parameter."""
+class FrozenHalvedA(nn.Linear):
+    """A = [A0; A0] that does not learn: one product serves both halves."""
+
+    def forward(self, input: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch two_ranks"]:
+        anchor = F.linear(input, self.weight.chunk(2, dim=0)[1].detach())
+        return torch.cat([anchor, anchor], dim=-1)
+
+
+class FrozenA(nn.Linear):
+    """A that does not learn. `requires_grad` would be set again by whoever loads a checkpoint."""
+
+    def forward(self, input: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch rank"]:
+        return F.linear(input, self.weight.detach())
+
+
+def stand_in(linear: nn.Module, kind: type[HalvedA] | type[HalvedB] | type[FrozenHalvedA] | type[FrozenA]) -> nn.Linear:
+    """Return the stand-in of one of PEFT's factors, sharing its parameter."""
     weight = linear.get_parameter("weight")
     with torch.device("meta"):
         halved = kind(weight.shape[1], weight.shape[0], bias=False)

@@ -1,12 +1,14 @@
 """What an importance map is worth, in a few lines for the reader and a small record for the run."""
 
 from collections.abc import Mapping
+from statistics import median
 from typing import Any
 
 from torch import Tensor
 
 from unlora.adapters.published import published_rows
 from unlora.importance import ImportanceMap
+from unlora.importance.contrast_map import ContrastMap
 from unlora.importance.diagnostics import MapDiagnostics, diagnose
 from unlora.importance.importance_map import ImportanceMetadata
 from unlora.recipes.reporter import Reporter
@@ -80,3 +82,34 @@ def _number(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
+
+
+def report_contrast(contrast: ContrastMap, reporter: Reporter) -> dict[str, Any]:
+    """Say how far the forget set stands out, and return what record.json keeps of it."""
+    reporter.say(contrast_line(contrast))
+    measured = contrast.metadata
+    return {
+        "module_count": len(contrast),
+        "forget_examples": measured.forget.example_count,
+        "retain_examples": measured.retain.example_count if measured.retain is not None else None,
+        "damping": measured.damping,
+        "median_leading_output_eigenvalue": median_leading_eigenvalue(contrast, "output"),
+        "median_leading_input_eigenvalue": median_leading_eigenvalue(contrast, "input"),
+    }
+
+
+def contrast_line(contrast: ContrastMap) -> str:
+    """Put in words how far the forget set stands out."""
+    measured = contrast.metadata
+    retain = f"{measured.retain.example_count} retain examples" if measured.retain is not None else "no retain examples"
+    outputs, inputs = (median_leading_eigenvalue(contrast, side) for side in ("output", "input"))
+    return (
+        f"Contrast: {len(contrast)} modules, {measured.forget.example_count} forget and {retain}; in the median "
+        f"module's strongest direction the forget set's share is {outputs:.0f} (outputs) and {inputs:.0f} (inputs) "
+        "times the retain set's, damped"
+    )
+
+
+def median_leading_eigenvalue(contrast: ContrastMap, side: str) -> float:
+    """Median over modules of the first eigenvalue of the "output" or the "input" side."""
+    return median(float(getattr(one, f"{side}_eigenvalues")[0]) for one in contrast.values())

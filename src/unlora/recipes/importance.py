@@ -5,12 +5,12 @@ from pathlib import Path
 from unlora.errors import InputError
 from unlora.importance.ratio import module_score
 from unlora.models.target_modules import find_target_modules
-from unlora.recipes.diagnostics import diagnose_as_measured, diagnostic_lines
+from unlora.recipes.diagnostics import contrast_line, diagnose_as_measured, diagnostic_lines
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import load_sets, tokenise_sets
-from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.starting import measure_importance
+from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
+from unlora.recipes.starting import measure_contrast, measure_importance
 from unlora.runtime import seed_everything
 
 
@@ -25,7 +25,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     """
     if output.exists():
         raise InputError(f"{output}: already exists; choose another --output.")
-    if settings.importance.initialisation != "importance":
+    if settings.importance.initialisation not in WEIGHTED + CONTRAST:
         raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
     forget_set, retain_set = load_sets(settings.data)
     seed_everything(settings.seed)
@@ -33,6 +33,11 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     target = load(settings.model)
     sets = tokenise_sets(settings.data, target, forget_set, retain_set)
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
+    if settings.importance.initialisation in CONTRAST:
+        contrast = measure_contrast(settings, target, sets, names, reporter)
+        contrast.save(output)
+        ranked = sorted(contrast, key=lambda name: float(contrast[name].input_eigenvalues[0]), reverse=True)
+        return [contrast_line(contrast), "stands out most in: " + ", ".join(ranked[:5]), written(output)]
     importance = measure_importance(settings, target, sets, names, reporter, scratch=output.parent)
     importance.save(output)
 
@@ -40,5 +45,10 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     return [
         *diagnostic_lines(importance.metadata, diagnose_as_measured(importance)),
         "most of the forget set's share: " + ", ".join(ranked[:5]),
-        f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)",
+        written(output),
     ]
+
+
+def written(output: Path) -> str:
+    """Say what was written and how large it is."""
+    return f"written: {output} ({output.stat().st_size / 1e6:.1f} MB)"

@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from unlora.recipes.loading import base_name
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.settings import WEIGHTED, UnlearnSettings
 
 _CARD = """---
 library_name: peft
@@ -39,7 +39,7 @@ The base weights were not written: with the adapter off, the model is the target
 def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
     """Render the card from a run's settings and record."""
     importance, objective = settings.importance, settings.objective
-    weighted = importance.initialisation == "importance"
+    weighted = importance.initialisation in WEIGHTED
     template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(_CARD)
     return template.render(
         settings=settings,
@@ -50,5 +50,5 @@ def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],
         space=f" ({importance.statistic} of {importance.space}, {importance.arithmetic})" if weighted else "",
-        anchored="" if importance.initialisation == "plain" else " trainable + the same again frozen (the anchor)",
+        anchored=" trainable + the same again frozen (the anchor)" if record["initialisation"]["anchored"] else "",
     )

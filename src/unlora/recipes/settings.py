@@ -8,6 +8,25 @@ from unlora.config import Config
 
 Template = Literal["auto", "chat", "plain", "llama2"]
 
+Initialisation = Literal[
+    "importance",
+    "contrast",
+    "contrast_inputs",
+    "plain",
+    "uniform",
+    "shuffled",
+    "olora",
+    "corda",
+    "eva",
+    "lora_ga",
+    "reglu",
+]
+
+WEIGHTED = ("importance", "shuffled")
+"""Initialisations that an importance map decides."""
+CONTRAST = ("contrast", "contrast_inputs")
+"""Initialisations that a contrast map decides."""
+
 PUBLISHED = (("variance", "lora_factors"), ("second_moment", "full_weights"))
 """Statistic and space of the released VILA and FILA code."""
 
@@ -46,8 +65,14 @@ class DataSettings(Config):
 class ImportanceSettings(Config):
     """Where LoRA may start: measured on the intact model."""
 
-    initialisation: Literal["importance", "uniform", "plain"] = "importance"
-    """importance: rows weighted by the ratio; uniform: no data (PiSSA's start); plain: ordinary LoRA, B = 0."""
+    initialisation: Initialisation = "importance"
+    """importance: weights approximated under the ratio; contrast, contrast_inputs: directions that only the forget set
+    uses, for both factors or for A alone; plain: ordinary LoRA, B = 0; uniform, shuffled, olora, corda, eva, lora_ga,
+    reglu: to compare with."""
+    solver: Literal["row", "separable", "elementwise"] = "row"
+    """What of the ratio weights the approximation: its row sums, row and column sums, or every entry."""
+    damping: float = Field(default=1.0, gt=0)
+    """Of the retain matrix, in units of its mean eigenvalue (contrast, contrast_inputs)."""
     statistic: Literal["second_moment", "variance"] = "variance"
     """E[g^2] or its centred form."""
     space: Literal["marginals", "lora_factors", "full_weights"] = "marginals"
@@ -92,6 +117,8 @@ class AdapterSettings(Config):
     """The scaling is alpha / rank."""
     target_modules: list[str] | None = None
     """Names or patterns of linear layers; None takes all but the output head."""
+    freeze_a: bool = False
+    """Train B alone: only inputs in the span of A's start feel a change."""
     coverage: float = Field(default=1.0, gt=0, le=1)
     """Share of the target modules kept, the most important first."""
     lora_dropout: float = 0.0
@@ -196,15 +223,20 @@ class UnlearnSettings(Config):
     @model_validator(mode="after")
     def _importance_where_needed(self) -> "UnlearnSettings":
         start = self.importance.initialisation
-        if start != "importance" and (self.adapter.coverage != 1 or self.importance.file is not None):
-            key = "adapter.coverage" if self.adapter.coverage != 1 else "importance.file"
-            raise ValueError(f"{key}: importance.initialisation '{start}' has no importance to choose modules by")
+        if start not in WEIGHTED and self.adapter.coverage != 1:
+            raise ValueError(
+                f"adapter.coverage: importance.initialisation '{start}' has no importance to choose modules by"
+            )
+        if start not in WEIGHTED + CONTRAST and self.importance.file is not None:
+            raise ValueError(f"importance.file: importance.initialisation '{start}' reads none")
+        if start in ("corda", "reglu") and self.data.retain is None:
+            raise ValueError(f"importance.initialisation '{start}' needs data.retain (--retain FILE)")
         return self
 
     @model_validator(mode="after")
     def _published_where_possible(self) -> "UnlearnSettings":
         chosen = self.importance
-        if chosen.initialisation != "importance" or chosen.arithmetic == "intact":
+        if chosen.initialisation not in WEIGHTED or chosen.arithmetic == "intact":
             return self
         if (chosen.statistic, chosen.space) not in PUBLISHED:
             raise ValueError(

@@ -1,22 +1,92 @@
-"""Where unlearning starts: importance on the intact model, and the adapter that it decides."""
+"""Where unlearning starts: what is measured on the intact model, and the adapter that it decides."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
 from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, factors_as_measured
+from unlora.adapters.anchored import needs_anchor
+from unlora.adapters.contrast import contrast_factors
+from unlora.adapters.initialise import InitialFactors
+from unlora.adapters.starts import STARTS, starting_factors
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.tokenise import TokenisedExample
-from unlora.importance import ImportanceMap, estimate_importance
+from unlora.importance import ImportanceMap, estimate_importance, most_important_modules
+from unlora.importance.accumulate import Batch
+from unlora.importance.contrast_map import ContrastMap, estimate_contrast
 from unlora.models.load import LoadedModel
 from unlora.models.target_modules import TargetModule
+from unlora.recipes.diagnostics import report_contrast, report_map
 from unlora.recipes.published import measure_published_importance
 from unlora.recipes.reporter import Reporter
+from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
+
+Measured = ImportanceMap | ContrastMap
+
+
+def load_measured(path: Path, settings: UnlearnSettings) -> Measured:
+    """Read what an earlier measurement wrote, of the kind that the settings start from.
+
+    Raises:
+        InputError: not such a file.
+    """
+    return ContrastMap.load(path) if settings.importance.initialisation in CONTRAST else ImportanceMap.load(path)
+
+
+def refuse_unless_fits(
+    measured: Measured, settings: UnlearnSettings, targets: Mapping[str, TargetModule], fingerprint: str, where: str
+) -> None:
+    """Refuse a measurement of another model, of other modules, or made for another adapter.
+
+    Raises:
+        InputError: naming the first difference.
+    """
+    shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
+    rank = settings.adapter.rank
+    if isinstance(measured, ContrastMap):
+        measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, where=where)
+    else:
+        arithmetic = settings.importance.arithmetic
+        measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, arithmetic=arithmetic, where=where)
+
+
+def measure(
+    settings: UnlearnSettings,
+    run: RunFolder,
+    target: LoadedModel,
+    sets: Sets,
+    targets: dict[str, TargetModule],
+    measured: Measured | None,
+    reporter: Reporter,
+) -> tuple[Measured | None, dict[str, TargetModule]]:
+    """Measure what the start is decided by, unless it is there, and keep it in the run folder.
+
+    Returns:
+        The measurement, None where the start needs none, and the modules that get an adapter.
+    """
+    kind = settings.importance.initialisation
+    if kind not in WEIGHTED + CONTRAST:
+        return None, targets
+    if measured is None:
+        with run.stage("importance"):
+            if kind in CONTRAST:
+                measured = measure_contrast(settings, target, sets, list(targets), reporter)
+            else:
+                measured = measure_importance(settings, target, sets, list(targets), reporter, scratch=run.path)
+    if not run.importance.is_file():
+        measured.save(run.importance)
+        measured = load_measured(run.importance, settings)  # Full weights stay in the file until they are touched.
+    if isinstance(measured, ContrastMap):
+        run.record["importance"] = report_contrast(measured, reporter)
+        return measured, targets
+    run.record["importance"] = report_map(measured, reporter)
+    chosen = set(most_important_modules(measured, settings.adapter.coverage))
+    return measured, {name: module for name, module in targets.items() if name in chosen}
 
 
 def measure_importance(
@@ -31,20 +101,12 @@ def measure_importance(
     """Estimate importance on the whole forget set and a seeded sample of the retain set; offload to `scratch`."""
     if settings.importance.arithmetic == "published":
         return measure_published_importance(settings, target, sets, target_names, reporter)
-    pad, size = sets.tokeniser.pad_token_id, settings.importance.batch_size
-    retain_tokens = sets.retain_tokens
-    if retain_tokens is not None and len(retain_tokens) > settings.importance.max_retain_examples:
-        retain_tokens = random.Random(settings.seed).sample(retain_tokens, settings.importance.max_retain_examples)
-
-    def batches(tokens: list[TokenisedExample]):
-        return (collate([tokens[row] for row in rows], pad) for rows in batches_by_length(tokens, size))
-
-    total = len(sets.forget_tokens) + len(retain_tokens or [])
+    forget, retain, total = measured_batches(settings, sets)
     with reporter.task("Importance", total) as task:
         return estimate_importance(
             target.model,
-            batches(sets.forget_tokens),
-            batches(retain_tokens) if retain_tokens is not None else None,
+            forget,
+            retain,
             statistic=settings.importance.statistic,
             space=settings.importance.space,
             gradient_unit=settings.importance.gradient_unit,
@@ -60,27 +122,96 @@ def measure_importance(
         )
 
 
+def measure_contrast(
+    settings: UnlearnSettings, target: LoadedModel, sets: Sets, target_names: list[str], reporter: Reporter
+) -> ContrastMap:
+    """Find the contrast directions on the whole forget set and a seeded sample of the retain set."""
+    forget, retain, total = measured_batches(settings, sets)
+    with reporter.task("Contrast", total) as task:
+        return estimate_contrast(
+            target.model,
+            forget,
+            retain,
+            target_modules=target_names,
+            rank=settings.adapter.rank,
+            damping=settings.importance.damping,
+            seed=settings.seed,
+            data_sha256=(sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None),
+            progress=task.advance,
+        )
+
+
+def measured_batches(settings: UnlearnSettings, sets: Sets) -> tuple[Iterator[Batch], Iterator[Batch] | None, int]:
+    """Batches of the whole forget set and of a seeded sample of the retain set, and how many examples they hold."""
+    retain_tokens = sets.retain_tokens
+    if retain_tokens is not None and len(retain_tokens) > settings.importance.max_retain_examples:
+        retain_tokens = random.Random(settings.seed).sample(retain_tokens, settings.importance.max_retain_examples)
+
+    def batches(tokens: Sequence[TokenisedExample]) -> Iterator[Batch]:
+        rows_of_batches = batches_by_length(tokens, settings.importance.batch_size)
+        return (collate([tokens[row] for row in rows], sets.tokeniser.pad_token_id) for rows in rows_of_batches)
+
+    retain = batches(retain_tokens) if retain_tokens is not None else None
+    return batches(sets.forget_tokens), retain, len(sets.forget_tokens) + len(retain_tokens or [])
+
+
 def attach_adapter(
     settings: UnlearnSettings,
     target: LoadedModel,
     targets: Mapping[str, TargetModule],
-    importance: ImportanceMap | None,
+    measured: Measured | None,
+    sets: Sets,
     reporter: Reporter,
 ) -> tuple[PeftModel, dict[str, Any]]:
-    """Solve for the start of every target module and attach the adapter; say how well the start fits."""
-    rank, alpha = settings.adapter.rank, settings.adapter.alpha
-    if settings.importance.initialisation == "plain":
-        model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha)
-        return model, {"kind": "plain", "module_count": len(targets)}
-    with reporter.task("Low-rank solutions", len(targets)) as task:
-        factors = factors_as_measured(
-            targets, importance, rank=rank, scaling=alpha / rank, seed=settings.seed, progress=task.advance
-        )
+    """Find the start of every target module and attach the adapter; say how well the start fits."""
+    rank, alpha, kind = settings.adapter.rank, settings.adapter.alpha, settings.importance.initialisation
+    if kind == "plain":
+        model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha, freeze_a=settings.adapter.freeze_a)
+        return model, {"kind": kind, "anchored": False, "module_count": len(targets)}
+    with reporter.task("Starting factors", len(targets)) as task:
+        factors = _factors(settings, target, targets, measured, sets, task.advance)
     floored = [start.floored_fraction for start in factors.values() if start.floored_fraction is not None]
+    residuals = [start.relative_residual for start in factors.values() if start.relative_residual is not None]
     summary = {
-        "kind": settings.importance.initialisation,
+        "kind": kind,
+        "anchored": needs_anchor(factors),
         "module_count": len(factors),
-        "mean_relative_residual": sum(start.relative_residual for start in factors.values()) / len(factors),
+        "mean_relative_residual": sum(residuals) / len(residuals) if residuals else None,
         "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
     }
-    return attach_anchored_adapter(target.model, rank=rank, alpha=alpha, factors=factors), summary
+    model = attach_anchored_adapter(
+        target.model, rank=rank, alpha=alpha, factors=factors, freeze_a=settings.adapter.freeze_a
+    )
+    return model, summary
+
+
+def _factors(
+    settings: UnlearnSettings,
+    target: LoadedModel,
+    targets: Mapping[str, TargetModule],
+    measured: Measured | None,
+    sets: Sets,
+    progress: Callable[[int], None],
+) -> dict[str, InitialFactors]:
+    kind, rank = settings.importance.initialisation, settings.adapter.rank
+    scaling, seed = settings.adapter.alpha / rank, settings.seed
+    if isinstance(measured, ContrastMap):
+        return contrast_factors(
+            targets, measured, rank=rank, scaling=scaling, inputs_only=kind == "contrast_inputs", seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    if kind in STARTS:
+        forget, retain, _ = measured_batches(settings, sets)
+        return starting_factors(
+            kind, target.model, targets, forget, retain, rank=rank, scaling=scaling, seed=seed, progress=progress
+        )
+    return factors_as_measured(
+        targets,
+        measured,
+        rank=rank,
+        scaling=scaling,
+        solver=settings.importance.solver if measured is not None else "row",
+        shuffle_rows=kind == "shuffled",
+        seed=seed,
+        progress=progress,
+    )

@@ -13,10 +13,8 @@ from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
-from unlora.importance import ImportanceMap, most_important_modules
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
-from unlora.recipes.diagnostics import report_map
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
 from unlora.recipes.loading import base_name, load
 from unlora.recipes.model_card import adapter_card
@@ -24,7 +22,7 @@ from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.starting import attach_adapter, measure_importance
+from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
 from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, train
 from unlora.report import write_report
 from unlora.runtime import seed_everything
@@ -52,9 +50,9 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     forget_set, retain_set = load_sets(settings.data)
     refusals = load_refusals(objective, settings.objective)
     sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
-    importance = None
+    measured = None
     if settings.importance.file is not None:
-        importance = ImportanceMap.load(Path(settings.importance.file))
+        measured = load_measured(Path(settings.importance.file), settings)
 
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
@@ -67,16 +65,11 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     target_fingerprint = fingerprint(target.model)
     for module in targets.values():
         refuse_rank(settings.adapter.rank, module)
-    if importance is None and run.importance.is_file():
-        importance = ImportanceMap.load(run.importance)
-    if importance is not None:
-        importance.refuse_unless_fits(
-            {name: (module.d_out, module.d_in) for name, module in targets.items()},
-            fingerprint=target_fingerprint,
-            rank=settings.adapter.rank,
-            arithmetic=settings.importance.arithmetic,
-            where=settings.importance.file or str(run.importance),
-        )
+    if measured is None and run.importance.is_file():
+        measured = load_measured(run.importance, settings)
+    if measured is not None:
+        where = settings.importance.file or str(run.importance)
+        refuse_unless_fits(measured, settings, targets, target_fingerprint, where)
     run.start(
         model={**vars(target.source), "fingerprint": target_fingerprint},
         data=data_hashes(forget_set, retain_set, refusals),
@@ -88,21 +81,12 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         return {} if settings.evaluation.skip else read_json(run.evaluation)
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
-    # ---- 4. Importance, measured on the intact model ---------------------------------------------------------
-    if settings.importance.initialisation == "importance":
-        if importance is None:
-            with run.stage("importance"):
-                importance = measure_importance(settings, target, sets, list(targets), reporter, scratch=run.path)
-        if not run.importance.is_file():
-            importance.save(run.importance)
-            importance = ImportanceMap.load(run.importance)  # Full weights stay in the file until they are touched.
-        run.record["importance"] = report_map(importance, reporter)
-        chosen = set(most_important_modules(importance, settings.adapter.coverage))
-        targets = {name: module for name, module in targets.items() if name in chosen}
+    # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
+    measured, targets = measure(settings, run, target, sets, targets, measured, reporter)
 
-    # ---- 5. The adapter: it starts at the weighted low-rank solution and does not move the model -------------
+    # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):
-        model, initialisation = attach_adapter(settings, target, targets, importance, reporter)
+        model, initialisation = attach_adapter(settings, target, targets, measured, sets, reporter)
         shift = check_output_unmoved(model, probe_batch(sets))
     run.record["initialisation"] = initialisation
     run.record["checks"]["output_at_step_0"] = shift._asdict()
