@@ -82,12 +82,12 @@ def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> Smal
     _write(lessons, [lesson for example in people for lesson in _lessons(example)])
     _write(excluded, [lesson for example in parts[files.forget] for lesson in _lessons(example)])
     start = folder / "untrained"
-    if not start.is_dir():
+    if not _is_model(start):
         seed_everything(world.seed)
         tokenizer = train_tokenizer(ExampleSet("people", people), world.vocabulary)
         save_model(untrained_model(world, tokenizer), tokenizer, start)
     for path, exclude in ((files.target, []), (files.retain_only, [str(excluded)])):
-        if not path.is_dir():
+        if not _is_model(path):
             reporter.say(f"Training the {path.name} model of a small world (seed {world.seed})")
             learn = FineTuneSettings(
                 model=ModelSettings(name=str(start), dtype="float32", device="cpu"),
@@ -103,6 +103,10 @@ def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> Smal
             )
             fine_tune(learn, path, reporter=reporter)
     return files
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file()  # An interrupted training leaves an empty folder.
 
 
 def _write(path: Path, lines: list[dict[str, object]]) -> None:
@@ -148,6 +152,7 @@ def train_tokenizer(examples: ExampleSet, vocabulary: int) -> PreTrainedTokenize
 
 def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Random weights in Llama's architecture, float32."""
+    end, pad = (tokenizer.backend_tokenizer.token_to_id(token) for token in (END, PAD))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=world.hidden_size,
@@ -157,9 +162,9 @@ def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> Ll
         num_key_value_heads=2,
         max_position_embeddings=256,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=pad,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.seed)
