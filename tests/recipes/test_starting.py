@@ -10,10 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from tests.recipes.test_unlearn import ADAPTER, value
 from tests.taught import Taught
+from unlora.adapters.representation import representation_start
 from unlora.artifacts import read_json
 from unlora.config import merge
 from unlora.errors import InputError
 from unlora.importance.contrast_map import ContrastMap
+from unlora.models.target_modules import find_target_modules
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 
@@ -56,6 +58,27 @@ def test_frozen_a_does_not_move_and_the_adapter_loads_anywhere(taught: Taught, t
     base = AutoModelForCausalLM.from_pretrained(str(config.base_model_name_or_path))
     loaded = PeftModel.from_pretrained(base, str(run / "adapter"))
     assert 2 == loaded.peft_config["default"].r  # type: ignore[attr-defined]
+
+
+def test_reglus_penalty_keeps_b_out_of_the_retain_outputs(taught: Taught, tmp_path: Path):
+    """Without it the trained B overlaps the retain subspace more."""
+    overlaps = {}
+    for weight in (0.0, 50.0):
+        run = tmp_path / f"{weight}"
+        changes = {"importance": {"orthogonality": weight}, "evaluation": {"skip": True}}
+        settings = settings_of(taught, "reglu", training={"epochs": 8}, **changes)
+        unlearn(settings, run)
+        loaded = taught.load()
+        targets = find_target_modules(loaded.model)
+        batch = taught.batch()
+        start = representation_start(loaded.model, targets, [batch], [batch], rank=2, scaling=2.0, retain_directions=2)
+        subspaces = start.retain_subspaces
+        weights = load_file(run / ADAPTER)
+        overlaps[weight] = sum(
+            float((subspace.T @ weights[f"base_model.model.{name}.lora_B.weight"][:, :2]).square().sum())
+            for name, subspace in subspaces.items()
+        )
+    assert overlaps[50.0] < overlaps[0.0]
 
 
 @pytest.mark.parametrize("start", ["uniform", "plain"])

@@ -96,6 +96,8 @@ class ImportanceSettings(Config):
     """Passes over the forget set (published only)."""
     accumulator_dtype: Literal["gradient", "float32", "bfloat16"] = "gradient"
     """Number format of the running sums (published only); gradient, as released: the model's own."""
+    orthogonality: float = Field(default=0.5, ge=0)
+    """Weight of ReGLU's penalty, which keeps B out of the retain set's outputs while it trains (reglu only)."""
     file: str | None = None
     """An importance file made before, in place of measuring."""
 

@@ -11,6 +11,7 @@ from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, facto
 from unlora.adapters.anchored import needs_anchor
 from unlora.adapters.contrast import contrast_factors
 from unlora.adapters.initialise import InitialFactors
+from unlora.adapters.representation import OrthogonalityPenalty, representation_start
 from unlora.adapters.starts import STARTS, starting_factors
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.tokenise import TokenisedExample
@@ -25,6 +26,7 @@ from unlora.recipes.reporter import Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
+from unlora.training.trainer import Penalty
 
 Measured = ImportanceMap | ContrastMap
 
@@ -162,14 +164,18 @@ def attach_adapter(
     measured: Measured | None,
     sets: Sets,
     reporter: Reporter,
-) -> tuple[PeftModel, dict[str, Any]]:
-    """Find the start of every target module and attach the adapter; say how well the start fits."""
+) -> tuple[PeftModel, dict[str, Any], Penalty | None]:
+    """Find the start of every target module and attach the adapter.
+
+    Returns:
+        The model, how well the start fits, and what training is to add to the objective (ReGLU's penalty).
+    """
     rank, alpha, kind = settings.adapter.rank, settings.adapter.alpha, settings.importance.initialisation
     if kind == "plain":
         model = attach_plain_adapter(target.model, targets, rank=rank, alpha=alpha, freeze_a=settings.adapter.freeze_a)
-        return model, {"kind": kind, "anchored": False, "module_count": len(targets)}
+        return model, {"kind": kind, "anchored": False, "module_count": len(targets)}, None
     with reporter.task("Starting factors", len(targets)) as task:
-        factors = _factors(settings, target, targets, measured, sets, task.advance)
+        factors, penalty = _start(settings, target, targets, measured, sets, task.advance)
     floored = [start.floored_fraction for start in factors.values() if start.floored_fraction is not None]
     residuals = [start.relative_residual for start in factors.values() if start.relative_residual is not None]
     summary = {
@@ -182,29 +188,36 @@ def attach_adapter(
     model = attach_anchored_adapter(
         target.model, rank=rank, alpha=alpha, factors=factors, freeze_a=settings.adapter.freeze_a
     )
-    return model, summary
+    return model, summary, penalty
 
 
-def _factors(
+def _start(
     settings: UnlearnSettings,
     target: LoadedModel,
     targets: Mapping[str, TargetModule],
     measured: Measured | None,
     sets: Sets,
     progress: Callable[[int], None],
-) -> dict[str, InitialFactors]:
-    kind, rank = settings.importance.initialisation, settings.adapter.rank
-    scaling, seed = settings.adapter.alpha / rank, settings.seed
+) -> tuple[dict[str, InitialFactors], Penalty | None]:
+    kind, rank, seed = settings.importance.initialisation, settings.adapter.rank, settings.seed
+    scaling = settings.adapter.alpha / rank
     if isinstance(measured, ContrastMap):
+        only = kind == "contrast_inputs"
         return contrast_factors(
-            targets, measured, rank=rank, scaling=scaling, inputs_only=kind == "contrast_inputs", seed=seed,
-            progress=progress,
-        )  # fmt: skip
+            targets, measured, rank=rank, scaling=scaling, inputs_only=only, seed=seed, progress=progress
+        ), None
+    if kind == "reglu":
+        forget, retain, _ = measured_batches(settings, sets)
+        start = representation_start(
+            target.model, targets, forget, retain or (), rank=rank, scaling=scaling, progress=progress
+        )
+        penalty = OrthogonalityPenalty(start.retain_subspaces, settings.importance.orthogonality)
+        return start.factors, penalty.to(target.model.device)
     if kind in STARTS:
         forget, retain, _ = measured_batches(settings, sets)
         return starting_factors(
             kind, target.model, targets, forget, retain, rank=rank, scaling=scaling, seed=seed, progress=progress
-        )
+        ), None
     return factors_as_measured(
         targets,
         measured,
@@ -214,4 +227,4 @@ def _factors(
         shuffle_rows=kind == "shuffled",
         seed=seed,
         progress=progress,
-    )
+    ), None

@@ -21,6 +21,7 @@ from unlora.recipes.settings import ObjectiveSettings, UnlearnSettings
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
 from unlora.training.parts import Plan
+from unlora.training.trainer import Penalty
 
 
 def make_objective(settings: ObjectiveSettings) -> Objective:
@@ -85,6 +86,7 @@ def train(
     objective: Objective,
     sets: Sets,
     refused: Sequence[TokenisedExample] | None,
+    penalty: Penalty | None,
     reporter: Reporter,
 ) -> None:
     """Train, or resume at the last complete checkpoint."""
@@ -121,6 +123,7 @@ def train(
             model,
             arguments,
             objective=objective,
+            penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,
             callbacks=[TrainLog(run.train_log), Progress(report)],

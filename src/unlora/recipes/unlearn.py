@@ -86,7 +86,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
 
     # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):
-        model, initialisation = attach_adapter(settings, target, targets, measured, sets, reporter)
+        model, initialisation, penalty = attach_adapter(settings, target, targets, measured, sets, reporter)
         shift = check_output_unmoved(model, probe_batch(sets))
     run.record["initialisation"] = initialisation
     run.record["checks"]["output_at_step_0"] = shift._asdict()
@@ -99,7 +99,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         reporter.say("Training was finished before; its adapter is loaded")
     else:
         with run.stage("training"):
-            train(settings, run, model, objective, sets, refused, reporter)
+            train(settings, run, model, objective, sets, refused, penalty, reporter)
         if fingerprint(model) != target_fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True

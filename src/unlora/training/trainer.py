@@ -1,9 +1,10 @@
 """UnlearnTrainer: the stock Trainer with an unlearning objective in `compute_loss`, and little else."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -16,6 +17,8 @@ from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import StopWhenDiverged, diverged
 from unlora.training.parts import ForgetRetainCollator, Part, Plan, Reading, read
 from unlora.training.reference import Reference
+
+Penalty = Callable[[nn.Module], Float[Tensor, ""]]
 
 
 class UnlearnTrainer(Trainer):
@@ -31,6 +34,7 @@ class UnlearnTrainer(Trainer):
         args: TrainingArguments,
         *,
         objective: Objective,
+        penalty: Penalty | None = None,
         train_dataset: ForgetRetainPairs,
         processing_class: PreTrainedTokenizerBase | None = None,
         pad_token_id: int,
@@ -42,6 +46,7 @@ class UnlearnTrainer(Trainer):
             model: the target model with its unlearning adapter.
             args: arguments with weight_decay 0 (see `training_arguments`).
             objective: what to minimise.
+            penalty: of the adapter's parameters, added to the objective; needs no data.
             train_dataset: pairs of forget and retain examples, in the order of training.
             processing_class: the tokenizer, saved with every checkpoint where given.
             pad_token_id: id that fills short rows.
@@ -70,6 +75,7 @@ class UnlearnTrainer(Trainer):
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._objective = objective
+        self._penalty = penalty
         self._pairs = train_dataset
         unwrapped = self.accelerator.unwrap_model(model)
         self._reference = Reference(unwrapped, pad_token_id=pad_token_id, batch_size=args.per_device_train_batch_size)
@@ -98,7 +104,7 @@ class UnlearnTrainer(Trainer):
         retain = RetainInputs(**_both("retain", policy, reference)) if "retain" in plan.parts else None
         parts = self._objective(forget, retain)
         self._record(parts)
-        return parts.total
+        return parts.total if self._penalty is None else parts.total + self._penalty(model)
 
     def _reference_log_probs(self, part: Part, forget_index: Tensor) -> PerExample:
         examples = self._pairs.refusals if part == "refusal" else self._pairs.forget
