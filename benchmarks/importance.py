@@ -2,10 +2,10 @@
 
     python -m benchmarks.importance [--model embedded] [--rounds 3] [--json FILE]
 
-A method is a preset, or a preset of full weights with the place of its running sums: "fila-host", "fila-disk". Seconds
-are medians over rounds in one process, in which every method has its turn, so that a slow spell of the machine hits all
-of them. Peak memory is that of a process of its own for each method, model included; on a CPU it counts pages of files
-that are mapped, though the system can take them back at any time. Nothing is trained.
+A method is an importance preset, "contrast", or a preset of full weights with the place of its running sums:
+"fila-host", "fila-disk". Seconds are medians over rounds in one process, in which every method has its turn, so that a
+slow spell of the machine hits all of them. Peak memory is that of a process of its own for each method, model included;
+on a CPU it counts pages of files that are mapped, though the system can take them back at any time. Nothing is trained.
 """
 
 import argparse
@@ -25,15 +25,16 @@ from unlora.data.collate import batches_by_length, collate
 from unlora.data.people import generate_people
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.importance import ImportanceMap, estimate_importance
+from unlora.importance.contrast_map import ContrastMap, estimate_contrast
 from unlora.importance.offload import Offload
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
 from unlora.runtime import peak_memory_bytes, resolve_device, resolve_dtype
 
-PLAIN = "plain"
+PLAIN, CONTRAST = "plain", "contrast"
 PLACES: dict[str, Offload] = {"": "none", "host": "host", "disk": "disk"}
-METHODS = ("marginal", "vila", "fila", "fila-host", "fila-disk")
+METHODS = ("marginal", "contrast", "vila", "fila", "fila-host", "fila-disk")
 BATCH_SIZE = 8
 RANK = 8
 
@@ -78,10 +79,14 @@ def make_sets(loaded: LoadedModel, people: int) -> tuple[Batches, Batches]:
     return batches(examples[:half]), batches(examples[half:])
 
 
-def work(method: str, loaded: LoadedModel, sets: tuple[Batches, Batches]) -> Callable[[], ImportanceMap | None]:
+def work(
+    method: str, loaded: LoadedModel, sets: tuple[Batches, Batches]
+) -> Callable[[], ImportanceMap | ContrastMap | None]:
     """One whole measurement by one method, or the plain pass."""
     if method == PLAIN:
         return lambda: plain_pass(loaded, sets)
+    if method == CONTRAST:
+        return lambda: estimate_contrast(loaded.model, *sets, rank=RANK)
     preset, _, offload = method.partition("-")
     return lambda: estimate_importance(loaded.model, *sets, preset=preset, rank=RANK, offload=PLACES[offload])
 
@@ -139,7 +144,7 @@ def measure(loaded: LoadedModel, sets: tuple[Batches, Batches], options: argpars
     }
 
 
-def bytes_on_disk(importance: ImportanceMap) -> int:
+def bytes_on_disk(importance: ImportanceMap | ContrastMap) -> int:
     """Size of the saved map."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "importance.safetensors"

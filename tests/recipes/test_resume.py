@@ -99,7 +99,7 @@ UNLEARN, STATE = "unlora.recipes.unlearn", "transformers.trainer_callback"
 POINTS: dict[str, Callable[[], None]] = {
     "writing the configuration": KillAt("pathlib", "Path.replace", 1),
     "writing the importance map": KillAfterHalf("unlora.artifacts", "save_file"),
-    "before the first step": KillAt(UNLEARN, "UnlearnTrainer.train"),
+    "before the first step": KillAt("unlora.recipes.training", "UnlearnTrainer.train"),
     "a checkpoint, half of its state": KillAfterHalf(STATE, "TrainerState.save_to_json", 3),
     "after training, before the adapter": KillAt(UNLEARN, "save_trained_adapter"),
     "half of the adapter": KillAfterHalf("peft", "PeftModel.save_pretrained", 5),
