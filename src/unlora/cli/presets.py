@@ -17,8 +17,11 @@ def list_presets() -> None:
     """Name and purpose of every preset."""
     from unlora.recipes.presets import presets as all_presets
 
-    for preset in all_presets().values():
-        click.echo(f"{preset.name:<10} {preset.summary}")
+    known = all_presets()
+    width = max(map(len, known))
+    for preset in known.values():
+        click.echo(f"{preset.name:<{width}}  {preset.summary}")
+    click.echo("\nAny loss goes with any start: --preset contrast --set objective.forget=npo. More in docs/presets.md.")
 
 
 @presets.command("cp")
