@@ -11,7 +11,8 @@ SETS = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
 
 
 def test_ls_names_every_preset_with_its_purpose():
-    rows = [line.split(maxsplit=1) for line in unlora("presets", "ls").stdout.splitlines()]
+    listed = unlora("presets", "ls").stdout.split("\n\n")[0]
+    rows = [line.split(maxsplit=1) for line in listed.splitlines()]
     assert dict(rows) == {preset.name: preset.summary for preset in presets().values()}
     assert all(len(summary) > 10 for _, summary in rows)
 
