@@ -45,6 +45,11 @@ def tokenise_sets(
     return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
 
 
+def content_hashes(sets: Sets) -> tuple[str, str | None]:
+    """Hashes of both sets, for whatever is measured on them."""
+    return sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None
+
+
 def describe_sets(sets: Sets) -> str:
     """One line that says what will be forgotten and what kept."""
     named = (("forget", sets.forget_tokens), ("retain", sets.retain_tokens))

@@ -24,7 +24,7 @@ from unlora.recipes.diagnostics import report_contrast, report_map
 from unlora.recipes.published import measure_published_importance
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import Sets
+from unlora.recipes.sets import Sets, content_hashes
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.training.trainer import Penalty
 
@@ -119,7 +119,7 @@ def measure_importance(
             rank=settings.adapter.rank,
             probe_std=settings.importance.probe_std,
             seed=settings.seed,
-            data_sha256=(sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None),
+            data_sha256=content_hashes(sets),
             progress=task.advance,
         )
 
@@ -138,7 +138,7 @@ def measure_contrast(
             rank=settings.adapter.rank,
             damping=settings.importance.damping,
             seed=settings.seed,
-            data_sha256=(sets.forget.sha256(), sets.retain.sha256() if sets.retain is not None else None),
+            data_sha256=content_hashes(sets),
             progress=task.advance,
         )
 
