@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from unlora.artifacts import write_text
+from unlora.config import merge, read_yaml
 from unlora.data.sources import load_examples
 from unlora.models.load import load_model
+from unlora.recipes.presets import preset
+from unlora.recipes.settings import UnlearnSettings
 from unlora.studies import comparison
 from unlora.studies.comparison import GridPoint, Row, Setting, compare, references, run_cell
 from unlora.studies.small_world import SmallWorld, SmallWorldFiles, build_small_world
@@ -89,3 +94,17 @@ def test_cells_of_a_row_share_one_measurement(setting: Setting, tmp_path: Path):
     assert shared._replace(seconds=0) == alone._replace(seconds=0)
     record = json.loads((tmp_path / "both/contrast/lr0.02-rw1-seed0/run/record.json").read_text())
     assert "importance" not in record["stages"]
+
+
+def test_a_killed_cell_that_began_otherwise_is_run_anew(setting: Setting, tmp_path: Path):
+    row, killed, measured = Row("contrast", "contrast", {}), GridPoint(1e-3, 1.0), GridPoint(2e-2, 1.0)
+    run = tmp_path / "contrast" / f"{killed.name}-seed0" / "run"
+    # Killed after it measured for itself; then another cell of the row measured the same.
+    settings = merge(yaml.safe_load(preset("contrast").text), dict(setting.base[0]))
+    settings = merge(settings, {"training": {"learning_rate": killed.learning_rate}, "objective": {"retain_weight": 1}})
+    run.mkdir(parents=True)
+    write_text(run / "config.yaml", UnlearnSettings.from_mapping(settings, where="test").to_yaml())
+    run_cell(setting, row, measured, 0, tmp_path)
+    cell = run_cell(setting, row, killed, 0, tmp_path)
+    assert cell.point == killed
+    assert str(tmp_path) in read_yaml(run / "config.yaml")["importance"]["file"]

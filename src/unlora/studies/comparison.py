@@ -3,6 +3,7 @@
 A cell is one run of `unlora unlearn` in a folder of its own: started again, finished cells are not repeated.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from unlora.artifacts import read_json, write_json
-from unlora.config import merge
+from unlora.config import merge, read_yaml
 from unlora.evaluation.scores import ModelScores, load_scores
 from unlora.recipes.presets import preset
 from unlora.recipes.reporter import SILENT, Reporter
@@ -64,11 +65,16 @@ class CellResult(NamedTuple):
     seconds: float
 
 
+def folder_of(folder: Path, row: str, point: GridPoint, seed: int) -> Path:
+    """Where a cell lies; its run is in "run"."""
+    return folder / row / f"{point.name}-seed{seed}"
+
+
 def run_cell(
     setting: Setting, row: Row, point: GridPoint, seed: int, folder: Path, *, reporter: Reporter = SILENT
 ) -> CellResult:
     """Run one cell, or read what it left."""
-    cell_folder = folder / row.name / f"{point.name}-seed{seed}"
+    cell_folder = folder_of(folder, row.name, point, seed)
     kept = cell_folder / "cell.json"
     if kept.is_file():
         return _from_json(read_json(kept))
@@ -84,12 +90,20 @@ def run_cell(
             break
     settings = UnlearnSettings.from_mapping(merge(values, searched), where=row.name)
     reporter.say(f"{row.name}, {point.name}, seed {seed}")
+    _remove_other_start(cell_folder / "run", settings)
     unlearn(settings, cell_folder / "run")
     record = read_json(cell_folder / "run" / "record.json")
     scores = {name: load_scores(cell_folder / "run" / "scores" / f"{name}.jsonl") for name in MODELS}
     result = _result(row.name, seed, point, scores, sum(stage["seconds"] for stage in record["stages"].values()))
     write_json(kept, _to_json(result))
     return result
+
+
+def _remove_other_start(run: Path, settings: UnlearnSettings) -> None:
+    """An unfinished run that had begun otherwise (it measured for itself what another cell has found since) is lost."""
+    config = run / "config.yaml"
+    if config.is_file() and read_yaml(config) != settings.model_dump(mode="json"):
+        shutil.rmtree(run)
 
 
 def _result(row: str, seed: int, point: GridPoint, scores: Mapping[str, ModelScores], seconds: float) -> CellResult:
