@@ -100,12 +100,12 @@ class Taught(NamedTuple):
         return UnlearnSettings.from_mapping(merge(quick, sections))
 
 
-def build_taught(folder: Path) -> Taught:
-    """Make the model and both files in `folder`."""
+def build_taught(folder: Path, *, hidden: int = 32) -> Taught:
+    """Make the model, `hidden` wide, and both files in `folder`."""
     data = [write_jsonl(folder / "forget.jsonl", FORGET), write_jsonl(folder / "retain.jsonl", RETAIN)]
     texts = [f"Question: {question}\nAnswer: {answer}" for question, answer in FORGET + RETAIN]
     tokenizer = build_tiny_tokenizer(texts)
-    model = build_tiny_model("llama", vocab_size=len(tokenizer))
+    model = build_tiny_model("llama", vocab_size=len(tokenizer), hidden=hidden)
     with torch.random.fork_rng(devices=[]):
         teach(model, tokenizer, data)
     with quiet():

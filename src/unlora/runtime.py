@@ -17,7 +17,18 @@ import torch
 
 from unlora.errors import InputError
 
-PACKAGES = ("unlora", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "numpy", "scipy")
+PACKAGES = (
+    "unlora",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "safetensors",
+    "numpy",
+    "scipy",
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -207,7 +207,7 @@ def test_what_it_lacks_is_said(subject: AuditSubject, monkeypatch: pytest.Monkey
     assert "formats=[int8]" in (Quantisation().lacks(narrow, settings) or "")
     only_int8 = AuditSettings.from_mapping({"quantisation": {"formats": ["int8"]}})
     assert Quantisation().lacks(narrow, only_int8) is None
-    monkeypatch.setattr(quantisation, "can_round", lambda: False)
+    monkeypatch.setattr(quantisation, "has_bitsandbytes", lambda: False)
     assert Quantisation().lacks(subject, settings) == 'needs bitsandbytes: pip install "unlora[quantisation]"'
 
 

@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.adapters.test_export import trained
 from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer
 from unlora.adapters.anchored import factor_parameters, lora_layers
-from unlora.audit.rounding import misread_layer, rounded, save_merged
+from unlora.audit.rounding import rounded, save_merged
 from unlora.errors import UnloraError
 from unlora.models.load import fingerprint
+from unlora.models.quantised import misread_layer
 from unlora.models.wrapping import unwrap
 
 CPU = torch.device("cpu")

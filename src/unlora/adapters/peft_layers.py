@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.adapters.initialise import InitialFactors
 from unlora.errors import InputError
+from unlora.models.dequantise import is_rounded
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import Weight
@@ -137,6 +138,20 @@ def peft_speaks(kind: str) -> Iterator[None]:
             yield
     except ValueError as error:
         raise InputError(f"{kind}: PEFT's initialiser fails ({' '.join(str(error).split())[:200]}).") from None
+
+
+def refuse_rounded(kind: str, targets: Targets) -> None:
+    """Refuse layers in 4 or 8 bits, whose codes PEFT would take for the weight itself.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, target in targets.items():
+        if is_rounded(target.module):
+            raise InputError(
+                f"{kind}: PEFT's initialiser cannot read target module '{name}' in 4 or 8 bits; take another start, or "
+                "leave model.quantisation out."
+            )
 
 
 def unused(kind: str, name: str, target: TargetModule) -> InputError:

@@ -28,6 +28,7 @@ from unlora.adapters.peft_layers import (
     peft_config,
     peft_module,
     peft_speaks,
+    refuse_rounded,
     unused,
 )
 from unlora.errors import InputError
@@ -94,6 +95,7 @@ def corda_factors(
     """
     module = peft_module("corda", "tuners.lora.corda", "0.18")
     _refuse(model, targets, rank)
+    refuse_rounded("corda", targets)
     parts = {"corda_config": peft_module("corda", "tuners.lora.config", "0.18").CordaConfig(corda_method="kpm")}
     names = peft_target_modules(model, list(targets))
     config = peft_config("corda", names, rank=rank, scaling=scaling, **parts)
@@ -150,6 +152,7 @@ def lora_ga_factors(
     """
     module = peft_module("lora_ga", "tuners.lora.loraga", "0.19")
     _refuse(model, targets, rank)
+    refuse_rounded("lora_ga", targets)
     for name, target in targets.items():
         if 2 * rank > min(target.d_out, target.d_in):
             raise InputError(

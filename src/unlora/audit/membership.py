@@ -15,7 +15,14 @@ import numpy as np
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.membership_scores import ATTACKS, Scores, Suspects, pieces, score_suspects
+from unlora.audit.membership_scores import (
+    ATTACKS,
+    Scores,
+    Suspects,
+    pieces,
+    score_suspects,
+    takes_gradient_norms,
+)
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.metrics.membership_verdict import (
@@ -85,7 +92,7 @@ class Membership(Attack):
     def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
         suspects = Suspects.of(subject, settings)
         tokens = sum(len(example.input_ids) for example in subject.tokeniser.encode_set(suspects.examples))
-        backward = len(subject.roles) if settings.membership.gradient_norm else 0
+        backward = len(subject.roles) if takes_gradient_norms(subject, settings) else 0
         loading = unwrap(subject.model).get_memory_footprint() / 1e9 * SECONDS_PER_GIGABYTE
         return Cost(
             forward_tokens=tokens * (pieces(subject, settings) - backward),

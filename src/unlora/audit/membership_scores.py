@@ -30,6 +30,7 @@ from unlora.metrics.membership import (
 )
 from unlora.models.gradients import gradient_norms
 from unlora.models.load import load_model
+from unlora.models.quantised import quantisation_of
 from unlora.models.score import score_completions
 
 ATTACKS = {
@@ -94,9 +95,14 @@ class Steps:
         self._bench.progress(text, self._done, self._total)
 
 
+def takes_gradient_norms(subject: AuditSubject, settings: AuditSettings) -> bool:
+    """Whether the gradient norm is asked for and can be had: rounded weights have no gradient."""
+    return settings.membership.gradient_norm and quantisation_of(subject.model) is None
+
+
 def pieces(subject: AuditSubject, settings: AuditSettings) -> int:
     """How often all examples are gone through."""
-    each = 1 + settings.membership.gradient_norm
+    each = 1 + takes_gradient_norms(subject, settings)
     return each * len(subject.roles) + (subject.reference is not None)
 
 
@@ -113,7 +119,7 @@ def score_suspects(bench: Workbench, suspects: Suspects) -> dict[Role, Scores]:
         if reference is not None:
             pairs = zip(likelihoods, reference, strict=True)
             scores[role]["reference"] = np.array([reference_score(found[0], theirs) for found, theirs in pairs])
-        if chosen.gradient_norm:
+        if takes_gradient_norms(subject, bench.settings):
             norms = _gradient_norms(bench, role, suspects, tokens, steps)
             scores[role]["gradient_norm"] = np.array([gradient_norm_score(norm) for norm in norms])
     return scores

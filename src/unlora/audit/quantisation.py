@@ -20,10 +20,11 @@ from unlora.audit.cost import Cost
 from unlora.audit.estimates import mean_estimate
 from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set, score_set
 from unlora.audit.recovery import Course, Finding, Plan, find, overall
-from unlora.audit.rounding import NF4_BLOCK, Format, can_round, misread_layer, rounded, save_merged
+from unlora.audit.rounding import Format, rounded, save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet
+from unlora.models.quantised import EXTRA, NF4_BLOCK, has_bitsandbytes, misread_layer, quantisation_of
 from unlora.models.wrapping import CausalModel, unwrap
 
 SECONDS_PER_GIGABYTE = 5.0
@@ -46,8 +47,11 @@ class Quantisation(Attack):
     question = "Does rounding the weights to 8 or 4 bits bring it back?"
 
     def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
-        if not can_round():
-            return 'needs bitsandbytes: pip install "unlora[quantisation]"'
+        bits = quantisation_of(subject.model)
+        if bits is not None:
+            return f"the base is in {bits} already: every other number of this audit was measured on rounded weights"
+        if not has_bitsandbytes():
+            return f"needs bitsandbytes: {EXTRA}"
         misread = misread_layer(subject.model) if "nf4" in settings.quantisation.formats else None
         if misread is not None:
             return (

@@ -40,6 +40,7 @@ from unlora.importance.importance_map import (
 )
 from unlora.importance.spaces import virtual_factors
 from unlora.losses.log_probs import NOT_SCORED, Predictions
+from unlora.models.dequantise import is_rounded
 from unlora.models.forward import completion_logits
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
@@ -107,7 +108,9 @@ def estimate_published_importance(
     _refuse_sizes(len(forget), len(retain), space, passes, batch_size)
     targets = find_target_modules(model, target_modules)
     of_lora = space == "lora_factors"
-    probes = make_probes(targets, rank=rank, probe_std=probe_std, seed=seed) if of_lora else {}
+    probes = {}
+    if of_lora:
+        probes = make_probes(targets, rank=rank, probe_std=probe_std, seed=seed, dtype_of_rounded=model.dtype)
     leaves = _leaves(targets, probes)
     dtype = next(iter(leaves.values())).dtype if accumulator_dtype == "gradient" else getattr(torch, accumulator_dtype)
     forget_sums, retain_sums = (BatchSums(dtype, centred=of_lora) for _ in range(2))
@@ -170,8 +173,17 @@ def paired_rows(
             yield rows, [(row + draw) % retain_count for row, draw in zip(rows, draws, strict=True)]
 
 
-def make_probes(targets: Mapping[str, TargetModule], *, rank: int, probe_std: float, seed: int) -> dict[str, Probe]:
+def make_probes(
+    targets: Mapping[str, TargetModule],
+    *,
+    rank: int,
+    probe_std: float,
+    seed: int,
+    dtype_of_rounded: torch.dtype = torch.float32,
+) -> dict[str, Probe]:
     """Draw B (d_out, rank), A (rank, d_in) of every module, all entries N(0, probe_std^2), in its weight's format.
+
+    A weight in 4 or 8 bits has none that could learn; its probe is in `dtype_of_rounded`, the format of its inputs.
 
     Raises:
         InputError: no column, or no spread.
@@ -180,7 +192,8 @@ def make_probes(targets: Mapping[str, TargetModule], *, rank: int, probe_std: fl
     for name, target in targets.items():
         lora_a, lora_b = virtual_factors(name, target.d_out, target.d_in, rank=rank, probe_std=probe_std, seed=seed)
         weight = target.module.get_parameter("weight")
-        probes[name] = Probe(lora_b.to(weight), lora_a.to(weight))
+        like = {"device": weight.device, "dtype": dtype_of_rounded if is_rounded(target.module) else weight.dtype}
+        probes[name] = Probe(lora_b.to(**like), lora_a.to(**like))
     return probes
 
 
@@ -222,7 +235,7 @@ def _refuse_sizes(forget_count: int, retain_count: int, space: PublishedSpace, p
 def _leaves(targets: Mapping[str, TargetModule], probes: Mapping[str, Probe]) -> dict[Leaf, Tensor]:
     """What the gradient is taken of: the probes' factors, or the weights where there are no probes."""
     if not probes:
-        return {(name, "values"): target.module.get_parameter("weight") for name, target in targets.items()}
+        return {(name, "values"): target.leaf_weight() for name, target in targets.items()}
     return {(name, field): tensor for name, probe in probes.items() for field, tensor in probe._asdict().items()}
 
 

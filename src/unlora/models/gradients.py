@@ -48,7 +48,7 @@ def gradient_norms(
         if len(input_ids) <= max(prompt_length, 1):
             raise InputError(f"sequence {number}: has no completion token to score.")
     plain = unwrap(model)
-    weights = _target_weights(model)
+    weights = [target.leaf_weight() for target in find_target_modules(model).values()]
     norms: list[float] = []
     with evaluating(plain), torch.enable_grad(), _squared_norms(plain, weights) as squares:
         for input_ids, prompt_length in sequences:
@@ -58,16 +58,6 @@ def gradient_norms(
             if progress is not None:
                 progress(1)
     return norms
-
-
-def _target_weights(model: CausalModel) -> list[nn.Parameter]:
-    weights: list[nn.Parameter] = []
-    for name, target in find_target_modules(model).items():
-        weight = target.module.get_parameter("weight")
-        if not weight.is_floating_point():
-            raise InputError(f"target module '{name}': its weights are {weight.dtype}, which can have no gradient.")
-        weights.append(weight)
-    return weights
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,18 @@ from transformers import (
 
 from unlora.artifacts import read_json
 from unlora.errors import InputError
+from unlora.models.embedded import cache_folder
 from unlora.models.locate import Location, locate
+from unlora.models.quantised import (
+    Quantisation,
+    compute_in_full,
+    loading_options,
+    loading_quietly,
+    quantisation_of,
+    refuse_misread,
+)
 from unlora.models.quiet import quiet
+from unlora.models.save import save_model
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
@@ -38,6 +49,8 @@ class ModelSource:
     """What the adapter was merged into; None unless kind is "adapter"."""
     dtype: str
     trust_remote_code: bool
+    quantisation: Quantisation | None = None
+    """How the linear layers are rounded, whether for this run or in the model's own files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +69,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device,
     trust_remote_code: bool = False,
+    quantisation: Quantisation | None = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer. Only a hub id can touch the network.
 
@@ -65,26 +79,33 @@ def load_model(
         dtype: Of the weights; an adapter is merged in it.
         device: Where the model goes.
         trust_remote_code: Whether Python code that comes with the model may run.
+        quantisation: Round the linear layers to 4 or 8 bits; an adapter is merged before that, in full precision and
+            host memory. None leaves the model as its files have it.
 
     Raises:
         InputError: nothing of that name, an incomplete or unreadable model, one that needs remote code, an adapter
-            that is not LoRA or does not fit its base.
+            that is not LoRA or does not fit its base, or a model that cannot be rounded so here.
     """
+    options = loading_options(quantisation, dtype, device) if quantisation is not None else {}
     if _is_adapter(name):
-        base = base or _recorded_base(Path(name))
-        loaded = _load_base(Path(name), base, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        base, place = base or _recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
+        loaded = _load_base(Path(name), base, dtype=dtype, device=place, trust_remote_code=trust_remote_code)
         model, tokenizer = _merge_adapter(loaded, Path(name))
+        if quantisation is not None:
+            model = _round_merged(name, model, tokenizer, dtype, options)
         kind = "adapter"
     else:
         _refuse_base(name, base)
         location = locate(name)
-        model = _load_weights(name, location, dtype, trust_remote_code)
+        model = _load_weights(name, location, dtype, trust_remote_code, options)
         tokenizer = _load_tokenizer(name, location, trust_remote_code)
         kind = location.kind
+    _settle_rounding(name, model, quantisation)
     _limit_length(tokenizer, model.config)
     model.requires_grad_(False).eval()
     model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
-    source = ModelSource(name, kind, base, str(dtype).removeprefix("torch."), trust_remote_code)
+    number_format = str(dtype).removeprefix("torch.")
+    source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model))
     return LoadedModel(model, tokenizer, source)
 
 
@@ -127,7 +148,9 @@ def fingerprint(model: CausalModel) -> str:
     return digest.hexdigest()
 
 
-def _load_weights(name: str, location: Location, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+def _load_weights(
+    name: str, location: Location, dtype: torch.dtype, trust_remote_code: bool, options: Mapping[str, Any]
+) -> PreTrainedModel:
     model_class: Any = AutoModelForCausalLM  # Its annotation does not know the second result.
     with _reading(name, location):
         model, found = model_class.from_pretrained(
@@ -138,12 +161,41 @@ def _load_weights(name: str, location: Location, dtype: torch.dtype, trust_remot
             ignore_mismatched_sizes=True,  # Refused below, with the name of the tensor.
             local_files_only=location.local,
             trust_remote_code=trust_remote_code,
+            **options,
         )
     unusable = sorted(found["missing_keys"]) + sorted(str(key[0]) for key in found["mismatched_keys"])
     if unusable:
         count = f" and {len(unusable) - 1} more" if len(unusable) > 1 else ""
         raise InputError(f"model '{name}': its files lack {unusable[0]}{count}, or hold it in another shape.")
     return model
+
+
+def _round_merged(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    options: Mapping[str, Any],
+) -> PreTrainedModel:
+    """Read a model in memory again in fewer bits, by way of the disk: transformers rounds only what it reads."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="merged-") as temporary:
+        folder = str(Path(temporary) / "model")
+        save_model(model, tokenizer, Path(folder))
+        return _load_weights(name, Location("folder", folder, local=True), dtype, False, options)
+
+
+def _settle_rounding(name: str, model: PreTrainedModel, asked: Quantisation | None) -> None:
+    """Check that a model is rounded as asked, and make a rounded one compute the same everywhere."""
+    found = quantisation_of(model)
+    if asked is not None and found != asked:
+        raise InputError(
+            f"model '{name}': model.quantisation={asked} cannot be had of it, its files hold it in "
+            f"{found or 'another format'} already; leave model.quantisation out."
+        )
+    if found is not None:
+        refuse_misread(model, name)
+        compute_in_full(model)
 
 
 def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> PreTrainedTokenizerBase:
@@ -165,7 +217,7 @@ def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) 
 def _reading(name: str, location: Location) -> Iterator[None]:
     """Turn what transformers raises into one line; the progress bars of a download stay, it can take minutes."""
     try:
-        with quiet() if location.local else contextlib.nullcontext():
+        with loading_quietly() if location.local else contextlib.nullcontext():
             yield
     except LOADING_ERRORS as error:
         if "trust_remote_code" in str(error):

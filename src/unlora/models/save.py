@@ -70,8 +70,8 @@ def _taken(folder: Path) -> InputError:
 
 def _without_quantiser(model: PreTrainedModel) -> PreTrainedModel:
     """Return the model itself, or for one read from a GGUF file (which refuses to be saved) its de-quantised twin."""
-    config = model.config
-    if getattr(model, "hf_quantizer", None) is None:
+    config, quantiser = model.config, getattr(model, "hf_quantizer", None)
+    if quantiser is None or quantiser.is_serializable():
         return model
     clean_config = type(config).from_dict(
         {key: value for key, value in config.to_dict().items() if key != "quantization_config"}

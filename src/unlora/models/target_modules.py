@@ -8,6 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from unlora.errors import InputError, nearest
+from unlora.models.dequantise import full_weight, is_rounded
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 from unlora.shapes import Weight
 
@@ -26,9 +27,26 @@ class TargetModule:
     """The layer stores its weight as (d_in, d_out), as GPT-2's Conv1D does."""
 
     def weight(self) -> Weight:
-        """Return W as (d_out, d_in) in float32, detached; a view of the layer's own memory where that fits."""
-        stored = self.module.get_parameter("weight").detach().float()
+        """Return W as (d_out, d_in) in float32, detached; a view of the layer's own memory where that fits.
+
+        A layer in 4 or 8 bits is multiplied out anew at every call.
+        """
+        stored = full_weight(self.module)
         return stored.T if self.transposed else stored
+
+    def leaf_weight(self) -> nn.Parameter:
+        """Return the layer's own parameter, to take a gradient of.
+
+        Raises:
+            InputError: it is kept in 4 or 8 bits and can have none.
+        """
+        weight = self.module.get_parameter("weight")
+        if is_rounded(self.module):
+            raise InputError(
+                f"target module '{self.name}': its weights are {weight.dtype} codes, which can have no gradient; use "
+                "full precision, or what needs no gradient of the weights."
+            )
+        return weight
 
 
 def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = None) -> dict[str, TargetModule]:

@@ -52,12 +52,32 @@ def refuse_other_model(run: Path, found: str) -> None:
 
 
 def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> None:
-    """Write one model folder with the adapter merged into the target's weights."""
+    """Write one model folder with the adapter merged into the target's weights.
+
+    A run on a base in 4 or 8 bits is merged into the full-precision weights that were rounded for it.
+
+    Raises:
+        InputError: no finished run, `output` in use, another target than the run's, or one that is there in 4 or 8
+            bits only.
+    """
     settings = run_settings(run)
     refuse_used_folder(output)
+    bits = read_json(run / "record.json")["model"].get("quantisation")
+    if bits is not None and settings.model.quantisation is None:
+        raise InputError(
+            f"{run}: a merge needs the target in full precision, and the files of {settings.model.name} hold it in "
+            f"{bits}; deploy the adapter on it (--adapter)."
+        )
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
     refuse_other_model(run, fingerprint(target.model))
+    if bits is not None:
+        reporter.say(
+            f"Loading it again in full precision to merge into: the adapter was trained and evaluated on the same "
+            f"weights in {bits}, so the merged model differs by their rounding"
+        )
+        del target
+        target = load(settings.model.model_copy(update={"quantisation": None}))
     merged = load_trained_adapter(target.model, run / "adapter").merge_and_unload()
     save_model(merged, target.tokenizer, output)
 

@@ -48,6 +48,9 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     loaded = load(settings.model)
+    bits = loaded.source.quantisation
+    if settings.method == "full" and bits is not None:
+        raise InputError(f"method: full trains every weight, and weights in {bits} cannot be trained; use lora.")
     tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
     tokens = tokeniser.encode_set(examples)
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")

@@ -18,6 +18,7 @@ def load(settings: ModelSettings) -> LoadedModel:
         dtype=resolve_dtype(settings.dtype, device),
         device=device,
         trust_remote_code=settings.trust_remote_code,
+        quantisation=settings.quantisation,
     )
 
 

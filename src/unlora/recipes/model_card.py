@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from unlora.models.quantised import Quantisation
 from unlora.recipes.loading import base_name
 from unlora.recipes.settings import WEIGHTED, UnlearnSettings
 
@@ -20,20 +21,35 @@ nothing about other copies of the data, and it is no proof of deletion.
 
 | | |
 |---|---|
-| target model | `{{ base }}` (weights {{ fingerprint }}) |
+| target model | `{{ base }}` (weights {{ fingerprint }}){{ rounded }} |
 | objective | {{ objective }} |
 | start | {{ settings.importance.initialisation }}{{ space }} |
 | rank | {{ settings.adapter.rank }}{{ anchored }}, alpha {{ settings.adapter.alpha }} |
 | training | {{ training.epochs }} epochs, learning rate {{ training.learning_rate }}, seed {{ settings.seed }} |
 
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("TARGET MODEL"), "THIS FOLDER")
-```
+{{ loading }}```
 
 The base weights were not written: with the adapter off, the model is the target model, bit for bit.
 """
+
+
+_LOADING = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("TARGET MODEL"), "THIS FOLDER")
+"""
+
+_LOADING_ROUNDED = """from peft import PeftModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+bits = BitsAndBytesConfig({options})
+base = AutoModelForCausalLM.from_pretrained("TARGET MODEL", quantization_config=bits, dtype="{dtype}")
+model = PeftModel.from_pretrained(base, "THIS FOLDER")
+"""
+
+_OPTIONS = {
+    "8bit": "load_in_8bit=True",
+    "4bit": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="{dtype}"',
+}
 
 
 def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
@@ -50,5 +66,18 @@ def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],
         space=f" ({importance.statistic} of {importance.space}, {importance.arithmetic})" if weighted else "",
+        rounded=_rounded(record["model"]["quantisation"]),
+        loading=_loading(settings.model.quantisation, record["model"]["dtype"]),
         anchored=" trainable + the same again frozen (the anchor)" if record["initialisation"]["anchored"] else "",
     )
+
+
+def _rounded(bits: Quantisation | None) -> str:
+    return "" if bits is None else f", read in {bits} through bitsandbytes: measured, trained and evaluated so"
+
+
+def _loading(asked: Quantisation | None, dtype: str) -> str:
+    """Code that loads the adapter; a base whose own files are rounded says so itself."""
+    if asked is None:
+        return _LOADING
+    return _LOADING_ROUNDED.format(options=_OPTIONS[asked].format(dtype=dtype), dtype=dtype)

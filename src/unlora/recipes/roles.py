@@ -11,6 +11,7 @@ from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import file_sha256
 from unlora.errors import InputError
 from unlora.models.load import LoadedModel, fingerprint, load_model, load_tokenizer
+from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import Reporter
@@ -94,12 +95,12 @@ def refuse_missing_reference(
 def load_retain_only(
     name: str, base: str | None, like: CausalModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """Load the model that never saw the forget set, in the number format and on the device of `like`.
+    """Load the model that never saw the forget set, in the number format (rounded alike) and on the device of `like`.
 
     Raises:
         InputError: no such model, or one that reads text in other tokens: its numbers would mean something else.
     """
-    loaded = load_model(name, base=base, dtype=like.dtype, device=like.device)
+    loaded = load_model(name, base=base, dtype=like.dtype, device=like.device, quantisation=quantisation_of(like))
     if loaded.tokenizer(PROBE_TEXT)["input_ids"] != tokenizer(PROBE_TEXT)["input_ids"]:
         raise InputError(
             f"retain_only '{name}': its tokenizer is not the target model's; give a model of the same kind."

@@ -42,6 +42,8 @@ class ModelSettings(Config):
     """Number format of the base weights; auto is float32 on a CPU, bfloat16 on an accelerator."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    quantisation: Literal["4bit", "8bit"] | None = None
+    """Linear layers in 4 bits (nf4) or 8 bits (LLM.int8) through bitsandbytes; null takes the model as its files are."""
     trust_remote_code: bool = False
     """Run Python code that the model folder brings along."""
 

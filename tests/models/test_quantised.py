@@ -1,0 +1,49 @@
+"""What cannot be had of bitsandbytes is said in one line, before any work."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import build_tiny_model, save_tiny
+from unlora.errors import InputError
+from unlora.models import quantised
+from unlora.models.load import load_model
+from unlora.models.quantised import misread_layer, quantisation_of
+from unlora.models.target_modules import find_target_modules
+
+CPU = torch.device("cpu")
+
+
+def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quantised, "has_bitsandbytes", lambda: False)
+    with pytest.raises(InputError, match=r'4bit needs bitsandbytes: pip install "unlora\[quantisation\]"'):
+        load_model(str(save_tiny(tmp_path / "model")), device=CPU, quantisation="4bit")
+
+
+def test_model_of_half_blocks_is_refused_in_4_bits_on_a_cpu(tmp_path: Path):
+    """Rows of 32 weights."""
+    pytest.importorskip("bitsandbytes")
+    folder = str(save_tiny(tmp_path / "model"))
+    with pytest.raises(InputError, match="q_proj has 32"):
+        load_model(folder, device=CPU, quantisation="4bit")
+    assert load_model(folder, device=CPU, quantisation="8bit").source.quantisation == "8bit"
+
+
+def test_conv1d_is_rounded_and_turned(tmp_path: Path):
+    """GPT-2 stores (d_in, d_out); bitsandbytes' layer, the other way round."""
+    pytest.importorskip("bitsandbytes")
+    folder = save_tiny(tmp_path / "model", "gpt2")
+    plain = find_target_modules(load_model(str(folder), device=CPU).model)
+    rounded = find_target_modules(load_model(str(folder), device=CPU, quantisation="8bit").model)
+    for name, target in rounded.items():
+        assert (target.d_out, target.d_in) == (plain[name].d_out, plain[name].d_in)
+        weight = plain[name].weight()
+        step = weight.abs().amax(dim=1, keepdim=True) / 127
+        assert ((target.weight() - weight).abs() <= 0.57 * step).all()  # they pass through float16 first
+
+
+def test_plain_model_is_neither():
+    model = build_tiny_model("llama")
+    assert quantisation_of(model) is None
+    assert misread_layer(build_tiny_model("llama", hidden=64)) is None
