@@ -43,7 +43,7 @@ class ModelSettings(Config):
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quantisation: Literal["4bit", "8bit"] | None = None
-    """Linear layers in 4 bits (nf4) or 8 bits (LLM.int8) through bitsandbytes; null takes the model as its files are."""
+    """Linear layers in 4 bits (nf4) or 8 bits (LLM.int8) by bitsandbytes; null takes the model as its files are."""
     trust_remote_code: bool = False
     """Run Python code that the model folder brings along."""
 
