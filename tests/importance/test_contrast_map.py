@@ -25,6 +25,7 @@ def test_wide_sketch_finds_the_directions_of_the_exact_matrices(arch):
     found = contrast_of(arch, sketch_columns=4000, damping=1.0)
     forget, retain = gradients(arch, FORGET), gradients(arch, RETAIN)
     for name, one in found.items():
+        assert one.outputs is not None
         for basis, side in ((one.outputs, (0, 2, 1)), (one.inputs, (0, 1, 2))):
             # All examples' columns side by side are an exact factor of L (of their transposes: of K).
             f, r = (side_by_side(tensors[name].permute(*side)) for tensors in (forget, retain))
@@ -62,6 +63,21 @@ def test_round_trip_and_refusals(tmp_path: Path):
         loaded.refuse_unless_fits(shapes, fingerprint="0" * 64, rank=3, where="file")
     with pytest.raises(InputError, match="is missing"):
         loaded.refuse_unless_fits({"nowhere": (1, 1)}, fingerprint=None, rank=3, where="file")
+
+
+def test_input_directions_do_not_depend_on_whether_outputs_are_measured(tmp_path: Path):
+    both, one = contrast_of(), contrast_of(inputs_only=True)
+    path = tmp_path / "inputs.safetensors"
+    one.save(path)
+    loaded = ContrastMap.load(path)
+    for name in both:
+        assert torch.equal(loaded[name].inputs, both[name].inputs)
+        assert torch.equal(loaded[name].input_eigenvalues, both[name].input_eigenvalues)
+        assert loaded[name].outputs is None
+    shapes = loaded.metadata.module_shapes
+    loaded.refuse_unless_fits(shapes, fingerprint=None, rank=3, where="file", inputs_only=True)
+    with pytest.raises(InputError, match="holds input directions only, 'contrast' needs both"):
+        loaded.refuse_unless_fits(shapes, fingerprint=None, rank=3, where="file")
 
 
 def test_model_is_left_as_it_was_and_needs_no_retain_set():

@@ -50,6 +50,15 @@ def test_batches_do_not_matter_in_expectation_and_empty_positions_not_at_all():
     assert torch.allclose(one.inputs, other.inputs, atol=1e-5)
 
 
+def test_inputs_alone_are_the_same():
+    pair = random_pair(3)
+    both = sketched(8, [pair])
+    alone = GradientSketch("layer", 6, 5, columns=8, seed=0, device=torch.device("cpu"), inputs_only=True)
+    alone.update(*pair)
+    assert alone.outputs is None
+    assert torch.equal(alone.inputs, both.inputs)
+
+
 def test_probes_depend_on_name_and_seed():
     pair = random_pair(2)
     assert torch.equal(sketched(4, [pair]).outputs, sketched(4, [pair]).outputs)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from unlora.adapters.initialise import InitialFactors, refuse_rank
+from unlora.errors import InputError
 from unlora.importance.contrast_map import ContrastMap
 from unlora.low_rank import WeightedLowRankProblem, solve
 from unlora.models.target_modules import TargetModule
@@ -32,12 +33,13 @@ def contrast_factors(
         contrast: of every target, with at least `rank` directions.
         rank: r.
         scaling: s, the adapter's alpha / r.
-        inputs_only: start with B0 = 0, as ordinary LoRA does: only which inputs feel a change is chosen.
+        inputs_only: start with B0 = 0, as ordinary LoRA does: only which inputs feel a change is chosen, and no output
+            directions are needed.
         seed: of the randomised decomposition that the norms come from.
         progress: called with 1 after each module.
 
     Raises:
-        InputError: the rank is larger than a layer.
+        InputError: the rank is larger than a layer, or there are no output directions where they are needed.
     """
     factors: dict[str, InitialFactors] = {}
     for name, target in targets.items():
@@ -46,8 +48,14 @@ def contrast_factors(
         # Balanced: both factors of the solution have this norm.
         length = torch.linalg.matrix_norm(solve(uniform, seed=seed).right) * (scaling * rank) ** -0.5
         directions = contrast[name]
+        if inputs_only:
+            lora_b = torch.zeros(target.d_out, rank)
+        elif directions.outputs is None:
+            raise InputError(f"target module '{name}': only input directions were measured; leave inputs_only off.")
+        else:
+            lora_b = (directions.outputs[:, :rank] * length).contiguous()
         factors[name] = InitialFactors(
-            lora_b=(directions.outputs[:, :rank] * (0.0 if inputs_only else length)).contiguous(),
+            lora_b=lora_b,
             lora_a=(directions.inputs[:, :rank].T * length).contiguous(),
             relative_residual=None,
             status="contrast",

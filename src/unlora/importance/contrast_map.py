@@ -28,11 +28,12 @@ SKETCH_COLUMNS = 128
 class ModuleContrast:
     """One module's leading directions, orthonormal, the strongest first."""
 
-    outputs: Float[Tensor, "d_out rank"]
     inputs: Float[Tensor, "d_in rank"]
-    output_eigenvalues: Float[Tensor, " rank"]
-    """Forget share over damped retain share of the gradient energy, see `ContrastDirections`."""
     input_eigenvalues: Float[Tensor, " rank"]
+    """Forget share over damped retain share of the gradient energy, see `ContrastDirections`."""
+    outputs: Float[Tensor, "d_out rank"] | None = None
+    """None where only the inputs were measured."""
+    output_eigenvalues: Float[Tensor, " rank"] | None = None
 
 
 class ContrastMetadata(Config):
@@ -43,6 +44,7 @@ class ContrastMetadata(Config):
     damping: float
     sketch_columns: int
     seed: int
+    inputs_only: bool = False
     model_fingerprint: str | None
     """Hash of the measured model's weights."""
     module_shapes: dict[str, tuple[int, int]]
@@ -69,7 +71,8 @@ class ContrastMap(Mapping[str, ModuleContrast]):
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically; tensors are named "module|field"."""
-        tensors = {f"{name}|{field}": tensor for name, one in self.items() for field, tensor in vars(one).items()}
+        fields = _fields(self.metadata.inputs_only)
+        tensors = {f"{name}|{field}": getattr(one, field) for name, one in self.items() for field in fields}
         write_tensors(path, tensors, {"kind": "contrast", **self.metadata.model_dump(mode="json")})
 
     @classmethod
@@ -86,11 +89,10 @@ class ContrastMap(Mapping[str, ModuleContrast]):
             version = header.get("schema_version")
             raise InputError(f"{path}: schema version {version}; this unlora reads {SCHEMA_VERSION}.")
         metadata = ContrastMetadata.from_mapping(header, where=str(path))
+        fields = _fields(metadata.inputs_only)
         try:
             modules = {
-                name: ModuleContrast(
-                    **{field: tensors[f"{name}|{field}"] for field in ModuleContrast.__dataclass_fields__}
-                )
+                name: ModuleContrast(**{field: tensors[f"{name}|{field}"] for field in fields})
                 for name in metadata.module_shapes
             }
         except KeyError as error:
@@ -98,15 +100,22 @@ class ContrastMap(Mapping[str, ModuleContrast]):
         return cls(modules, metadata)
 
     def refuse_unless_fits(
-        self, module_shapes: Mapping[str, tuple[int, int]], *, fingerprint: str | None, rank: int, where: str
+        self,
+        module_shapes: Mapping[str, tuple[int, int]],
+        *,
+        fingerprint: str | None,
+        rank: int,
+        where: str,
+        inputs_only: bool = False,
     ) -> None:
-        """Refuse directions of another model, of other modules, or fewer of them than the adapter's rank.
+        """Refuse directions of another model, of other modules, or fewer of them than the adapter needs.
 
         Args:
             module_shapes: canonical name -> (d_out, d_in) of every module that needs directions.
             fingerprint: of the model's weights; None does not compare.
             rank: of the adapter to come.
             where: what the message calls the file.
+            inputs_only: the adapter needs no output directions.
 
         Raises:
             InputError: naming the first difference.
@@ -120,6 +129,8 @@ class ContrastMap(Mapping[str, ModuleContrast]):
             raise InputError(
                 f"{where}: holds {self.metadata.rank} directions, the adapter's rank is {rank}; measure again."
             )
+        if self.metadata.inputs_only and not inputs_only:
+            raise InputError(f"{where}: holds input directions only, 'contrast' needs both; measure again.")
         measured_on = self.metadata.model_fingerprint
         if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
             raise InputError(
@@ -137,6 +148,7 @@ def estimate_contrast(
     damping: float = 1.0,
     sketch_columns: int = SKETCH_COLUMNS,
     seed: int = 0,
+    inputs_only: bool = False,
     data_sha256: tuple[str | None, str | None] = (None, None),
     progress: Callable[[int], None] | None = None,
 ) -> ContrastMap:
@@ -156,6 +168,7 @@ def estimate_contrast(
         damping: of the retain matrix, in units of its mean eigenvalue.
         sketch_columns: columns of either sketch, at least `rank`; more is closer to the exact matrices.
         seed: of the sketch.
+        inputs_only: leave the output directions out, for half the price; the input directions are the same.
         data_sha256: content hashes of the two sets, recorded.
         progress: called with the number of examples of each finished batch, scored or not.
 
@@ -170,7 +183,13 @@ def estimate_contrast(
     def measure(batches: Iterable[Batch], set_name: str, sha256: str | None) -> tuple[dict, SetCounts]:
         sketches = {
             name: GradientSketch(
-                f"{name}/{set_name}", target.d_out, target.d_in, columns=sketch_columns, seed=seed, device=model.device
+                f"{name}/{set_name}",
+                target.d_out,
+                target.d_in,
+                columns=sketch_columns,
+                seed=seed,
+                device=model.device,
+                inputs_only=inputs_only,
             )
             for name, target in targets.items()
         }
@@ -193,6 +212,7 @@ def estimate_contrast(
         damping=damping,
         sketch_columns=sketch_columns,
         seed=seed,
+        inputs_only=inputs_only,
         model_fingerprint=fingerprint(model),
         module_shapes={name: (target.d_out, target.d_in) for name, target in targets.items()},
         forget=forget_counts,
@@ -204,13 +224,18 @@ def estimate_contrast(
 def _module_contrast(
     target: TargetModule, forget: GradientSketch, retain: GradientSketch | None, *, rank: int, damping: float
 ) -> ModuleContrast:
-    try:
-        outputs = contrast_directions(
-            forget.outputs, retain.outputs if retain is not None else None, rank=rank, damping=damping
-        )
-        inputs = contrast_directions(
-            forget.inputs, retain.inputs if retain is not None else None, rank=rank, damping=damping
-        )
-    except InputError as error:
-        raise InputError(f"target module '{target.name}': {error}") from None
-    return ModuleContrast(outputs.basis.cpu(), inputs.basis.cpu(), outputs.eigenvalues.cpu(), inputs.eigenvalues.cpu())
+    def directions(of_forget: Tensor, of_retain: Tensor | None) -> tuple[Tensor, Tensor]:
+        try:
+            found = contrast_directions(of_forget, of_retain, rank=rank, damping=damping)
+        except InputError as error:
+            raise InputError(f"target module '{target.name}': {error}") from None
+        return found.basis.cpu(), found.eigenvalues.cpu()
+
+    inputs = directions(forget.inputs, retain.inputs if retain is not None else None)
+    if forget.outputs is None:
+        return ModuleContrast(*inputs)
+    return ModuleContrast(*inputs, *directions(forget.outputs, retain.outputs if retain is not None else None))
+
+
+def _fields(inputs_only: bool) -> list[str]:
+    return [field for field in ModuleContrast.__dataclass_fields__ if not (inputs_only and field.startswith("output"))]

@@ -93,8 +93,7 @@ def report_contrast(contrast: ContrastMap, reporter: Reporter) -> dict[str, Any]
         "forget_examples": measured.forget.example_count,
         "retain_examples": measured.retain.example_count if measured.retain is not None else None,
         "damping": measured.damping,
-        "median_leading_output_eigenvalue": median_leading_eigenvalue(contrast, "output"),
-        "median_leading_input_eigenvalue": median_leading_eigenvalue(contrast, "input"),
+        **{f"median_leading_{side}_eigenvalue": value for side, value in median_leading_eigenvalues(contrast).items()},
     }
 
 
@@ -102,14 +101,15 @@ def contrast_line(contrast: ContrastMap) -> str:
     """Put in words how far the forget set stands out."""
     measured = contrast.metadata
     retain = f"{measured.retain.example_count} retain examples" if measured.retain is not None else "no retain examples"
-    outputs, inputs = (median_leading_eigenvalue(contrast, side) for side in ("output", "input"))
+    shares = [f"{value:.0f} ({side}s)" for side, value in median_leading_eigenvalues(contrast).items()]
     return (
         f"Contrast: {len(contrast)} modules, {measured.forget.example_count} forget and {retain}; in the median "
-        f"module's strongest direction the forget set's share is {outputs:.0f} (outputs) and {inputs:.0f} (inputs) "
+        f"module's strongest direction the forget set's share is {' and '.join(shares)} "
         "times the retain set's, damped"
     )
 
 
-def median_leading_eigenvalue(contrast: ContrastMap, side: str) -> float:
-    """Median over modules of the first eigenvalue of the "output" or the "input" side."""
-    return median(float(getattr(one, f"{side}_eigenvalues")[0]) for one in contrast.values())
+def median_leading_eigenvalues(contrast: ContrastMap) -> dict[str, float]:
+    """Median over modules of the first eigenvalue, of the side or sides that were measured."""
+    sides = ("input",) if contrast.metadata.inputs_only else ("output", "input")
+    return {side: median(float(getattr(one, f"{side}_eigenvalues")[0]) for one in contrast.values()) for side in sides}

@@ -51,7 +51,8 @@ def refuse_unless_fits(
     shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
     rank = settings.adapter.rank
     if isinstance(measured, ContrastMap):
-        measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, where=where)
+        only = settings.importance.initialisation == "contrast_inputs"
+        measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, where=where, inputs_only=only)
     else:
         arithmetic = settings.importance.arithmetic
         measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, arithmetic=arithmetic, where=where)
@@ -137,6 +138,7 @@ def measure_contrast(
             target_modules=target_names,
             rank=settings.adapter.rank,
             damping=settings.importance.damping,
+            inputs_only=settings.importance.initialisation == "contrast_inputs",
             seed=settings.seed,
             data_sha256=content_hashes(sets),
             progress=task.advance,
