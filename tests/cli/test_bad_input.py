@@ -181,7 +181,8 @@ def maps(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "other_modules": ("--set", "adapter.target_modules=[q_proj]"),
         "other_rank": ("--preset", "vila", "--set", "adapter.rank=8"),
     }.items():
-        result = unlora("importance", *inputs.options, *options, "--output", folder / f"{name}.safetensors")
+        preset = ("--preset", "marginal") if "--preset" not in options else ()
+        result = unlora("importance", *inputs.options, *preset, *options, "--output", folder / f"{name}.safetensors")
         assert result.exit_code == 0, result.output
     save_file({"weight": ones(1)}, folder / "stranger.safetensors")
     (folder / "cut.safetensors").write_bytes((folder / "other_rank.safetensors").read_bytes()[:-9])
@@ -203,7 +204,8 @@ def test_importance_file_that_does_not_fit_is_refused(
     inputs: Inputs, maps: Path, tmp_path: Path, name: str, expected: str
 ):
     file = maps / f"{name}.safetensors"
-    line = refusal(inputs, tmp_path / "out", "--set", "adapter.rank=4", "--set", f"importance.file={file}")
+    changes = ("--preset", "marginal", "--set", "adapter.rank=4", "--set", f"importance.file={file}")
+    line = refusal(inputs, tmp_path / "out", *changes)
     assert line.startswith(f"error: {file}: ")
     assert expected in line
 

@@ -51,10 +51,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     succeed(*learn, "--output", place / "target")
     succeed(*learn, "--exclude", forget, "--method", "full", "--output", place / "retain_only")
     target = ("--model", place / "target")
-    succeed("importance", *target, *sets, "--output", place / "map.safetensors")
+    weights = ("--preset", "marginal")  # an anchored adapter: every kind of export
+    succeed("importance", *target, *sets, *weights, "--output", place / "map.safetensors")
     reference = ("--retain-only", place / "retain_only")
     map_file = ("--set", f"importance.file={place / 'map.safetensors'}")
-    printed = succeed("unlearn", *target, *sets, *reference, *map_file, *QUICK, "--output", place / "run")
+    printed = succeed("unlearn", *target, *sets, *weights, *reference, *map_file, *QUICK, "--output", place / "run")
     (place / "unlearn.txt").write_text(printed)
     scores = ("--retain-only", place / "run" / "scores" / "retain_only.jsonl")
     adapter = ("--adapter", place / "run" / "adapter")

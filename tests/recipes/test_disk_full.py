@@ -11,14 +11,15 @@ import pytest
 from tests.recipes.processes import LimitFiles, run
 from tests.recipes.test_resume import ADAPTER
 from tests.taught import Taught
-from unlora.training.callbacks import last_complete_checkpoint
+from unlora.training.checkpoints import last_complete_checkpoint
 
 STEPS = 8
 
 
 def command(taught: Taught, output: Path) -> list[str]:
     return [
-        "unlearn", "--model", str(taught.target), "--forget", str(taught.forget), "--retain", str(taught.retain),
+        "unlearn", "--preset", "marginal",
+        "--model", str(taught.target), "--forget", str(taught.forget), "--retain", str(taught.retain),
         "--set", "adapter.rank=4", "--set", "adapter.alpha=8", "--set", "training.learning_rate=5e-3",
         "--set", f"training.epochs={STEPS}", "--set", "training.batch_size=4", "--set", "training.save_steps=3",
         "--set", "objective.retain_weight=1.3", "--set", "evaluation.max_new_tokens=12", "--output", str(output),

@@ -36,7 +36,7 @@ def command(taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return [
         *words,
         "--set",
-        "training.learning_rate=5e-3",
+        "training.learning_rate=1e-2",
         "--set",
         "training.epochs=10",
         "--set",

@@ -11,7 +11,8 @@ import pytest
 
 from tests.recipes.processes import KILLED, KillAfterHalf, KillAt, Running, run, wait_for
 from tests.taught import Taught
-from unlora.training.callbacks import last_complete_checkpoint, read_train_log
+from unlora.training.callbacks import read_train_log
+from unlora.training.checkpoints import last_complete_checkpoint
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 STEPS = 16

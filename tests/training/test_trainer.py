@@ -17,7 +17,7 @@ from unlora.losses import ForgetInputs, ForgetTerm, Objective
 from unlora.models.score import score_completions
 from unlora.shapes import PerExample
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import last_complete_checkpoint
+from unlora.training.checkpoints import last_complete_checkpoint
 
 CONTRACT = ("step", "loss", "forget_term", "retain_term", "grad_norm", "seconds")
 

@@ -12,7 +12,7 @@ from unlora.config import merge, parse_overrides, read_yaml
 from unlora.errors import InputError, nearest
 from unlora.recipes.settings import EvaluateSettings, UnlearnSettings
 
-DEFAULT_PRESET = "marginal"
+DEFAULT_PRESET = "contrast_inputs"
 
 
 class Preset(NamedTuple):

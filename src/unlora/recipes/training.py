@@ -19,7 +19,8 @@ from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets
 from unlora.recipes.settings import ObjectiveSettings, UnlearnSettings
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import Progress, TrainLog, last_complete_checkpoint
+from unlora.training.callbacks import Progress, TrainLog
+from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints
 from unlora.training.parts import Plan
 from unlora.training.trainer import Penalty
 
@@ -89,7 +90,7 @@ def train(
     penalty: Penalty | None,
     reporter: Reporter,
 ) -> None:
-    """Train, or resume at the last complete checkpoint."""
+    """Train, or resume at the last checkpoint that is whole."""
     chosen = settings.training
     pairs = ForgetRetainPairs(
         sets.forget_tokens,
@@ -111,6 +112,11 @@ def train(
         seed=settings.seed,
         use_cpu=model.device.type == "cpu",
     )
+    damaged = remove_damaged_checkpoints(run.checkpoints)
+    checkpoint = last_complete_checkpoint(run.checkpoints)
+    if damaged:
+        goes_on = f"training goes on from {checkpoint.name}" if checkpoint is not None else "training starts anew"
+        reporter.say(f"Damaged and removed: {', '.join(damaged)}; {goes_on}")
     with reporter.task("Unlearning", steps) as task:
         done = 0
 
@@ -128,5 +134,4 @@ def train(
             pad_token_id=sets.tokeniser.pad_token_id,
             callbacks=[TrainLog(run.train_log), Progress(report)],
         )
-        checkpoint = last_complete_checkpoint(run.checkpoints)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)

@@ -104,18 +104,3 @@ def read_train_log(path: Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 break
     return lines
-
-
-def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to the end.
-
-    The Trainer writes trainer_state.json last, so a checkpoint whose state does not parse was cut short.
-    """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for checkpoint in checkpoints:
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return checkpoint
-    return None

@@ -1,0 +1,77 @@
+"""Which checkpoint of an interrupted training can be gone on from."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+NEEDED = ("*.safetensors", "optimizer*", "scheduler.pt", "rng_state*.pth")
+"""What the Trainer must find to go on as if it had never stopped; without one it would go on silently, and wrongly."""
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to the end and is whole.
+
+    The Trainer writes trainer_state.json last, so a checkpoint whose state does not parse was cut short.
+    """
+    for checkpoint in _newest_first(folder):
+        if _state_parses(checkpoint) and damage(checkpoint) is None:
+            return checkpoint
+    return None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Name the first file that is missing or cut short; None for a whole checkpoint.
+
+    Both formats say at one end how long they are, so that nothing is read but that.
+    """
+    for pattern in NEEDED:
+        if not any(checkpoint.glob(pattern)):
+            return pattern
+    for file in sorted(checkpoint.iterdir()):
+        if not (_is_whole_safetensors(file) if file.suffix == ".safetensors" else _is_whole_archive(file)):
+            return file.name
+    return None
+
+
+def remove_damaged_checkpoints(folder: Path) -> list[str]:
+    """Remove what cannot be gone on from, so that it takes no room and is never counted; return the names.
+
+    Those cut short while they were written are not named: that is what a kill leaves.
+    """
+    damaged = []
+    for checkpoint in _newest_first(folder):
+        if _state_parses(checkpoint):
+            if damage(checkpoint) is None:
+                continue
+            damaged.append(checkpoint.name)
+            # First, so that a kill in between leaves nothing that could be taken for whole.
+            (checkpoint / "trainer_state.json").unlink(missing_ok=True)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return damaged
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+
+
+def _state_parses(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_whole_safetensors(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def _is_whole_archive(file: Path) -> bool:
+    return file.suffix not in (".pt", ".pth") or zipfile.is_zipfile(file)
