@@ -7,6 +7,7 @@ Rust and C++ write (safetensors, torch.save) is not announced, but every such fi
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ class KillAtChange(AtChange):
         super().__init__(folders, count)
         self.half = half
         self.opened = ""
+        self.started = 0
+
+    def __call__(self) -> None:
+        self.started = time.time_ns()
+        super().__call__()
+
+    def is_its_own(self, file: Path) -> bool:
+        """Whether this process wrote it: what an earlier one finished is not in the middle of being written."""
+        return file.is_file() and file.stat().st_mtime_ns >= self.started
 
     def reached(self, event: str, path: str) -> None:
         if event == "open" and self.count > 0:
@@ -69,7 +79,7 @@ class KillAtChange(AtChange):
 
     def act(self, path: str) -> None:
         if self.half:
-            files = [file for folder in self.folders for file in Path(folder).rglob("*") if file.is_file()]
+            files = [file for folder in self.folders for file in Path(folder).rglob("*") if self.is_its_own(file)]
             last = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
             # A log that was rewritten as a whole came by a rename: it is never there in part.
             if last is not None and may_be_half(last) and (last.suffix != ".jsonl" or str(last) == self.opened):
