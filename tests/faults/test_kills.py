@@ -51,7 +51,7 @@ def attempts(arguments: list[str], folders: list[Path], chance: random.Random, *
     """Start the command again and again; yield the number of kills after each, and stop when one gets to its end.
 
     Two kills of three come before a change of a file, one of them in the middle of what was being written; the third
-    comes at any time.
+    comes at any time. The first comes early, before importance is written.
 
     Args:
         arguments: of `unlora`.
@@ -61,14 +61,16 @@ def attempts(arguments: list[str], folders: list[Path], chance: random.Random, *
     """
     kills = 0
     while True:
-        kind = chance.choice(("change", "half", "time"))
+        kind = chance.choice(("change", "half", "time")) if kills else "change"
         if kind == "time":
             running = Running(arguments)
             time.sleep(chance.uniform(0.1, 0.8))
             running.kill()
             code, text = running.finish()
         else:
-            code, text = run(arguments, KillAtChange(folders, chance.randint(1, reach), half=kind == "half"))
+            code, text = run(
+                arguments, KillAtChange(folders, chance.randint(1, reach if kills else 6), half=kind == "half")
+            )
         assert code in (KILLED, 0), text
         if code == 0:
             return
