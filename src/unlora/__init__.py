@@ -9,26 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unlora import metrics as metrics
     from unlora.adapters import attach_anchored_adapter as attach_anchored_adapter
+    from unlora.importance import ContrastMap as ContrastMap
     from unlora.importance import ImportanceMap as ImportanceMap
+    from unlora.importance import estimate_contrast as estimate_contrast
     from unlora.importance import estimate_importance as estimate_importance
     from unlora.losses import Objective as Objective
     from unlora.training import UnlearnTrainer as UnlearnTrainer
     from unlora.training import training_arguments as training_arguments
 
 _HOMES = {
+    "ContrastMap": "unlora.importance",
     "ImportanceMap": "unlora.importance",
     "Objective": "unlora.losses",
     "UnlearnTrainer": "unlora.training",
     "attach_anchored_adapter": "unlora.adapters",
+    "estimate_contrast": "unlora.importance",
     "estimate_importance": "unlora.importance",
     "training_arguments": "unlora.training",
 }
 
 __all__ = [
+    "ContrastMap",
     "ImportanceMap",
     "Objective",
     "UnlearnTrainer",
     "attach_anchored_adapter",
+    "estimate_contrast",
     "estimate_importance",
     "metrics",
     "training_arguments",

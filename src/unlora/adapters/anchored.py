@@ -17,10 +17,12 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from unlora.adapters.contrast import contrast_factors
 from unlora.adapters.halves import FrozenA, FrozenHalvedA, HalvedA, HalvedB, stand_in
 from unlora.adapters.initialise import InitialFactors, refuse_rank
 from unlora.adapters.published import factors_as_measured
 from unlora.errors import FunctionMovedError, InputError
+from unlora.importance.contrast_map import ContrastMap
 from unlora.importance.importance_map import ImportanceMap
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
@@ -35,7 +37,7 @@ FLOAT32_TOLERANCE = 1e-4
 
 def attach_anchored_adapter(
     model: CausalModel,
-    importance: ImportanceMap | None = None,
+    importance: ImportanceMap | ContrastMap | None = None,
     *,
     rank: int = 8,
     alpha: int | float = 16,
@@ -49,8 +51,8 @@ def attach_anchored_adapter(
 
     Args:
         model: the target model; its weights are not written.
-        importance: decides the starting factors and which modules get an adapter; None starts every linear layer
-            uniformly (PiSSA's directions).
+        importance: decides the starting factors and which modules get an adapter; of a contrast map with input
+            directions only, B0 is zero. None starts every linear layer uniformly (PiSSA's directions).
         rank: r, the trainable half.
         alpha: the scaling is alpha / rank; it doubles with the rank in the saved adapter.
         factors: starting factors computed before, instead of `importance`.
@@ -65,11 +67,7 @@ def attach_anchored_adapter(
     """
     refuse_adapter(model)
     if factors is None:
-        targets = find_target_modules(model, list(importance) if importance is not None else None)
-        if importance is not None:
-            shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
-            importance.refuse_unless_fits(shapes, fingerprint=None, where="importance")
-        factors = factors_as_measured(targets, importance, rank=rank, scaling=alpha / rank, seed=seed)
+        factors = _factors_from(model, importance, rank=rank, scaling=alpha / rank, seed=seed)
     anchored = needs_anchor(factors)
     halves = 2 if anchored else 1
     peft_model = _attach(model, list(factors), rank=halves * rank, alpha=halves * alpha)
@@ -90,6 +88,20 @@ def attach_anchored_adapter(
 def needs_anchor(factors: Mapping[str, InitialFactors]) -> bool:
     """Whether some product B0 A0 is not zero and must be cancelled."""
     return any(bool(start.lora_b.any()) for start in factors.values())
+
+
+def _factors_from(
+    model: CausalModel, measured: ImportanceMap | ContrastMap | None, *, rank: int, scaling: float, seed: int
+) -> dict[str, InitialFactors]:
+    targets = find_target_modules(model, list(measured) if measured is not None else None)
+    shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
+    if isinstance(measured, ContrastMap):
+        only = measured.metadata.inputs_only
+        measured.refuse_unless_fits(shapes, fingerprint=None, rank=rank, where="importance", inputs_only=only)
+        return contrast_factors(targets, measured, rank=rank, scaling=scaling, inputs_only=only, seed=seed)
+    if measured is not None:
+        measured.refuse_unless_fits(shapes, fingerprint=None, where="importance")
+    return factors_as_measured(targets, measured, rank=rank, scaling=scaling, seed=seed)
 
 
 def attach_plain_adapter(
