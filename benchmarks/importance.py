@@ -2,9 +2,9 @@
 
     python -m benchmarks.importance [--model embedded] [--rounds 3] [--json FILE]
 
-A method is an importance preset, "contrast", or a preset of full weights with the place of its running sums:
-"fila-host", "fila-disk". Seconds are medians over rounds in one process, in which every method has its turn, so that a
-slow spell of the machine hits all of them. Peak memory is that of a process of its own for each method, model included;
+A method is an importance preset, "contrast", "contrast_inputs", or a preset of full weights with the place of its
+running sums: "fila-host", "fila-disk". Seconds are medians over rounds in one process, in which every method has its
+turn, so that a slow spell of the machine hits all of them. Peak memory is that of a process of its own for each method, model included;
 on a CPU it counts pages of files that are mapped, though the system can take them back at any time. Nothing is trained.
 """
 
@@ -32,9 +32,9 @@ from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
 from unlora.runtime import peak_memory_bytes, resolve_device, resolve_dtype
 
-PLAIN, CONTRAST = "plain", "contrast"
+PLAIN, CONTRAST = "plain", ("contrast", "contrast_inputs")
 PLACES: dict[str, Offload] = {"": "none", "host": "host", "disk": "disk"}
-METHODS = ("marginal", "contrast", "vila", "fila", "fila-host", "fila-disk")
+METHODS = ("marginal", *CONTRAST, "vila", "fila", "fila-host", "fila-disk")
 BATCH_SIZE = 8
 RANK = 8
 
@@ -85,8 +85,8 @@ def work(
     """One whole measurement by one method, or the plain pass."""
     if method == PLAIN:
         return lambda: plain_pass(loaded, sets)
-    if method == CONTRAST:
-        return lambda: estimate_contrast(loaded.model, *sets, rank=RANK)
+    if method in CONTRAST:
+        return lambda: estimate_contrast(loaded.model, *sets, rank=RANK, inputs_only=method == "contrast_inputs")
     preset, _, offload = method.partition("-")
     return lambda: estimate_importance(loaded.model, *sets, preset=preset, rank=RANK, offload=PLACES[offload])
 
