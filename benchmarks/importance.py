@@ -4,8 +4,9 @@
 
 A method is an importance preset, "contrast", "contrast_inputs", or a preset of full weights with the place of its
 running sums: "fila-host", "fila-disk". Seconds are medians over rounds in one process, in which every method has its
-turn, so that a slow spell of the machine hits all of them. Peak memory is that of a process of its own for each method, model included;
-on a CPU it counts pages of files that are mapped, though the system can take them back at any time. Nothing is trained.
+turn, so that a slow spell of the machine hits all of them. Peak memory is that of a process of its own for each
+method, model included; on a CPU it counts pages of files that are mapped, though the system can take them back at any
+time. Nothing is trained.
 """
 
 import argparse
