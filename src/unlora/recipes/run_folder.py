@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from unlora.artifacts import read_json, storage_error, write_json, write_text
+from unlora.artifacts import file_sha256, read_json, storage_error, write_json, write_text
 from unlora.config import Config, read_yaml
 from unlora.errors import InputError, UnloraError
 from unlora.runtime import Stopwatch, versions
@@ -29,7 +29,7 @@ class RunFolder:
         """Open a new folder or one that holds the same run; nothing is written yet.
 
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or a finished part of the run is damaged.
         """
         self.path = path
         self.config = path / "config.yaml"
@@ -45,6 +45,7 @@ class RunFolder:
         self.record: dict[str, Any] = {"finished": False, "versions": versions(), "stages": {}, "checks": {}}
         if self.record_file.is_file():
             self.record |= read_json(self.record_file)
+        self._refuse_damaged_adapter()
 
     def _refuse_other_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -56,6 +57,18 @@ class RunFolder:
         if read_yaml(self.config) != self._settings.model_dump(mode="json"):
             raise InputError(
                 f"{self.path}: holds another run (its config.yaml differs); choose another --output or remove it."
+            )
+
+    def _refuse_damaged_adapter(self) -> None:
+        written = self.record.get("adapter_sha256")
+        if written is None or not self.adapter.is_dir():
+            return
+        read_json(self.adapter / "adapter_config.json")
+        weights = self.adapter / "adapter_model.safetensors"
+        if not weights.is_file() or file_sha256(weights) != written:
+            raise InputError(
+                f"{weights}: missing, damaged or exchanged since it was written (not the hash in record.json); "
+                f"remove {self.adapter} to train again."
             )
 
     def _leftovers(self) -> list[Path]:
