@@ -148,4 +148,3 @@ def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(taught: Taught, 
         assert found == expected
     assert kills >= 30
     assert stages >= {"importance", "training", "training goes on", "evaluation"}
-    assert runs >= 2
