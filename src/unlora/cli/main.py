@@ -17,6 +17,7 @@ from unlora.cli.evaluate import evaluate
 from unlora.cli.export import export
 from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
+from unlora.cli.plan import plan
 from unlora.cli.presets import presets
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
@@ -65,5 +66,7 @@ def main() -> None:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-for command in (demo, unlearn, sequence, importance, finetune, evaluate, audit, report, export, data, presets, doctor):
+for command in (
+    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, report, export, data, presets, doctor,
+):  # fmt: skip
     main.add_command(command)

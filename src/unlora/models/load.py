@@ -88,7 +88,7 @@ def load_model(
     """
     options = loading_options(quantisation, dtype, device) if quantisation is not None else {}
     if _is_adapter(name):
-        base, place = base or _recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
+        base, place = base or recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
         loaded = _load_base(Path(name), base, dtype=dtype, device=place, trust_remote_code=trust_remote_code)
         model, tokenizer = _merge_adapter(loaded, Path(name))
         if quantisation is not None:
@@ -125,7 +125,7 @@ def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: boo
             )
         return _limit_length(tokenizer, config)
     own = _adapter_tokenizer(Path(name))
-    return own or load_tokenizer(base or _recorded_base(Path(name)), trust_remote_code=trust_remote_code)
+    return own or load_tokenizer(base or recorded_base(Path(name)), trust_remote_code=trust_remote_code)
 
 
 def fingerprint(model: CausalModel) -> str:
@@ -235,7 +235,7 @@ def _refuse_base(name: str, base: str | None) -> None:
         raise InputError(f"base '{base}': is only for an adapter, and {name} is not an adapter folder.")
 
 
-def _recorded_base(folder: Path) -> str:
+def recorded_base(folder: Path) -> str:
     recorded = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not recorded:
         raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")

@@ -1,0 +1,66 @@
+"""A model without its weights: shapes, parameters, and what a step on it keeps and computes."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from unlora.errors import InputError
+from unlora.models.load import recorded_base
+from unlora.models.locate import locate
+
+
+def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """Build the model on the meta device from its config alone; of an adapter, the base that it would be merged into.
+
+    Raises:
+        InputError: there is no such model, or its config cannot be read.
+    """
+    if (Path(name) / "adapter_config.json").is_file():
+        name = base or recorded_base(Path(name))
+    location = locate(name)
+    try:
+        config = AutoConfig.from_pretrained(
+            location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
+        )
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"model '{name}': its config cannot be read ({' '.join(str(error).split())[:200]}).") from None
+    return model.requires_grad_(False)
+
+
+class Footprint(NamedTuple):
+    """What one forward and backward pass costs."""
+
+    activation_bytes: int
+    """Kept from the forward for the backward pass, parameters not counted."""
+    flops: int
+    """Floating-point operations of both passes, a multiply-add as two."""
+
+
+def footprint(model: nn.Module, sequences: int, length: int) -> Footprint:
+    """Run both passes over (sequences, length) tokens and count; on a skeleton nothing is computed or held.
+
+    The attention is counted as if it kept its weights, which fused kernels do not: an upper estimate. Logits are taken
+    of one token a sequence and have to be added.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that its place is not given to another
+        return tensor
+
+    device = next(model.parameters()).device
+    ids = torch.zeros(sequences, length, dtype=torch.long, device=device)
+    # In four dimensions a mask is taken as it is; every other one is looked into, and a skeleton has no values.
+    mask = torch.ones(sequences, 1, length, length, dtype=torch.bool, device=device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), FlopCounterMode(display=False) as count:
+        model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits.sum().backward()
+    return Footprint(sum(storage.nbytes() for storage in kept.values()), count.get_total_flops())
