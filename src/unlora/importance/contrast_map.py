@@ -173,8 +173,8 @@ def estimate_contrast(
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
-        InputError: no target module, an empty set, more directions than a layer or the sketch has, or a layer whose
-            inputs do not keep the examples apart.
+        InputError: no target module, an empty set, more directions than a layer or the sketch has, a layer whose
+            inputs do not keep the examples apart, or a gradient that is not finite.
     """
     targets = find_target_modules(model, target_modules)
     if rank > sketch_columns:
@@ -193,7 +193,7 @@ def estimate_contrast(
             )
             for name, target in targets.items()
         }
-        counts = accumulate(model, targets, batches, sketches, progress)
+        counts = accumulate(model, targets, batches, sketches, progress, set_name=set_name)
         if counts.example_count == 0:
             raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
         return sketches, counts.model_copy(update={"data_sha256": sha256})

@@ -103,8 +103,8 @@ def estimate_importance(
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
-        InputError: unknown preset or choice, no target module, an empty set, a variance of a single sample, or a layer
-            whose inputs do not keep the examples apart.
+        InputError: unknown preset or choice, no target module, an empty set, a variance of a single sample, a layer
+            whose inputs do not keep the examples apart, or a gradient that is not finite.
         UnloraError: the disk is full (offload "disk").
     """
     _refuse_unknown("statistic", statistic, get_args(StatisticName))
@@ -194,6 +194,7 @@ def _measure(
         batches,
         statistics,
         progress,
+        set_name=set_name,
         gradient_unit=choice.gradient_unit,
         reduction=choice.reduction,
     )
