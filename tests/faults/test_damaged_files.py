@@ -1,6 +1,7 @@
 """A file of a run that was cut short is named in one clear line; without it, the same command makes it again."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_cut_file_is_named_and_made_again(
     assert contents(folder) == contents(whole)
 
 
-@pytest.mark.parametrize(("name", "message"), [("record.json", "not valid JSON"), ("config.yaml", "holds another run")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("record.json", "not valid JSON"), ("config.yaml", "not valid YAML|holds another run")]
+)
 def test_cut_description_of_a_run_is_refused(taught: Taught, whole: Path, tmp_path: Path, name: str, message: str):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
@@ -71,5 +74,5 @@ def test_cut_description_of_a_run_is_refused(taught: Taught, whole: Path, tmp_pa
     code, text = run(command(taught, folder))
     assert code == 2, text
     assert text.startswith(f"error: {folder}")
-    assert message in text
+    assert re.search(message, text)  # where the cut falls depends on the length of a path
     assert text.count("\n") == 1
