@@ -139,6 +139,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(header["unlora"])
 
 
+def refuse_cut_tensors(folder: Path) -> None:
+    """Refuse a folder in which a safetensors file was cut short; only what each says of its length is read.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{file}: not a complete safetensors file ({error}); copy it here again.") from None
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:

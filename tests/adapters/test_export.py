@@ -1,6 +1,8 @@
 """Adapter folders: written whole or not at all, read by plain PEFT, refused when they do not fit."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,13 @@ from tests.tiny import Architecture, build_tiny_model, save_tiny
 from tests.training.runs import logits
 from unlora.adapters import attach_anchored_adapter
 from unlora.adapters.anchored import factor_parameters, lora_layers
-from unlora.adapters.export import load_trained_adapter, read_adapter, save_trained_adapter, write_adapter
+from unlora.adapters.export import (
+    load_trained_adapter,
+    read_adapter,
+    restore_adapter,
+    save_trained_adapter,
+    write_adapter,
+)
 from unlora.errors import InputError, UnloraError
 
 
@@ -150,3 +158,28 @@ def test_adapter_of_another_model_is_refused(tmp_path: Path):
         load_trained_adapter(build_tiny_model("llama", layers=1), tmp_path / "adapter")
     with pytest.raises(InputError, match="not an adapter folder"):
         load_trained_adapter(build_tiny_model("llama"), tmp_path / "none")
+
+
+def test_saved_values_come_back_to_the_adapter_that_had_them(tmp_path: Path):
+    model, batch = trained("llama", seed=1), token_batch()
+    saved = logits(model, batch)
+    save_trained_adapter(model, tmp_path / "adapter", base_model="m", card="")
+    other = trained("llama", seed=2)
+    assert not torch.equal(logits(other, batch), saved)
+    restore_adapter(other, tmp_path / "adapter")
+    assert torch.equal(logits(other, batch), saved)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_cut_file_of_an_adapter_is_named(tmp_path: Path, name: str):
+    folder = tmp_path / "adapter"
+    save_trained_adapter(trained("llama"), folder, base_model="m", card="")
+    os.truncate(folder / name, (folder / name).stat().st_size * 9 // 10)
+    readers: list[Callable[[], object]] = [
+        lambda: read_adapter(folder),
+        lambda: load_trained_adapter(build_tiny_model("llama"), folder),
+        lambda: restore_adapter(trained("llama"), folder),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=rf"^{folder / name}(, line \d+)?: not (a complete|valid)"):
+            read()

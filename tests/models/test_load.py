@@ -152,8 +152,8 @@ def test_fingerprint_counts_tied_weights_once():
     assert fingerprint(tied) != fingerprint(untied)
 
 
-def truncate(folder: Path) -> None:
-    weights = folder / "model.safetensors"
+def truncate(folder: Path, name: str = "model.safetensors") -> None:
+    weights = folder / name
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
@@ -175,7 +175,7 @@ def need_remote_code(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "cannot be loaded .*file not fully covered"),
+        (truncate, "model.safetensors: not a complete safetensors file .*not fully covered"),
         (drop_tensor, "lack model.norm.weight"),
         (reshape_tensor, "lack model.norm.weight, or hold it in another shape"),
         (need_remote_code, "allow it with trust_remote_code"),
@@ -230,7 +230,8 @@ def smaller_adapter(base: Path, adapter: Path) -> None:
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", r=5), "does not fit the base .*size mismatch"),
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", base_model_name_or_path=None), "--base"),
         (lambda _, adapter: (adapter / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
-        (lambda _, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"x" * 99), "does not fit"),
+        (lambda _, adapter: (adapter / "adapter_model.safetensors").write_bytes(b"x" * 99), "not a complete"),
+        (lambda _, adapter: truncate(adapter, "adapter_model.safetensors"), "model.safetensors: not a complete"),
         (lambda _, adapter: (adapter / "adapter_config.json").write_text("{"), "not valid JSON"),
     ],
 )

@@ -1,6 +1,7 @@
 """What people deploy: a plain PEFT adapter folder, written whole or not at all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft import LoraConfig, PeftConfig, PeftModel
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.factors import Factors
+from unlora.artifacts import read_json, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.quiet import quiet
 from unlora.models.save import new_folder
@@ -23,10 +25,9 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     """Read a LoRA adapter folder as plain factors, scaling multiplied in.
 
     Raises:
-        InputError: no adapter there, or one that is more than low-rank factors.
+        InputError: no adapter there, a damaged one, or one that is more than low-rank factors.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
+    _refuse_unreadable(folder)
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):
         raise InputError(f"{folder}: a {config.peft_type} adapter; only LoRA adapters can be combined.")
@@ -109,17 +110,40 @@ def load_trained_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on the model it was made for, as plain PEFT does.
 
     Raises:
-        InputError: no adapter there, or one that does not fit the model.
+        InputError: no adapter there, a damaged one, or one that does not fit the model.
     """
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
-    try:
-        with quiet():
-            adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)), ADAPTER_NAME)
-            found = adapted.load_adapter(str(folder), ADAPTER_NAME)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: does not fit the model ({' '.join(str(error).split())[:200]}).") from None
+    _refuse_unreadable(folder)
+    with _fitting(folder):
+        adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)), ADAPTER_NAME)
+    restore_adapter(adapted, folder)
+    return adapted
+
+
+def restore_adapter(model: PeftModel, folder: Path) -> None:
+    """Give the adapter that is on the model the values that were saved of it.
+
+    Raises:
+        InputError: no adapter there, a damaged one, or one of another shape.
+    """
+    _refuse_unreadable(folder)
+    with _fitting(folder):
+        found = model.load_adapter(str(folder), ADAPTER_NAME)
     strangers = [*found.missing_keys, *found.unexpected_keys]
     if strangers:
         raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).")
-    return adapted
+
+
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder}: does not fit the model ({' '.join(str(error).split())[:200]}).") from None
+
+
+def _refuse_unreadable(folder: Path) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
+    read_json(folder / "adapter_config.json")
+    refuse_cut_tensors(folder)

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from unlora.artifacts import read_json
+from unlora.artifacts import read_json, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.embedded import cache_folder
 from unlora.models.locate import Location, locate
@@ -151,6 +151,8 @@ def fingerprint(model: CausalModel) -> str:
 def _load_weights(
     name: str, location: Location, dtype: torch.dtype, trust_remote_code: bool, options: Mapping[str, Any]
 ) -> PreTrainedModel:
+    if location.local:
+        refuse_cut_tensors(Path(location.path))
     model_class: Any = AutoModelForCausalLM  # Its annotation does not know the second result.
     with _reading(name, location):
         model, found = model_class.from_pretrained(
@@ -255,6 +257,7 @@ def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[PreTrainedModel, Pr
         raise InputError(f"{folder}: is an adapter of type {kind}; only LoRA can be merged.")
     if not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"{folder}: has no adapter_model.safetensors.")
+    refuse_cut_tensors(folder)
     try:
         with quiet():
             wrapped = PeftModel(base.model, PeftConfig.from_pretrained(str(folder)))

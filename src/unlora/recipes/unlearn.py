@@ -7,8 +7,7 @@ from typing import Any
 from peft import PeftModel
 
 from unlora.adapters import check_output_unmoved
-from unlora.adapters.anchored import ADAPTER_NAME
-from unlora.adapters.export import save_trained_adapter
+from unlora.adapters.export import restore_adapter, save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
 from unlora.data.records import ExampleSet
@@ -95,7 +94,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
 
     # ---- 6. Unlearn ------------------------------------------------------------------------------------------
     if run.adapter.is_dir():
-        model.load_adapter(str(run.adapter), ADAPTER_NAME)
+        restore_adapter(model, run.adapter)
         reporter.say("Training was finished before; its adapter is loaded")
     else:
         with run.stage("training"):
