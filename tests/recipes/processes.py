@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
     [
         "tests.recipes.processes",
         "unlora.cli.main",
@@ -35,8 +35,8 @@ class Running:
 
     def __init__(self, arguments: list[str], sabotage: Callable[[], None] | None = None) -> None:
         """Start it; `sabotage` runs there first."""
-        self._output, output = _SERVER.Pipe(duplex=False)
-        self._process = _SERVER.Process(target=_run, args=(arguments, output, sabotage, os.environ["UNLORA_CACHE"]))
+        self._output, output = SERVER.Pipe(duplex=False)
+        self._process = SERVER.Process(target=_run, args=(arguments, output, sabotage, os.environ["UNLORA_CACHE"]))
         self._process.start()
         output.close()
 
@@ -49,12 +49,10 @@ class Running:
 
     def finish(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and all that was printed."""
-        text = b""
-        while part := _read(self._output):
-            text += part
+        text = read_all(self._output)
         self._process.join()
         assert self._process.exitcode is not None
-        return self._process.exitcode, text.decode()
+        return self._process.exitcode, text
 
 
 def run(arguments: list[str], sabotage: Callable[[], None] | None = None) -> tuple[int, str]:
@@ -71,8 +69,12 @@ def wait_for(condition: Callable[[], bool], alive: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def _read(pipe: Connection) -> bytes:
-    return os.read(pipe.fileno(), 65536)
+def read_all(pipe: Connection) -> str:
+    """All that comes out of a pipe until its other end is closed."""
+    text = b""
+    while part := os.read(pipe.fileno(), 65536):
+        text += part
+    return text.decode()
 
 
 def _run(arguments: list[str], output: Connection, sabotage: Callable[[], None] | None, cache: str) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unlora import processes
 from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.factors import Factors
 from unlora.artifacts import read_json, refuse_cut_tensors
@@ -93,17 +94,24 @@ def save_trained_adapter(
 ) -> None:
     """Save the trained adapter as it is (an anchored one with rank 2r, anchor included) with a model card of ours.
 
+    All processes put it together, where it is sharded; the main one writes it.
+
     Raises:
         InputError: the folder already exists.
         UnloraError: it cannot be written.
     """
     model.peft_config[ADAPTER_NAME].base_model_name_or_path = base_model
-    with new_folder(folder) as temporary:
-        # Left to itself, PEFT asks the hub whether the vocabulary has grown.
-        model.save_pretrained(str(temporary), save_embedding_layers=False)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        if tokenizer is not None:
-            tokenizer.save_pretrained(str(temporary))
+    state = {name: processes.whole(tensor) for name, tensor in model.state_dict().items() if ".lora_" in name}
+
+    def write() -> None:
+        with new_folder(folder) as temporary:
+            # Left to itself, PEFT asks the hub whether the vocabulary has grown.
+            model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=state)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            if tokenizer is not None:
+                tokenizer.save_pretrained(str(temporary))
+
+    processes.on_main(write)
 
 
 def load_trained_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from unlora.cli.launch import process_index
 from unlora.recipes.reporter import Task
 
 LINE_SECONDS = 10.0
 """Where standard error is no terminal, a task prints a line at most this often, and one when it ends."""
 
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=process_index() > 0)
 
 
 class BarTask:

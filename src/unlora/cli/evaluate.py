@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.launch import process_count, several_processes
 from unlora.cli.options import FLAG_KEYS, OUTPUT, data_options, examples, model_options, require
 from unlora.cli.suites import TOFU, Suite
 
@@ -37,6 +38,7 @@ SUITE_KEYS = {"template": "template", "retain_only": "retain_only"}
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, by its dotted key.")
 @click.option("--output", type=OUTPUT, required=True, help="Folder for evaluation.json and the scores.")
+@several_processes
 def evaluate(suite: tuple[str, dict[str, Any]], overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Measure any model on a forget and a retain set, on MUSE, or on WMDP."""
     from unlora.cli.console import ConsoleReporter
@@ -65,6 +67,8 @@ def _evaluate_benchmark(
     benchmark: str, chosen: dict[str, Any], flags: dict[str, Any], overrides: Sequence[str], output: Path, reporter: Any
 ) -> dict[str, Any]:
     require(("model",), flags, overrides)
+    if process_count() > 1:
+        raise click.UsageError(f"--suite {benchmark}: runs in one process.")
     for name in ("forget", "retain", "protocol"):
         if flags[name] is not None:
             raise click.UsageError(f"--{name} does not go with --suite {benchmark}, which brings its own data.")

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.launch import several_processes
 from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
 
 
@@ -17,6 +18,7 @@ from unlora.cli.options import OUTPUT, data_options, examples, model_options, se
 @model_options
 @data_options
 @click.option("--output", type=OUTPUT, required=True, help="File to write (.safetensors).")
+@several_processes
 def importance(config: Path | None, preset: str | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Measure importance only, and write the map."""
     settings = settings_from(config, preset, overrides, flags)

@@ -17,6 +17,7 @@ from unlora.cli.evaluate import evaluate
 from unlora.cli.export import export
 from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
+from unlora.cli.launch import ARGUMENTS, leave_the_word_to_others, process_count, process_index
 from unlora.cli.plan import plan
 from unlora.cli.presets import presets
 from unlora.cli.report import report
@@ -24,8 +25,12 @@ from unlora.cli.sequence import sequence
 from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
+LOST_CONNECTION = ("onnection", "gloo", "NCCL")
+"""What torch says, in words that differ by version, when another process is gone."""
+
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit")
+IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
 
 class Group(click.Group):
@@ -34,9 +39,17 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # In the order they were added, not by the alphabet.
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)  # for whoever starts the same command again
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError:
+            if process_index() > 0:
+                leave_the_word_to_others()
+            raise
         except UnloraError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
@@ -46,9 +59,17 @@ class Group(click.Group):
         except KeyboardInterrupt:
             advice = "; the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
             _fail(f"interrupted{advice}.", 130)
+        except RuntimeError as error:
+            if process_count() == 1 or not any(word in str(error) for word in LOST_CONNECTION):
+                raise
+            leave_the_word_to_others()
+            _fail("another process of this run has ended; the same command goes on where it stopped.", 1)
 
 
 def _fail(message: str, code: int) -> None:
+    if process_index() > 0:  # The first process says what all of them meet.
+        leave_the_word_to_others()
+        message = f"process {process_index()}: {message}"
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
@@ -61,6 +82,13 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if process_count() > 1:
+        command = click.get_current_context().invoked_subcommand
+        if command not in IN_SEVERAL_PROCESSES:
+            raise click.UsageError(f"{command}: runs in one process; several share {', '.join(IN_SEVERAL_PROCESSES)}.")
+        if process_index() > 0:
+            sys.stdout = open(os.devnull, "w")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

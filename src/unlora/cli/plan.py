@@ -9,72 +9,128 @@ import click
 
 from unlora.cli.options import data_options, examples, model_options, settings_from, settings_options
 
+UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 
-@click.command(epilog=examples("unlora plan --model DIR --forget forget.jsonl --retain retain.jsonl --memory 24"))
+
+class Memory(click.ParamType):
+    """Bytes, as people write them."""
+
+    name = "memory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip().upper()
+        unit = next((unit for unit in UNITS if text.endswith(unit)), "GB")
+        try:
+            size = float(text.removesuffix(unit))
+        except ValueError:
+            size = 0.0
+        if not 0 < size < float("inf"):
+            self.fail(f"'{value}': give a positive size such as 24GB, 24GiB or 500MB.", param, ctx)
+        return round(size * UNITS[unit])
+
+
+@click.command(
+    epilog=examples(
+        "unlora plan --model DIR --forget forget.jsonl --retain retain.jsonl",
+        "unlora plan CONFIG.yaml --devices 4 --memory 24GB",
+    )
+)
 @settings_options
 @model_options
 @data_options
-@click.option("--memory", type=click.FloatRange(min=0, min_open=True), metavar="GB", help="Default: what is free here.")
+@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Processes, one a device.")
+@click.option(
+    "--memory", type=Memory(), metavar="SIZE", help="Of one device, such as 24GB. Default: what is free here."
+)
+@click.option(
+    "--tflops", type=click.FloatRange(min=0, min_open=True), help="Of one device. Default: measured here in a second."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     config: Path | None,
     preset: str | None,
     overrides: tuple[str, ...],
-    memory: float | None,
+    devices: int,
+    memory: int | None,
+    tflops: float | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Say what `unlora unlearn` with the same options would take: memory by part, tokens, steps, time."""
+    """Say what `unlora unlearn` with the same options would take: memory by part, tokens, steps, time.
+
+    Of the model only the config is read. Every part is counted, not guessed; the time is a guess between two bounds.
+    """
     settings = settings_from(config, preset, overrides, flags)
-    from unlora.recipes.plan import MARGIN, Plan, alternatives, free_memory, make_plan, matmul_rate
-    from unlora.runtime import resolve_device, resolve_dtype
+    from unlora.recipes.plan import make_plan
+    from unlora.recipes.plan_advice import judge, measured_rate
+    from unlora.recipes.plan_batches import read
 
-    made: Plan = make_plan(settings)
+    reading = read(settings)
+    made = make_plan(settings, reading, devices=devices)
+    rate = tflops * 1e12 if tflops is not None else measured_rate(settings)
+    verdict = judge(settings, reading, made, available=memory, flops_a_second=rate)
     if as_json:
-        click.echo(json.dumps(asdict(made) | {"peak": made.peak}, indent=2))
+        said = {"peak": made.peak, "largest_part": made.largest_part[0], "fits": verdict.fits}
+        click.echo(json.dumps({**asdict(made), **asdict(verdict), **said}, indent=2))
         return
-    device = resolve_device(settings.model.device)
-    rate = matmul_rate(device, resolve_dtype(settings.model.dtype, device))
-    for line in lines(made, rate, device.type):
+    for line in (*plan_lines(made), time_line(made, verdict, rate), *verdict_lines(made, verdict)):
         click.echo(line)
-    available = round(memory * 1e9) if memory is not None else free_memory(device)
-    margin = f"with a margin of {MARGIN - 1:.0%}"
-    if MARGIN * made.peak <= available:
-        click.echo(f"fits         {gigabytes(made.peak)} {margin} in {gigabytes(available)}")
-        return
-    click.echo(f"does not fit {gigabytes(made.peak)} {margin} in {gigabytes(available)}; what would change it:")
-    for changes, peak in alternatives(settings):
-        click.echo(f"  {gigabytes(peak):>9}  " + " ".join(f"--set {change}" for change in changes))
-        if MARGIN * peak <= available:
-            break
 
 
-def lines(made: Any, rate: float, device: str) -> list[str]:
-    """The plan in words."""
-    flops = made.importance_flops + made.training_flops
+def plan_lines(made: Any) -> list[str]:
+    """Sizes, in words."""
+    file = f"; importance file {megabytes(made.importance_file)}" if made.importance_file else ""
+    measured = f"; {made.measured_examples} measured" if made.measured_examples else ""
     found = [
         f"model        {made.parameters:,} parameters, {made.module_count} target modules",
         f"adapter      {made.trained_parameters:,} trained parameters, {made.adapter_parameters:,} saved "
-        f"({4 * made.adapter_parameters / 1e6:.1f} MB)",
+        f"({megabytes(4 * made.adapter_parameters)}){file}",
         f"data         forget {made.forget_examples} examples, {made.forget_tokens:,} tokens; retain "
-        f"{made.retain_examples}, {made.retain_tokens:,}; the longest has {made.longest}",
-        f"steps        {made.steps}",
+        f"{made.retain_examples}, {made.retain_tokens:,}; the longest has {made.longest}{measured}",
+        f"steps        {made.steps}, {made.trained_tokens:,} tokens with padding"
+        + (f", on {made.devices} devices" if made.devices > 1 else ""),
     ]
-    for stage, parts in (("importance", made.importance_memory), ("training", made.training_memory)):
+    for stage, parts in made.memory.items():
         if parts:
-            told = ", ".join(f"{part} {gigabytes(size)}" for part, size in parts.items())
+            told = ", ".join(f"{part} {size / 1e9:.2f}" for part, size in parts.items())
             found.append(f"{stage:<12} {gigabytes(sum(parts.values()))}: {told}")
-    slow, fast = flops / rate / 0.2, flops / rate
-    found.append(
-        f"time         {flops / 1e12:.1f} TFLOP without padding and evaluation; at 20 to 100 % of the "
-        f"{rate / 1e12:.2f} TFLOP/s of matrix products on this {device}: {duration(fast)} to {duration(slow)}"
-    )
     return found
 
 
-def gigabytes(size: int) -> str:
+def time_line(made: Any, verdict: Any, rate: float) -> str:
+    """Operations and what they may take."""
+    fast, slow = (duration(seconds) for seconds in verdict.seconds)
+    total = made.importance_flops + made.training_flops
+    return (
+        f"time         {fast} to {slow} without evaluation: {total / 1e12:.1f} TFLOP, "
+        f"{made.importance_flops / total:.0%} of it importance, at 100 to 20 % of {made.devices} x "
+        f"{rate / 1e12:.2f} TFLOP/s"
+    )
+
+
+def verdict_lines(made: Any, verdict: Any) -> list[str]:
+    """Whether it fits, and what would change it."""
+    needed = f"{gigabytes(verdict.needed)}, {gigabytes(verdict.available)} available"
+    if verdict.fits:
+        return [f"fits         {needed}"]
+    part, size = made.largest_part
+    largest = f"the largest part of {made.peak_stage} is {part}, {gigabytes(size)}"
+    found = [f"does not fit {needed}; {largest}. {'Instead:' if verdict.advice else 'No setting helps.'}"]
+    for advice in verdict.advice:
+        enough = verdict.needed / made.peak * advice.peak
+        word = "fits" if enough <= verdict.available else ""
+        found.append(f"  {gigabytes(enough):>9} {word:<4} " + " ".join(f"--set {one}" for one in advice.changes))
+    return found
+
+
+def gigabytes(size: int | float) -> str:
     """As people read it."""
     return f"{size / 1e9:.2f} GB"
+
+
+def megabytes(size: int) -> str:
+    """As people read it."""
+    return f"{size / 1e6:.1f} MB"
 
 
 def duration(seconds: float) -> str:

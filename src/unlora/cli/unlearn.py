@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.launch import several_processes
 from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
 
 
@@ -19,6 +20,7 @@ from unlora.cli.options import OUTPUT, data_options, examples, model_options, se
 @data_options
 @click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
 @click.option("--output", type=OUTPUT, required=True, help="Run folder; the same command resumes it.")
+@several_processes
 def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Forget records: measure importance, train an adapter, evaluate, write a run folder."""
     settings = settings_from(config, preset, overrides, flags)

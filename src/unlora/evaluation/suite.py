@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from unlora import processes
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.evaluation.cache import ScoreCache
@@ -38,6 +40,8 @@ def score_model(
 ) -> ModelScores:
     """Score the answer, the paraphrase and the wrong answers of every example, and let the model answer itself.
 
+    Several processes share the questions, and all of them get all scores.
+
     Args:
         model: plain or with an adapter; adapters that are switched off stay off.
         tokeniser: the same for every model that is to be compared; `protocol` may cut shorter than it does.
@@ -65,12 +69,13 @@ def score_model(
     scored: dict[str, tuple[ExampleScore, ...]] = {}
     for name, questions in asked.items():
         key = _cache_key(cache, questions, how) if cache is not None else ""
-        found = cache.load(key) if cache is not None else None
+        found = processes.from_main(partial(cache.load, key)) if cache is not None else None
         if found is None:
-            answers = _ask(model, tokeniser, questions, protocol, batch_size, _within(name, progress))
-            found = tuple(answers.score(question, protocol) for question in questions)
+            mine = processes.share(questions)
+            answers = _ask(model, tokeniser, mine, protocol, batch_size, _within(name, progress))
+            found = tuple(processes.join_shares([answers.score(question, protocol) for question in mine]))
             if cache is not None:
-                cache.save(key, found)
+                processes.on_main(partial(cache.save, key, found))
         scored[name] = tuple(
             dataclasses.replace(score, source=question.example.source)  # the cached one may lie in another file
             for score, question in zip(found, questions, strict=True)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from unlora import processes
 from unlora.errors import InputError
 from unlora.importance.hooks import GradientTaps
 from unlora.importance.importance_map import SetCounts
@@ -29,6 +30,14 @@ class Accumulator(Protocol):
         """Take in one batch."""
         ...
 
+    def skip(self, sample_count: int) -> None:
+        """Pass over a batch that another process takes in, so that the next one finds all as if it had been here."""
+        ...
+
+    def combine(self) -> None:
+        """Add what the other processes have taken in; once, after the last batch."""
+        ...
+
 
 def accumulate(
     model: PreTrainedModel,
@@ -42,6 +51,10 @@ def accumulate(
     reduction: Reduction = "mean",
 ) -> SetCounts:
     """Run every batch forward and backward once, within `measuring(model)`.
+
+    Several processes share the work: all of them get all batches, each runs its own, the statistics are summed at the
+    end. What depends on a batch's place in the set (which batches are paired, which half a sample is in, its random
+    signs) goes by its place among all batches, so that the result is one process's up to the rounding of sums.
 
     A sample is what `statistics` take one gradient of. With `gradient_unit="batch"` it is the gradient of the mean,
     over a batch's scored examples, of their losses; all samples count the same, so the examples of a smaller last
@@ -63,6 +76,7 @@ def accumulate(
             finite, which would spoil the statistics of the whole set.
     """
     example_count = token_count = unscored_count = batch_count = 0
+    turns = Turns()
     finite: dict[str, Bool[Tensor, " batch"]] = {}
 
     def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
@@ -81,19 +95,26 @@ def accumulate(
             token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.
             scored = token_counts > 0
             scored_count = int(scored.sum())
-            if scored_count > 0:
+            sample_count = 1 if gradient_unit == "batch" else scored_count
+            batch_count += scored_count > 0
+            if scored_count > 0 and turns.is_mine(sample_count):
                 taps.start_batch(scored_count, labels.shape[1])
                 scored_batch = {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}
                 _summed_loss(model, scored_batch, reduction).backward()
                 taps.finish_batch()
                 _refuse_undefined(finite, f"the {set_name} set, batch {number}")
                 finite.clear()
-                batch_count += 1
+            elif scored_count > 0:
+                for one in statistics.values():
+                    one.skip(sample_count)
             example_count += scored_count
             token_count += int(token_counts.sum())
             unscored_count += len(labels) - scored_count
             if progress is not None:
                 progress(len(labels))
+    if processes.count() > 1:
+        for one in statistics.values():
+            one.combine()
     return SetCounts(
         example_count=example_count,
         token_count=token_count,
@@ -122,6 +143,25 @@ def _refuse_undefined(finite: Mapping[str, Bool[Tensor, " batch"]], where: str) 
         f"{where}: the gradient of {int(lost.any(dim=0).sum())} of its {lost.shape[1]} examples is not finite, at "
         f"target module '{layer}' first; look for weights that are not finite, or take a wider dtype (float32)."
     )
+
+
+class Turns:
+    """Whose turn a batch is: process after process, but a batch of one sample goes with the one after it.
+
+    A single sample has no pair; statistics that compare samples keep it until the next batch.
+    """
+
+    def __init__(self) -> None:
+        """Start with the first process."""
+        self._count = 0
+        self._waiting = False
+
+    def is_mine(self, sample_count: int) -> bool:
+        """Whether the next batch, of so many samples, is for this process."""
+        mine = self._count % processes.count() == processes.index()
+        self._waiting = sample_count == 1 and not self._waiting
+        self._count += not self._waiting
+        return mine
 
 
 def _summed_loss(model: PreTrainedModel, batch: Batch, reduction: Reduction) -> Float[Tensor, ""]:

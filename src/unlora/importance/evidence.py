@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unlora import processes
+
 
 @dataclass(frozen=True)
 class SetEvidence:
@@ -38,6 +40,16 @@ class HalfSums:
             self.rows[half] += part.sum(dim=0)
             self.counts[half] += part.shape[0]
 
+    def skip(self, sample_count: int) -> None:
+        """Count samples that another process takes in."""
+        taken = sum(self.counts)
+        for half in (0, 1):
+            self.counts[half] += len(range((half + taken) % 2, sample_count, 2))
+
+    def combine(self) -> None:
+        """Add the energies of all processes; the counts are of all samples already."""
+        self.rows = processes.total(self.rows)
+
     def total(self) -> Float[Tensor, " d_out"]:
         """Row energies of all samples, summed."""
         if self.rows is None:
@@ -63,6 +75,13 @@ class PairSums:
         """Take in the sum over `pair_count` ordered pairs."""
         self._sum = self._sum + pair_sum
         self._count += pair_count
+
+    def combine(self) -> None:
+        """Add the pairs of all processes."""
+        known = self._sum if isinstance(self._sum, Tensor) else None
+        summed = processes.total(known)
+        self._sum = 0.0 if summed is None else summed
+        self._count = sum(processes.from_all(self._count))
 
     def share_of(self, mean_energy: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """Share of the squared mean in E||g||^2; NaN without a pair or without energy."""

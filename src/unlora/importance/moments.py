@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unlora import processes
+
 StatisticName = Literal["second_moment", "variance"]
 GradientUnit = Literal["example", "batch"]
 """What one sample is: the gradient of one example's loss, or of the mean loss of a batch's scored examples."""
@@ -66,6 +68,21 @@ class Moments:
             deviations.addcmul_(shift, shift, value=self.count * other.count / total)
             self.mean.add_(shift, alpha=other.count / total)
         self.count = total
+
+    def combine(self) -> None:
+        """Take in the samples of all other processes (Chan, Golub and LeVeque 1979, all groups at once)."""
+        own, self.count = self.count, sum(processes.from_all(self.count))
+        if self.count == 0:
+            return
+        if self.centred:
+            own_mean = self.mean
+            self.mean = processes.total(None if own_mean is None else own_mean * (own / self.count))
+            if self.deviations is not None and own_mean is not None and self.mean is not None:
+                self.deviations.add_((own_mean - self.mean).square_(), alpha=own)
+        self.deviations = processes.total(self.deviations)
+        if self._device is not None:  # where there was no sample, the sums are wherever they were summed
+            self.mean = self.mean.to(self._device) if self.mean is not None else None
+            self.deviations = self.deviations.to(self._device) if self.deviations is not None else None
 
     def _started(self, like: Tensor) -> Tensor:
         if self.deviations is None:

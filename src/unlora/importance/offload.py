@@ -35,6 +35,17 @@ class DiskMoments(Moments):
         if self.count > 0:
             self._load()
         super().merge(other)
+        self._store()
+
+    def combine(self) -> None:
+        """Read the sums, take in the other processes' samples, write the sums."""
+        if self.count > 0:
+            self._load()
+        super().combine()
+        if self.count > 0:
+            self._store()
+
+    def _store(self) -> None:
         for field in self._fields():
             tensor = getattr(self, field)
             self._shape = tensor.shape

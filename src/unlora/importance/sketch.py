@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unlora import processes
 from unlora.importance.spaces import Inputs, OutputGradients
 
 
@@ -50,13 +51,25 @@ class GradientSketch:
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
         """Take in one batch."""
         inputs, output_gradients = inputs.float(), output_gradients.float()
-        signs = torch.randint(0, 2, (2, inputs.shape[0], 1, self._columns), generator=self._generator) * 2.0 - 1.0
-        signs = signs.to(inputs.device)
+        signs = self._signs(inputs.shape[0]).to(inputs.device)
         if self.outputs is not None and self._input_probe is not None:
             seen = (inputs @ self._input_probe).mul_(signs[0]).flatten(0, 1)
             self.outputs.addmm_(output_gradients.flatten(0, 1).T, seen)
         pulled = (output_gradients @ self._output_probe).mul_(signs[1]).flatten(0, 1)
         self.inputs.addmm_(inputs.flatten(0, 1).T, pulled)
+
+    def skip(self, sample_count: int) -> None:
+        """Draw the signs of samples that another process takes in."""
+        self._signs(sample_count)
+
+    def combine(self) -> None:
+        """Add the sketches of all processes: Y and Z are sums over examples."""
+        self.inputs = processes.total(self.inputs)
+        self.outputs = processes.total(self.outputs)
+
+    def _signs(self, sample_count: int) -> Float[Tensor, "2 sample 1 column"]:
+        shape = (2, sample_count, 1, self._columns)
+        return torch.randint(0, 2, shape, generator=self._generator) * 2.0 - 1.0
 
     def _normal(self, width: int) -> Tensor:
         return torch.randn(width, self._columns, generator=self._generator) * self._columns**-0.5

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unlora import processes
 from unlora.errors import InputError
 from unlora.importance.evidence import HalfSums, PairSums, SetEvidence, evidence
 from unlora.importance.moments import Moments, StatisticName, unbiased_variance
@@ -41,6 +42,15 @@ class ModuleStatistics(ABC):
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
         """Take in one batch."""
 
+    def skip(self, sample_count: int) -> None:
+        """Pass over a batch that another process takes in."""
+        self._halves.skip(sample_count)
+
+    def combine(self) -> None:
+        """Add what the other processes have taken in; once, after the last batch."""
+        self._halves.combine()
+        self._pairs.combine()
+
     @abstractmethod
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
         """Named tensors of the statistic, normalised by the number of samples exactly once."""
@@ -67,6 +77,10 @@ class FullWeightStatistics(ModuleStatistics):
         self._halves.update(torch.stack(energies))
         self._pairs.add(*_pairs_of(batch))
         self._total.merge(batch)
+
+    def combine(self) -> None:
+        super().combine()
+        self._total.combine()
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
         return {"values": self._total.read(statistic)}
@@ -101,6 +115,11 @@ class LoraFactorStatistics(ModuleStatistics):
         self._halves.update(gradients_b.square().sum(dim=2))
         self._moments_b.update(gradients_b)
         self._moments_a.update((output_gradients @ self._lora_b).mT @ inputs)
+
+    def combine(self) -> None:
+        super().combine()
+        self._moments_a.combine()
+        self._moments_b.combine()
 
     def read(self, statistic: StatisticName) -> dict[str, Tensor]:
         return {"lora_b": self._moments_b.read(statistic), "lora_a": self._moments_a.read(statistic)}
@@ -158,6 +177,7 @@ class MarginalStatistics(ModuleStatistics):
         self._pair_count = 0
         self._cross: Energies | None = None
         self._waiting: _Group | None = None
+        self._waiting_elsewhere = False
 
     def update(self, inputs: Inputs, output_gradients: OutputGradients) -> None:
         rows, columns = example_energies(inputs.float(), output_gradients.float())
@@ -173,6 +193,19 @@ class MarginalStatistics(ModuleStatistics):
                 return
             self._add_pairs(group)
         self._group_count += 1
+
+    def skip(self, sample_count: int) -> None:
+        super().skip(sample_count)
+        self._waiting_elsewhere = sample_count == 1 and not self._waiting_elsewhere
+        self._group_count += not self._waiting_elsewhere
+
+    def combine(self) -> None:
+        super().combine()
+        self._columns = processes.total(self._columns)
+        rows, columns = self._cross if self._cross is not None else (None, None)
+        rows, columns = processes.total(rows), processes.total(columns)
+        self._cross = None if rows is None or columns is None else (rows, columns)
+        self._pair_count = sum(processes.from_all(self._pair_count))
 
     def _add_pairs(self, group: _Group) -> None:
         """Add the inner products of every two samples' gradients, row by row and column by column."""

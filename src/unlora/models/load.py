@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from unlora import processes
 from unlora.artifacts import read_json, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.embedded import cache_folder
@@ -144,7 +145,7 @@ def fingerprint(model: CausalModel) -> str:
             continue
         seen.add(id(tensor))
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(processes.whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,16 +1,17 @@
 """A model without its weights: shapes, parameters, and what a step on it keeps and computes."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from unlora.errors import InputError
 from unlora.models.load import recorded_base
 from unlora.models.locate import locate
+from unlora.models.quantised import Quantisation
 
 
 def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
@@ -33,8 +34,17 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     return model.requires_grad_(False)
 
 
+def recorded_quantisation(config: PreTrainedConfig) -> Quantisation | None:
+    """How the model's own files hold the linear layers, as far as bitsandbytes rounded them."""
+    recorded: Any = getattr(config, "quantization_config", None) or {}
+    options = recorded if isinstance(recorded, dict) else recorded.to_dict()
+    if options.get("load_in_4bit"):
+        return "4bit"
+    return "8bit" if options.get("load_in_8bit") else None
+
+
 class Footprint(NamedTuple):
-    """What one forward and backward pass costs."""
+    """What one forward and backward pass costs, but for the output head."""
 
     activation_bytes: int
     """Kept from the forward for the backward pass, parameters not counted."""
@@ -45,15 +55,16 @@ class Footprint(NamedTuple):
 def footprint(model: nn.Module, sequences: int, length: int) -> Footprint:
     """Run both passes over (sequences, length) tokens and count; on a skeleton nothing is computed or held.
 
-    The attention is counted as if it kept its weights, which fused kernels do not: an upper estimate. Logits are taken
-    of one token a sequence and have to be added.
+    Every tensor that autograd saves counts once, whatever views of it are saved, but for those of shape
+    (..., length, length): fused kernels keep no attention weights. Give an odd length, which no width of a layer is.
+    Logits are taken of one token a sequence and have to be added.
     """
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in own and tensor.shape[-2:] != (length, length):
             kept[storage._cdata] = storage  # held, so that its place is not given to another
         return tensor
 

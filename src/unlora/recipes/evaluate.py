@@ -7,6 +7,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from unlora import processes
 from unlora.artifacts import write_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
@@ -22,6 +23,7 @@ from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
 from unlora.models.embedded import cache_folder
 from unlora.models.load import fingerprint
+from unlora.recipes.loading import join_processes
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
 from unlora.recipes.run_folder import RunFolder
@@ -189,10 +191,14 @@ def evaluate_models(
         reporter=reporter,
     )
     record = evaluation_record(models, protocol_of(settings, tokeniser))
-    write_json(output, record)
-    if settings.protocol == "open_unlearning":
-        for name, scores in models.items():
-            write_open_unlearning(output.parent / "open_unlearning" / name, scores, models.get("retain_only"))
+
+    def write() -> None:
+        write_json(output, record)
+        if settings.protocol == "open_unlearning":
+            for name, scores in models.items():
+                write_open_unlearning(output.parent / "open_unlearning" / name, scores, models.get("retain_only"))
+
+    processes.on_main(write)
     return record
 
 
@@ -208,6 +214,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: R
     Raises:
         InputError: wrong settings, data, model or adapter, or an output folder in use; nothing was written.
     """
+    join_processes(settings.model)
     run = RunFolder(output, settings)
     sets = evaluation_sets(settings.evaluation, settings.data)
     adapter = find_adapter(settings.adapter)

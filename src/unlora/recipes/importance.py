@@ -1,12 +1,14 @@
 """Stop after the importance map."""
 
+from functools import partial
 from pathlib import Path
 
+from unlora import processes
 from unlora.errors import InputError
 from unlora.importance.ratio import module_score
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.diagnostics import contrast_line, diagnose_as_measured, diagnostic_lines
-from unlora.recipes.loading import load
+from unlora.recipes.loading import join_processes, load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import load_sets, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
@@ -27,6 +29,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
         raise InputError(f"{output}: already exists; choose another --output.")
     if settings.importance.initialisation not in WEIGHTED + CONTRAST:
         raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
+    join_processes(settings.model)
     forget_set, retain_set = load_sets(settings.data)
     seed_everything(settings.seed)
     reporter.say(f"Loading the target model {settings.model.name}")
@@ -35,11 +38,11 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
     if settings.importance.initialisation in CONTRAST:
         contrast = measure_contrast(settings, target, sets, names, reporter)
-        contrast.save(output)
+        processes.on_main(partial(contrast.save, output))
         ranked = sorted(contrast, key=lambda name: float(contrast[name].input_eigenvalues[0]), reverse=True)
         return [contrast_line(contrast), "stands out most in: " + ", ".join(ranked[:5]), written(output)]
     importance = measure_importance(settings, target, sets, names, reporter, scratch=output.parent)
-    importance.save(output)
+    processes.on_main(partial(importance.save, output))
 
     ranked = sorted(importance, key=lambda name: module_score(importance[name]), reverse=True)
     return [

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unlora import processes
 from unlora.errors import InputError
 from unlora.models.embedded import embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
@@ -9,9 +10,20 @@ from unlora.recipes.settings import ModelSettings
 from unlora.runtime import resolve_device, resolve_dtype
 
 
+def join_processes(settings: ModelSettings) -> None:
+    """Meet the other processes of the run, if there are any, on the device that the settings say.
+
+    Raises:
+        InputError: no such device, or one that several processes would have to share.
+    """
+    processes.join(resolve_device(settings.device))
+
+
 def load(settings: ModelSettings) -> LoadedModel:
-    """Load a model as its settings say."""
+    """Load a model as its settings say; of several processes each loads all of it."""
     device = resolve_device(settings.device)
+    if settings.name == "embedded":
+        processes.on_main(embedded_model_folder)  # converted once, into a cache that they share
     return load_model(
         settings.name,
         base=settings.base,

@@ -1,215 +1,276 @@
-"""What a run will take, before anything is loaded: parameters, tokens, steps, memory by part, time."""
+"""What a run will take, before anything is loaded: parameters, tokens, steps, memory by part, operations.
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+Parameters, activations and operations are counted on the model without its weights; batches are the run's own. Memory
+is that of one device at the largest batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import psutil
 import torch
+from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import attach_plain_adapter
-from unlora.config import merge
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.adapters.initialise import refuse_rank
+from unlora.data.tokenise import TokenisedExample
 from unlora.importance.contrast_map import SKETCH_COLUMNS
-from unlora.models.load import load_tokenizer
-from unlora.models.skeleton import Footprint, footprint, load_skeleton
+from unlora.importance.hooks import GradientTaps, measuring
+from unlora.models.quantised import Quantisation
+from unlora.models.skeleton import footprint, load_skeleton, recorded_quantisation
 from unlora.models.target_modules import TargetModule, find_target_modules
-from unlora.recipes.sets import load_sets
+from unlora.recipes import plan_arithmetic as arithmetic
+from unlora.recipes.plan_arithmetic import FLOAT32, BatchShape, Layers, Measurement
+from unlora.recipes.plan_batches import Reading, is_published, measured_shapes, training_shapes
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
-from unlora.recipes.training import make_objective
 from unlora.runtime import resolve_device, resolve_dtype
+from unlora.training.parts import Plan as Reads
 
-BYTES_A_QUANTISED_WEIGHT = {"4bit": 0.5 + 4 / 64, "8bit": 1.0}
-"""Codes, and for nf4 a float32 scale for each block of 64."""
-BYTES_A_LOGIT = 16
-"""The logit, its log-probability and the gradients of both, in float32."""
-MARGIN = 1.3
-"""A run of SmolLM2 on a CPU peaked at 1.3 times the sum of the parts: buffers that are freed at once are not in it."""
 NO_ANCHOR = ("plain", "contrast_inputs", "eva")
 """Starts with B = 0: the adapter has rank r, not 2r."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run; bytes and floating-point operations."""
+    """One run, on each of its devices; bytes, and floating-point operations of all devices together."""
 
     parameters: int
     module_count: int
     trained_parameters: int
     adapter_parameters: int
+    """As saved; an anchored adapter holds its start as well."""
     forget_examples: int
     retain_examples: int
+    measured_examples: int
+    """Of both sets, in the statistics; 0 where nothing is measured."""
     forget_tokens: int
     retain_tokens: int
+    trained_tokens: int
+    """Of all batches, padding included."""
     longest: int
     steps: int
+    devices: int
     importance_flops: float
     training_flops: float
-    importance_memory: dict[str, int] = field(default_factory=dict)
+    importance_memory: dict[str, int]
     """Part -> bytes; empty where nothing is measured."""
-    training_memory: dict[str, int] = field(default_factory=dict)
+    training_memory: dict[str, int]
+    importance_file: int
+    """Bytes on disk."""
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Stage -> part -> bytes."""
+        return {"importance": self.importance_memory, "training": self.training_memory}
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that needs more."""
+        return max(self.memory, key=lambda stage: sum(self.memory[stage].values()))
 
     @property
     def peak(self) -> int:
-        """Bytes of the stage that needs more."""
-        return max(sum(self.importance_memory.values()), sum(self.training_memory.values()))
+        """Bytes of that stage."""
+        return sum(self.memory[self.peak_stage].values())
+
+    @property
+    def largest_part(self) -> tuple[str, int]:
+        """What takes most of it, and how many bytes."""
+        parts = self.memory[self.peak_stage]
+        return max(parts.items(), key=lambda part: part[1])
 
 
-def make_plan(settings: UnlearnSettings) -> Plan:
-    """Read config, tokenizer and data of a run, and add up; no weight is read.
+class Skeleton(NamedTuple):
+    """The model without weights, and what follows from its shapes."""
+
+    model: PreTrainedModel
+    targets: dict[str, TargetModule]
+    layers: Layers
+    parameters: int
+    weight_bytes: int
+    size: int
+    """Bytes of a number in the format that is computed in."""
+    head: int
+    """Weights of the output head."""
+    vocabulary: int
+
+
+def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) -> Plan:
+    """Add up what a run takes; with several devices each holds the whole model and has its own batches.
 
     Raises:
-        InputError: as `unlearn` would, as far as settings, data, tokenizer and the model's config are concerned.
+        InputError: as `unlearn` would, as far as the model's config and the adapter are concerned.
     """
-    model_settings, rank = settings.model, settings.adapter.rank
-    objective = make_objective(settings.objective)
-    forget_set, retain_set = load_sets(settings.data)
-    trust = model_settings.trust_remote_code
-    tokenizer = load_tokenizer(model_settings.name, base=model_settings.base, trust_remote_code=trust)
-    data = settings.data
-    tokeniser = ExampleTokeniser(tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long)
-    forget = tokeniser.encode_set(forget_set)
-    retain = tokeniser.encode_set(retain_set) if retain_set is not None else []
-    dtype = resolve_dtype(model_settings.dtype, resolve_device(model_settings.device))
-    model = load_skeleton(model_settings.name, base=model_settings.base, dtype=dtype, trust_remote_code=trust)
-    targets = find_target_modules(model, settings.adapter.target_modules)
-    weights = _weight_bytes(model, targets, model_settings.quantisation)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-
+    skeleton = _skeleton(settings)
+    measured = list(measured_shapes(settings, reading.sets))
+    trained = list(training_shapes(settings, reading))
+    importance_memory, importance_flops = _importance(settings, skeleton, measured)  # before the adapter is attached
+    training_memory, training_flops = _training(settings, skeleton, trained, reading)
+    layers, rank = skeleton.layers, settings.adapter.rank
     halves = 1 if settings.importance.initialisation in NO_ANCHOR else 2
-    adapted = attach_plain_adapter(model, targets, rank=rank, alpha=settings.adapter.alpha)
-    half = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    trained = sum(rank * target.d_out for target in targets.values()) if settings.adapter.freeze_a else half
-    longest = max(len(example.input_ids) for example in (*forget, *retain))
-    training, sides = settings.training, 2 if objective.retain is not None else 1
-    step = footprint(adapted, sides * training.batch_size, longest)
-    measured = min(len(retain), settings.importance.max_retain_examples)
-    flops_a_token = step.flops / (sides * training.batch_size * longest)
-    vocabulary = int(model.config.vocab_size)
+    retain_tokens = reading.sets.retain_tokens or []
+    batches = -(-len(trained) // devices)
     return Plan(
-        parameters=parameters,
-        module_count=len(targets),
-        trained_parameters=trained,
-        adapter_parameters=halves * half,
-        forget_examples=len(forget),
-        retain_examples=len(retain),
-        forget_tokens=_tokens(forget),
-        retain_tokens=_tokens(retain),
-        longest=longest,
-        steps=-(-len(forget) * training.epochs // (training.batch_size * training.gradient_accumulation_steps)),
-        importance_flops=flops_a_token * (_tokens(forget) + _mean_tokens(retain) * measured),
-        training_flops=flops_a_token
-        * training.epochs
-        * (_tokens(forget) + (sides - 1) * _mean_tokens(retain) * len(forget)),
-        importance_memory=_importance_memory(settings, targets, weights, step, sides),
-        training_memory=_process(model_settings.device)
-        | {
-            "base weights": weights,
-            "adapter": 4 * halves * half,
-            "gradients and AdamW": 12 * trained,
-            "activations": _activations(settings, step, model, sides * training.batch_size * longest),
-            "logits": BYTES_A_LOGIT
-            * vocabulary
-            * sides
-            * training.batch_size
-            * max(map(_completion, (*forget, *retain))),
-        },
+        parameters=skeleton.parameters,
+        module_count=layers.modules,
+        trained_parameters=rank * (layers.outputs if settings.adapter.freeze_a else layers.width),
+        adapter_parameters=halves * rank * layers.width,
+        forget_examples=len(reading.sets.forget_tokens),
+        retain_examples=len(retain_tokens),
+        measured_examples=sum(batch.rows for batch in measured),
+        forget_tokens=_tokens(reading.sets.forget_tokens),
+        retain_tokens=_tokens(retain_tokens),
+        trained_tokens=sum(batch.tokens for batch in trained),
+        longest=max(len(example.input_ids) for example in (*reading.sets.forget_tokens, *retain_tokens)),
+        steps=-(-batches // settings.training.gradient_accumulation_steps),
+        devices=devices,
+        importance_flops=importance_flops,
+        training_flops=training_flops,
+        importance_memory=importance_memory,
+        training_memory=training_memory,
+        importance_file=_file_bytes(settings, layers, sets=2 if retain_tokens else 1),
     )
 
 
-def alternatives(settings: UnlearnSettings) -> list[tuple[list[str], int]]:
-    """What lowers the peak, each on top of the one before: the --set texts and the peak in bytes."""
-    batch = settings.training.batch_size * settings.training.gradient_accumulation_steps
-    changes: list[dict[str, Any]] = [
-        {"training": {"gradient_checkpointing": True}},
-        {"training": {"batch_size": 1, "gradient_accumulation_steps": batch}},
-        {"importance": {"batch_size": 1}},
-        {"model": {"quantisation": "4bit"}},
-    ]
-    values, texts, found = settings.model_dump(mode="json"), [], []
-    for change in changes:
-        values = merge(values, change)
-        ((section, entries),) = change.items()
-        texts = [*texts, *(f"{section}.{key}={str(value).lower()}" for key, value in entries.items())]
-        found.append((texts, make_plan(UnlearnSettings.from_mapping(values, where="plan")).peak))
-    return found
+def _skeleton(settings: UnlearnSettings) -> Skeleton:
+    chosen = settings.model
+    dtype = resolve_dtype(chosen.dtype, resolve_device(chosen.device))
+    model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
+    targets = find_target_modules(model, settings.adapter.target_modules)
+    for target in targets.values():
+        refuse_rank(settings.adapter.rank, target)
+    quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
+    areas = [target.d_out * target.d_in for target in targets.values()]
+    layers = Layers(
+        modules=len(targets),
+        area=sum(areas),
+        outputs=sum(target.d_out for target in targets.values()),
+        inputs=sum(target.d_in for target in targets.values()),
+        largest=max(areas),
+    )
+    parameters = list(model.parameters())
+    text = model.config.get_text_config()
+    size = dtype.itemsize
+    return Skeleton(
+        model=model,
+        targets=targets,
+        layers=layers,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=arithmetic.weight_bytes(
+            sum(int(parameter.nbytes) for parameter in parameters), layers, size, quantisation
+        ),
+        size=size,
+        head=text.vocab_size * text.hidden_size,
+        vocabulary=text.vocab_size,
+    )
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that nobody uses on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.5) -> float:
-    """Floating-point operations a second of square matrix products, the most that training could reach."""
-    width = 512 if device.type == "cpu" else 4096
-    left = torch.randn(width, width, device=device, dtype=dtype)
-    product = left @ left
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        product = left @ left
-        count += 1
-    float(product[0, 0])  # waits for the device
-    return count * 2 * width**3 / (time.perf_counter() - start)
-
-
-def _weight_bytes(model: torch.nn.Module, targets: dict[str, TargetModule], quantisation: str | None) -> int:
-    linear = sum(target.d_out * target.d_in for target in targets.values())
-    rest = sum(int(parameter.nbytes) for parameter in model.parameters())
-    if quantisation is None:
-        return rest
-    size = next(iter(model.parameters())).element_size()
-    return round(rest - linear * size + linear * BYTES_A_QUANTISED_WEIGHT[quantisation])
-
-
-def _activations(settings: UnlearnSettings, step: Footprint, model: Any, tokens: int) -> int:
-    if not settings.training.gradient_checkpointing:
-        return step.activation_bytes
-    layers = model.config.num_hidden_layers
-    size = next(iter(model.parameters())).element_size()
-    return step.activation_bytes // layers + layers * tokens * model.config.hidden_size * size
-
-
-def _importance_memory(
-    settings: UnlearnSettings, targets: dict[str, TargetModule], weights: int, step: Footprint, sides: int
-) -> dict[str, int]:
-    chosen = settings.importance
-    if chosen.initialisation not in WEIGHTED + CONTRAST:
-        return {}
-    share = chosen.batch_size / (sides * settings.training.batch_size)
-    width = sum(target.d_out + target.d_in for target in targets.values())
-    area = sum(target.d_out * target.d_in for target in targets.values())
-    if chosen.initialisation in CONTRAST:
-        # A sum and a probe of either set; with the inputs alone, the sums of one side and the probes of the other.
-        sums = 2 * SKETCH_COLUMNS * width * (1 if chosen.initialisation == "contrast_inputs" else 2)
+def _importance(
+    settings: UnlearnSettings, skeleton: Skeleton, batches: Sequence[BatchShape]
+) -> tuple[dict[str, int], float]:
+    """Memory by part and operations of the importance stage."""
+    if not batches:
+        return {}, 0.0
+    model, layers, rank = skeleton.model, skeleton.layers, settings.adapter.rank
+    largest = _largest(batches)
+    modules = {name: target.module for name, target in skeleton.targets.items()}
+    with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
+        taps.start_batch(largest.rows, largest.length)
+        kept, flops = footprint(model, largest.rows, largest.length)
+    flops_a_token, kind = flops / largest.tokens, _measurement(settings)
+    options = {"rank": rank, "columns": SKETCH_COLUMNS}
+    total = sum(
+        arithmetic.pass_flops(flops_a_token, skeleton.head, batch)
+        + arithmetic.statistics_flops(kind, layers, batch, **options)
+        for batch in batches
+    )
+    if is_published(settings):
+        dtype = settings.importance.accumulator_dtype
+        size = skeleton.size if dtype == "gradient" else getattr(torch, dtype).itemsize
+        sums = arithmetic.published_statistics_bytes(layers, size, rank=rank if kind == "lora_factors" else None)
     else:
-        moments = 2 if chosen.statistic == "variance" else 1
-        sizes = {"marginals": 2 * width, "lora_factors": settings.adapter.rank * width, "full_weights": area}
-        sums = 2 * moments * sizes[chosen.space]
-        if chosen.offload != "none":
-            sums = 0
-    return _process(settings.model.device) | {
-        "base weights": weights,
-        "statistics": 4 * sums,
-        "activations": round(step.activation_bytes * share),
+        # Without an accelerator the host's memory is the model's.
+        beside = settings.importance.offload == "none" or (settings.importance.offload == "host" and _on_cpu(settings))
+        centred = settings.importance.statistic == "variance"
+        sums = arithmetic.statistics_bytes(kind, layers, centred=centred, beside_model=beside, **options)
+    parts = _process(settings) | {
+        "base weights": skeleton.weight_bytes,
+        "statistics": sums,
+        "activations": kept,
+        "logits": _logits(batches, skeleton),
     }
+    return arithmetic.with_buffers(parts), total
 
 
-def _process(device: str) -> dict[str, int]:
+def _training(
+    settings: UnlearnSettings, skeleton: Skeleton, batches: Sequence[BatchShape], reading: Reading
+) -> tuple[dict[str, int], float]:
+    """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
+    chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank
+    anchored = settings.importance.initialisation not in NO_ANCHOR
+    adapted = attach_plain_adapter(
+        skeleton.model, skeleton.targets, rank=2 * rank if anchored else rank, alpha=settings.adapter.alpha
+    )
+    largest = _largest(batches)
+    kept, flops = footprint(adapted, largest.rows, largest.length)
+    flops_a_token = flops / largest.tokens
+    if chosen.gradient_checkpointing:
+        config = skeleton.model.config.get_text_config()
+        blocks, hidden = config.num_hidden_layers, config.hidden_size
+        kept = arithmetic.checkpointed_bytes(kept, blocks, largest.tokens, hidden, skeleton.size)
+        flops_a_token *= 1.5  # one more forward pass
+    reads = Reads.of(reading.objective)
+    # Of every batch the reference reads a share of the rows, forward only; or each forget example once.
+    share = len(reads.compared) / len(reads.parts)
+    once = "reference_log_probs" in reading.objective.forget_term.needs
+    policy = sum(arithmetic.pass_flops(flops_a_token, skeleton.head, batch) for batch in batches)
+    reference = policy * share / 2 + once * flops_a_token * _tokens(reading.sets.forget_tokens) / 2
+    updated = arithmetic.updated_parameters(layers, rank, anchored=anchored, freeze_a=settings.adapter.freeze_a)
+    parts = _process(settings) | {
+        "base weights": skeleton.weight_bytes,
+        "adapter": FLOAT32 * (2 if anchored else 1) * rank * layers.width,
+        "gradients and AdamW": arithmetic.BYTES_AN_UPDATED_PARAMETER * updated,
+        "activations": kept,
+        "logits": _logits(batches, skeleton),
+    }
+    if share:
+        parts["reference logits"] = max(
+            arithmetic.reference_logit_bytes(batch, skeleton.vocabulary, skeleton.size, share) for batch in batches
+        )
+    return arithmetic.with_buffers(parts), policy + reference
+
+
+def _file_bytes(settings: UnlearnSettings, layers: Layers, *, sets: int) -> int:
+    if settings.importance.initialisation not in WEIGHTED + CONTRAST:
+        return 0
+    kind, rank = _measurement(settings), settings.adapter.rank
+    return arithmetic.file_bytes(kind, layers, rank=rank, sets=sets, evidence=not is_published(settings))
+
+
+def _measurement(settings: UnlearnSettings) -> Measurement:
+    start = settings.importance.initialisation
+    return settings.importance.space if start in WEIGHTED else "contrast" if start == "contrast" else "contrast_inputs"
+
+
+def _largest(batches: Iterable[BatchShape]) -> BatchShape:
+    """The batch with most positions, made one longer where its length is even: see `footprint`."""
+    largest = max(batches, key=lambda batch: batch.tokens)
+    return largest._replace(length=largest.length + 1 - largest.length % 2)
+
+
+def _logits(batches: Iterable[BatchShape], skeleton: Skeleton) -> int:
+    return max(arithmetic.logit_bytes(batch, skeleton.vocabulary, skeleton.size) for batch in batches)
+
+
+def _process(settings: UnlearnSettings) -> dict[str, int]:
     """Python and its libraries, which share the memory on a CPU: as large as they are in this process."""
-    return {"process": psutil.Process().memory_info().rss} if resolve_device(device).type == "cpu" else {}
+    return {"process": psutil.Process().memory_info().rss} if _on_cpu(settings) else {}
+
+
+def _on_cpu(settings: UnlearnSettings) -> bool:
+    return resolve_device(settings.model.device).type == "cpu"
 
 
 def _tokens(examples: Sequence[TokenisedExample]) -> int:
     return sum(len(example.input_ids) for example in examples)
-
-
-def _mean_tokens(examples: Sequence[TokenisedExample]) -> float:
-    return _tokens(examples) / len(examples) if examples else 0.0
-
-
-def _completion(example: TokenisedExample) -> int:
-    return len(example.input_ids) - example.prompt_length

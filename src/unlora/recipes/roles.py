@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from unlora import processes
 from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import file_sha256
 from unlora.errors import InputError
@@ -139,8 +140,9 @@ def score_roles(
 
     def one(asked: CausalModel, role: str) -> None:
         file = folder / f"{role}.jsonl"
-        if not file.is_file():
-            save(file, score(asked, role))
+        if not processes.from_main(file.is_file):
+            scores = score(asked, role)
+            processes.on_main(lambda: save(file, scores))
         models[role] = load(file)
 
     model.eval()
@@ -155,7 +157,7 @@ def score_roles(
     read = saved_kinds.get(Path(retain_only).suffix)
     if read is not None:
         models["retain_only"] = read(Path(retain_only))
-    elif (folder / "retain_only.jsonl").is_file():
+    elif processes.from_main((folder / "retain_only.jsonl").is_file):
         models["retain_only"] = load(folder / "retain_only.jsonl")
     else:
         reporter.say(f"Loading the retain-only model {retain_only}")

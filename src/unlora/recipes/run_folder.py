@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from unlora import processes
 from unlora.artifacts import file_sha256, read_json, storage_error, write_json, write_text
 from unlora.config import Config, read_yaml
 from unlora.errors import InputError, UnloraError
@@ -22,7 +23,8 @@ TORCH_WRITER = ("inline_container.cc", "iostream error")
 class RunFolder:
     """Paths of a run and its record.json.
 
-    The record is rewritten after every stage, so a run that was killed keeps what its finished stages cost.
+    The record is rewritten after every stage, so a run that was killed keeps what its finished stages cost. Of several
+    processes all read, and the main one alone writes.
     """
 
     def __init__(self, path: Path, settings: Config) -> None:
@@ -96,11 +98,15 @@ class RunFolder:
                     f"{self.path}: this run was started with another {key} (other hashes in its record.json); "
                     "choose another --output."
                 )
+        processes.wait()  # until all have found the folder as it was
+        processes.on_main(self._make)
+        self.write_record(**made_of, **({} if self.finished else {"finished": False, "versions": versions()}))
+
+    def _make(self) -> None:
         for left in self._leftovers():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         if not self.config.is_file():
             write_text(self.config, self._settings.to_yaml())
-        self.write_record(**made_of, **({} if self.finished else {"finished": False, "versions": versions()}))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -118,11 +124,13 @@ class RunFolder:
     def write_record(self, **entries: Any) -> None:
         """Add entries and write the record."""
         self.record.update(entries)
-        write_json(self.record_file, self.record)
+        if processes.is_main():
+            write_json(self.record_file, self.record)
 
     def finish(self) -> None:
         """Remove the checkpoints, which are needed only to resume, and mark the run as done."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        if processes.is_main():
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.write_record(finished=True)
 
 

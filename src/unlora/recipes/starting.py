@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
+from unlora import processes
 from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, factors_as_measured
-from unlora.adapters.anchored import needs_anchor
+from unlora.adapters.anchored import factor_parameters, lora_layers, needs_anchor
 from unlora.adapters.contrast import contrast_factors
 from unlora.adapters.initialise import InitialFactors
 from unlora.adapters.representation import OrthogonalityPenalty, representation_start
@@ -81,8 +83,8 @@ def measure(
                 measured = measure_contrast(settings, target, sets, list(targets), reporter)
             else:
                 measured = measure_importance(settings, target, sets, list(targets), reporter, scratch=run.path)
-    if not run.importance.is_file():
-        measured.save(run.importance)
+    if not processes.from_main(run.importance.is_file):
+        processes.on_main(partial(measured.save, run.importance))
         measured = load_measured(run.importance, settings)  # Full weights stay in the file until they are touched.
     if isinstance(measured, ContrastMap):
         run.record["importance"] = report_contrast(measured, reporter)
@@ -190,6 +192,9 @@ def attach_adapter(
     model = attach_anchored_adapter(
         target.model, rank=rank, alpha=alpha, factors=factors, freeze_a=settings.adapter.freeze_a
     )
+    for _, layer in lora_layers(model):
+        for parameter in factor_parameters(layer):
+            processes.copy_main(parameter.data)  # Were an eigenvector turned round elsewhere, the pieces would not fit.
     return model, summary, penalty
 
 

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from peft import PeftModel
 
+from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.records import ExampleSet
 from unlora.data.refusals import REFUSALS, read_refusals, refuse_each
@@ -80,6 +82,33 @@ def prepare_objective(
     return refuse_each(sets.tokeniser, sets.forget.examples, seed=seed, refusals=refusals)
 
 
+def refuse_engine(settings: UnlearnSettings) -> None:
+    """Refuse what cannot be trained on pieces of each weight.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    if processes.will_shard() and settings.importance.initialisation == "reglu":
+        raise InputError(
+            "importance.initialisation 'reglu': its penalty reads whole factors, which no process has under fsdp2; "
+            "use --accelerate-config ddp."
+        )
+
+
+def refuse_other_engine(checkpoint: Path) -> None:
+    """Refuse to go on from a checkpoint whose optimiser state is of the other kind, sharded or whole.
+
+    Raises:
+        InputError: naming it.
+    """
+    sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
+    if sharded != processes.will_shard():
+        raise InputError(
+            f"{checkpoint}: was written {'with' if sharded else 'without'} fsdp2; start the same command "
+            f"{'with' if sharded else 'without'} it again, or remove {checkpoint.parent} to train anew."
+        )
+
+
 def train(
     settings: UnlearnSettings,
     run: RunFolder,
@@ -112,11 +141,13 @@ def train(
         seed=settings.seed,
         use_cpu=model.device.type == "cpu",
     )
-    damaged = remove_damaged_checkpoints(run.checkpoints)
+    damaged = processes.from_main(partial(remove_damaged_checkpoints, run.checkpoints))
     checkpoint = last_complete_checkpoint(run.checkpoints)
     if damaged:
         goes_on = f"training goes on from {checkpoint.name}" if checkpoint is not None else "training starts anew"
         reporter.say(f"Damaged and removed: {', '.join(damaged)}; {goes_on}")
+    if checkpoint is not None:
+        refuse_other_engine(checkpoint)
     with reporter.task("Unlearning", steps) as task:
         done = 0
 

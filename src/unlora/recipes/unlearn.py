@@ -1,13 +1,15 @@
 """The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
+from unlora import processes
 from unlora.adapters import check_output_unmoved
-from unlora.adapters.export import restore_adapter, save_trained_adapter
+from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import file_sha256, read_json
 from unlora.data.records import ExampleSet
@@ -15,14 +17,14 @@ from unlora.errors import FunctionMovedError
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
-from unlora.recipes.loading import base_name, load
+from unlora.recipes.loading import base_name, join_processes, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
-from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, train
+from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
 from unlora.report import write_report
 from unlora.runtime import seed_everything
 
@@ -41,7 +43,9 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         UnloraError: the work failed; the folder can be resumed.
     """
     # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
+    join_processes(settings.model)
     run = RunFolder(output, settings)
+    refuse_engine(settings)
     objective = make_objective(settings.objective)
     seed_everything(settings.seed)
 
@@ -76,7 +80,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     )
     if run.finished and (settings.evaluation.skip or run.evaluation.is_file()):
         reporter.say("This run was finished before; nothing is repeated")
-        write_report(run.path)
+        processes.on_main(partial(write_report, run.path))
         return {} if settings.evaluation.skip else read_json(run.evaluation)
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
@@ -111,10 +115,12 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     evaluation: dict[str, Any] = {}
     if not settings.evaluation.skip:
         with run.stage("evaluation"):
+            if processes.is_sharded(model):  # A model once cut into pieces (FSDP2) stays cut: what was saved is read.
+                model = load_trained_adapter(load(settings.model).model, run.adapter)
             evaluation = evaluate(settings, run, model, sets, sets_to_evaluate, reporter)
 
     run.finish()
-    write_report(run.path)
+    processes.on_main(partial(write_report, run.path))
     return evaluation
 
 

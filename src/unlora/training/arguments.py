@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from unlora import processes
 from unlora.errors import InputError
 from unlora.models.quiet import quiet
 
@@ -58,6 +59,8 @@ def training_arguments(
             disable_tqdm=True,
             seed=seed,
             use_cpu=use_cpu,
+            # Keep what `processes.join` set up; by default the processes would meet anew.
+            accelerator_config={"use_configured_state": True} if processes.count() > 1 else None,
         )
 
 

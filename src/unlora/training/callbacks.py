@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unlora import processes
 from unlora.artifacts import write_text
 from unlora.errors import TrainingDivergedError
 
@@ -30,6 +31,8 @@ class TrainLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if not state.is_world_process_zero:
+            return
         kept = [line for line in read_train_log(self._path) if line["step"] <= state.global_step]
         write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._before = kept[-1]["seconds"] if kept else 0.0
@@ -43,7 +46,7 @@ class TrainLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not logs or "loss" not in logs:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         line = {"step": state.global_step, **{key: logs[key] for key in LOGGED if key in logs}}
         line["seconds"] = round(self._before + time.perf_counter() - self._start, 3)
@@ -63,7 +66,9 @@ class StopWhenDiverged(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None] if model else []
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        # Of a sharded gradient every process looks at its own piece, and all hear what the others found.
+        finite = all(bool(torch.isfinite(processes.local(gradient)).all()) for gradient in gradients)
+        if not all(processes.from_all(finite)):
             raise TrainingDivergedError(diverged("gradient is not finite", state, args))
 
 

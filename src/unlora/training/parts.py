@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from unlora import processes
 from unlora.data.collate import collate
 from unlora.errors import InputError
 from unlora.losses import NOT_SCORED, HiddenStates, Need, Objective, Predictions
@@ -65,7 +66,12 @@ class Plan:
 
 
 class ForgetRetainCollator:
-    """Makes one right-padded batch of all parts, so that one forward pass serves them."""
+    """Makes one right-padded batch of all parts, so that one forward pass serves them.
+
+    Of several processes each takes its share of the pairs. What it computes on them counts `weight` times: then the
+    mean over processes is the mean over the pairs, whether or not they can be shared evenly. A process for which none
+    is left reads the first pair, with weight 0, because all must take part in every pass.
+    """
 
     def __init__(self, pad_token_id: int, parts: Sequence[Part]) -> None:
         """Fix the parts, in the order of a `Plan`; every pair must have them."""
@@ -74,9 +80,13 @@ class ForgetRetainCollator:
 
     def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """One part after the other, each with one row a pair; `forget_index` has one entry for each pair."""
+        mine = processes.share(pairs)
+        weight = len(mine) * processes.count() / len(pairs)
+        pairs = mine or pairs[:1]
         examples = [pair[part] for part in self._parts for pair in pairs]
         batch = collate(examples, self._pad_token_id)
-        return {**batch, "forget_index": torch.tensor([pair["forget_index"] for pair in pairs])}
+        index = torch.tensor([pair["forget_index"] for pair in pairs])
+        return {**batch, "forget_index": index, "weight": torch.tensor(weight)}
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
@@ -103,8 +106,17 @@ class UnlearnTrainer(Trainer):
         )
         retain = RetainInputs(**_both("retain", policy, reference)) if "retain" in plan.parts else None
         parts = self._objective(forget, retain)
-        self._record(parts)
-        return parts.total if self._penalty is None else parts.total + self._penalty(model)
+        self._record(parts, inputs["weight"])
+        total = parts.total * inputs["weight"]
+        return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Every process reads all pairs in order; the collator leaves it its share of each batch.
+
+        accelerate would deal out whole batches, and repeat pairs of the first ones where the last cannot be shared.
+        """
+        dataset: Any = self.train_dataset
+        return DataLoader(dataset, batch_size=self.args.train_batch_size, collate_fn=self.data_collator)
 
     def _reference_log_probs(self, part: Part, forget_index: Tensor) -> PerExample:
         examples = self._pairs.refusals if part == "refusal" else self._pairs.forget
@@ -120,12 +132,13 @@ class UnlearnTrainer(Trainer):
             self._logged.clear()
         super().log(logs, start_time)
 
-    def _record(self, parts: ObjectiveParts) -> None:
-        total = float(parts.total.detach())
+    def _record(self, parts: ObjectiveParts, weight: Tensor) -> None:
+        retain_term = parts.retain_term if parts.retain_term is not None else torch.zeros_like(parts.forget_term)
+        values = torch.stack([parts.total, parts.forget_term, retain_term]).detach()
+        total, forget, retain = processes.mean(values * weight).tolist()
         if not math.isfinite(total):
             raise TrainingDivergedError(diverged(f"loss is {total}", self.state, self.args))
-        retain = float(parts.retain_term.detach()) if parts.retain_term is not None else 0.0
-        self._logged.append((float(parts.forget_term.detach()), retain))
+        self._logged.append((forget, retain))
 
 
 def _both(part: Part, policy: Mapping[Part, Reading], reference: Mapping[Part, Reading]) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""Whole runs by two processes, DDP and FSDP2 over gloo: importance, training, evaluation, equal to one process."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.distributed.ranks import Ended, run_ranks
+from tests.recipes.processes import KILLED, KillAt, run
+from tests.taught import Taught
+from unlora.evaluation.scores import load_scores
+from unlora.training.callbacks import read_train_log
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What the launcher makes of unlora/launch/fsdp2.yaml."""
+ENGINES = {"ddp": {}, "fsdp2": FSDP2}
+
+
+def command(taught: Taught, output: Path, *further: str) -> list[str]:
+    """An anchored start, a reference of either kind, 7 batches of 3 pairs and a last one of 1, two a step."""
+    return [
+        "unlearn", "--model", str(taught.target), "--forget", str(taught.forget), "--retain", str(taught.retain),
+        "--preset", "marginal", "--set", "objective.forget=npo", "--set", "objective.retain=kl",
+        "--set", "importance.batch_size=3", "--set", "adapter.rank=4", "--set", "adapter.alpha=8",
+        "--set", "training.learning_rate=5e-3", "--set", "training.epochs=5", "--set", "training.batch_size=3",
+        "--set", "training.gradient_accumulation_steps=2", "--set", "training.save_steps=2",
+        "--set", "evaluation.max_new_tokens=4", "--output", str(output), *further,
+    ]  # fmt: skip
+
+
+def unlora(arguments: list[str], sabotage: KillAt | None = None) -> None:
+    """The command, in a process that `run_ranks` starts; `sabotage` runs there first."""
+    from unlora.cli.main import main
+
+    if sabotage is not None:
+        sabotage()
+    main(arguments, prog_name="unlora")
+
+
+def said(ended: Ended) -> list[str]:
+    """Lines that are not torch's, which was loaded here before the command could quieten it."""
+    return [line for line in ended.text.splitlines() if not line.startswith("[rank")]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """All numbers of a run."""
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    record = json.loads((folder / "record.json").read_text())
+    assert record["finished"] is True
+    assert record["checks"]["base_weights_unchanged"] is True
+    log = read_train_log(folder / "train_log.jsonl")
+    scores = {name: load_scores(folder / "scores" / f"{name}.jsonl").sets for name in evaluation["models"]}
+    return {
+        "answers": {
+            name: {key: [(one.source, one.generated) for one in sets[key]] for key in sets}
+            for name, sets in scores.items()
+        },
+        "adapter": load_file(folder / "adapter" / "adapter_model.safetensors"),
+        "importance": load_file(folder / "importance.safetensors"),
+        "log": [{key: line[key] for key in line if key != "seconds"} for line in log],
+        "metrics": {
+            f"{model}/{name}": math.nan if metric["value"] is None else metric["value"]
+            for model, found in evaluation["models"].items()
+            for name, metric in found["metrics"].items()
+        },
+        "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    code, text = run(command(taught, folder / "run"))
+    assert code == 0, text
+    return results(folder / "run")
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["files"] == expected["files"]
+    assert found["answers"] == expected["answers"]
+    assert found["adapter"].keys() == expected["adapter"].keys()
+    for name, tensor in expected["importance"].items():
+        scale = 1.0 if name.endswith("squared_mean_share") else float(tensor.nan_to_num().abs().max())
+        torch.testing.assert_close(
+            found["importance"][name], tensor, rtol=1e-6, atol=1e-6 * scale, equal_nan=True, msg=name
+        )
+    assert found["log"] == [pytest.approx(line, rel=1e-5, abs=1e-6) for line in expected["log"]]
+    for name, tensor in expected["adapter"].items():
+        # Adam divides by the gradient's own size: where that is next to nothing, rounding decides single entries.
+        assert (found["adapter"][name] - tensor).norm() <= 1e-4 * tensor.norm(), name
+    assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_by_two_processes_is_that_of_one(taught: Taught, alone: dict[str, Any], tmp_path: Path, engine: str):
+    main, other = run_ranks(2, unlora, command(taught, tmp_path / "run"), **ENGINES[engine])
+    assert (main.code, other.code) == (0, 0), main.text + other.text
+    assert said(other) == []
+    assert_same(results(tmp_path / "run"), alone)
+
+
+def test_a_sharded_run_goes_on_sharded_and_not_otherwise(taught: Taught, alone: dict[str, Any], tmp_path: Path):
+    arguments = command(taught, tmp_path / "run")
+    kill = KillAt("unlora.training.callbacks", "TrainLog.on_log", 3)  # of 4 steps, with a checkpoint after the second
+    assert KILLED in [ended.code for ended in run_ranks(2, unlora, arguments, kill, **FSDP2)]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-2"]
+
+    code, text = run(arguments)
+    assert code == 2
+    assert "checkpoint-2: was written with fsdp2; start the same command with it again" in text
+
+    for ended in run_ranks(2, unlora, arguments, **FSDP2):
+        assert ended.code == 0, ended.text
+    assert_same(results(tmp_path / "run"), alone)
+
+
+def test_evaluation_by_more_processes_than_questions(taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def arguments(name: str) -> list[str]:
+        monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / f"cache-{name}"))  # nothing is found, all is asked
+        return [
+            "evaluate", "--model", str(taught.target), "--forget", str(taught.forget), "--retain", str(taught.retain),
+            "--set", "evaluation.max_examples=1", "--set", "evaluation.max_new_tokens=4",
+            "--output", str(tmp_path / name),
+        ]  # fmt: skip
+
+    code, text = run(arguments("alone"))
+    assert code == 0, text
+    for ended in run_ranks(2, unlora, arguments("together")):
+        assert ended.code == 0, ended.text
+    alone, together = (load_scores(tmp_path / name / "scores" / "target.jsonl").sets for name in ("alone", "together"))
+    assert len(alone["forget"]) == len(alone["retain"]) == 1
+    assert together == alone
