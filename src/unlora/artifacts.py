@@ -146,11 +146,18 @@ def refuse_cut_tensors(folder: Path) -> None:
         InputError: naming the file.
     """
     for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a complete safetensors file ({error}); copy it here again.") from None
+        error = tensors_error(file)
+        if error is not None:
+            raise InputError(f"{file}: not a complete safetensors file ({error}); copy it here again.")
+
+
+def tensors_error(file: Path) -> Exception | None:
+    """What is wrong with a safetensors file, by its header and its length alone; None for a whole one."""
+    try:
+        with safe_open(file, framework="pt"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return error
 
 
 def file_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Stops a process at a chosen change of its files: killed there, or told that the disk refuses.
+"""Kills a process at a chosen change of its files.
 
 Python announces every file that it opens to write, renames or removes before it does so (PEP 578, audit hooks). What
 Rust and C++ write (safetensors, torch.save) is not announced, but every such file is followed by a change that is.
@@ -15,19 +15,22 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-class AtChange:
-    """Calls `act` before the `count`-th change below `folders`; run in the process itself, as a sabotage."""
+class KillAtChange:
+    """SIGKILL before the `count`-th change below `folders`; run in the process itself, as a sabotage.
 
-    def __init__(self, folders: list[Path], count: int) -> None:
+    With `half`, the file written last is cut, if it is one of which a kill can leave a part.
+    """
+
+    def __init__(self, folders: list[Path], count: int, *, half: bool = False) -> None:
         self.folders = [str(folder) for folder in folders]
         self.count = count
+        self.half = half
+        self.opened = ""
+        self.started = 0
 
     def __call__(self) -> None:
+        self.started = time.time_ns()
         sys.addaudithook(self._hook)
-
-    def act(self, path: str) -> None:
-        """What happens there."""
-        raise NotImplementedError
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in CHANGES and not (event == "open" and (arguments[2] or 0) & WRITING):
@@ -36,67 +39,23 @@ class AtChange:
         if path is None or not path.startswith(tuple(self.folders)):
             return
         self.count -= 1
-        self.reached(event, path)
         if self.count == 0:
-            self.act(path)
-
-    def reached(self, event: str, path: str) -> None:
-        """Told of every change."""
-
-
-class ListChanges(AtChange):
-    """Writes every change as a line of `log`, and lets the process go on."""
-
-    def __init__(self, folders: list[Path], log: Path) -> None:
-        super().__init__(folders, -1)
-        self.log = log
-
-    def reached(self, event: str, path: str) -> None:
-        with self.log.open("a") as file:
-            file.write(f"{event} {path}\n")
-
-
-class KillAtChange(AtChange):
-    """SIGKILL. With `half`, the file written last is cut, if it is one of which a kill can leave a part."""
-
-    def __init__(self, folders: list[Path], count: int, *, half: bool = False) -> None:
-        super().__init__(folders, count)
-        self.half = half
-        self.opened = ""
-        self.started = 0
-
-    def __call__(self) -> None:
-        self.started = time.time_ns()
-        super().__call__()
-
-    def is_its_own(self, file: Path) -> bool:
-        """Whether this process wrote it: what an earlier one finished is not in the middle of being written."""
-        return file.is_file() and file.stat().st_mtime_ns >= self.started
-
-    def reached(self, event: str, path: str) -> None:
+            self._kill()
         if event == "open" and self.count > 0:
             self.opened = path
 
-    def act(self, path: str) -> None:
+    def _kill(self) -> None:
         if self.half:
-            files = [file for folder in self.folders for file in Path(folder).rglob("*") if self.is_its_own(file)]
+            files = [file for folder in self.folders for file in Path(folder).rglob("*") if self._is_its_own(file)]
             last = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
             # A log that was rewritten as a whole came by a rename: it is never there in part.
             if last is not None and may_be_half(last) and (last.suffix != ".jsonl" or str(last) == self.opened):
                 cut(last)
         os.kill(os.getpid(), signal.SIGKILL)
 
-
-class RefuseFromChange(AtChange):
-    """From that change on, every further one fails with an error of the operating system."""
-
-    def __init__(self, folders: list[Path], count: int, number: int) -> None:
-        super().__init__(folders, count)
-        self.number = number
-
-    def reached(self, event: str, path: str) -> None:
-        if self.count <= 0 and event in ("open", "os.mkdir", "os.rename"):
-            raise OSError(self.number, os.strerror(self.number), path)
+    def _is_its_own(self, file: Path) -> bool:
+        """Whether this process wrote it: what an earlier one finished is not in the middle of being written."""
+        return file.is_file() and file.stat().st_mtime_ns >= self.started
 
 
 def whole_path(event: str, arguments: tuple[Any, ...]) -> str | None:

@@ -88,7 +88,7 @@ def load_model(
             that is not LoRA or does not fit its base, or a model that cannot be rounded so here.
     """
     options = loading_options(quantisation, dtype, device) if quantisation is not None else {}
-    if _is_adapter(name):
+    if is_adapter(name):
         base, place = base or recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
         loaded = _load_base(Path(name), base, dtype=dtype, device=place, trust_remote_code=trust_remote_code)
         model, tokenizer = _merge_adapter(loaded, Path(name))
@@ -116,7 +116,7 @@ def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: boo
     Raises:
         InputError: as `load_model`, as far as the tokenizer is concerned.
     """
-    if not _is_adapter(name):
+    if not is_adapter(name):
         _refuse_base(name, base)
         location = locate(name)
         tokenizer = _load_tokenizer(name, location, trust_remote_code)
@@ -229,7 +229,8 @@ def _reading(name: str, location: Location) -> Iterator[None]:
         raise InputError(f"model '{name}': cannot be loaded ({_one_line(error)}).") from None
 
 
-def _is_adapter(name: str) -> bool:
+def is_adapter(name: str) -> bool:
+    """Whether a model's name is the folder of a PEFT adapter."""
     return (Path(name) / "adapter_config.json").is_file()
 
 
@@ -239,6 +240,11 @@ def _refuse_base(name: str, base: str | None) -> None:
 
 
 def recorded_base(folder: Path) -> str:
+    """The base that an adapter folder names.
+
+    Raises:
+        InputError: it names none.
+    """
     recorded = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if not recorded:
         raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")

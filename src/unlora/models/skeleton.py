@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from unlora.errors import InputError
-from unlora.models.load import recorded_base
+from unlora.models.load import is_adapter, recorded_base
 from unlora.models.locate import locate
 from unlora.models.quantised import Quantisation
 
@@ -20,7 +20,7 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     Raises:
         InputError: there is no such model, or its config cannot be read.
     """
-    if (Path(name) / "adapter_config.json").is_file():
+    if is_adapter(name):
         name = base or recorded_base(Path(name))
     location = locate(name)
     try:

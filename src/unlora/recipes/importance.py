@@ -34,7 +34,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     seed_everything(settings.seed)
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings.data, target, forget_set, retain_set)
+    sets = tokenise_sets(settings.data, target.tokenizer, forget_set, retain_set)
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
     if settings.importance.initialisation in CONTRAST:
         contrast = measure_contrast(settings, target, sets, names, reporter)

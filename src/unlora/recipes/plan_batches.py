@@ -9,13 +9,13 @@ from torch import Tensor
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.refusals import refuse_each
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import TokenisedExample
 from unlora.importance.accumulate import Batch
 from unlora.importance.published import paired_rows
 from unlora.losses import NOT_SCORED, Objective
 from unlora.models.load import load_tokenizer
 from unlora.recipes.plan_arithmetic import BatchShape
-from unlora.recipes.sets import Sets, load_sets
+from unlora.recipes.sets import Sets, load_sets, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import measured_batches
 from unlora.recipes.training import load_refusals, make_objective
@@ -39,14 +39,12 @@ def read(settings: UnlearnSettings) -> Reading:
     objective = make_objective(settings.objective)
     forget, retain = load_sets(settings.data)
     refusals = load_refusals(objective, settings.objective)
-    model, data = settings.model, settings.data
+    model = settings.model
     tokenizer = load_tokenizer(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
-    tokeniser = ExampleTokeniser(tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long)
-    retain_tokens = tokeniser.encode_set(retain) if retain is not None else None
-    sets = Sets(forget, retain, tokeniser.encode_set(forget), retain_tokens, tokeniser)
+    sets = tokenise_sets(settings.data, tokenizer, forget, retain)
     if refusals is None:
         return Reading(objective, sets, None)
-    refused = refuse_each(tokeniser, forget.examples, seed=settings.seed, refusals=refusals)
+    refused = refuse_each(sets.tokeniser, forget.examples, seed=settings.seed, refusals=refusals)
     return Reading(objective, sets, refused)
 
 

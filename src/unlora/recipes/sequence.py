@@ -21,7 +21,7 @@ from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
-from unlora.models.load import load_tokenizer
+from unlora.models.load import is_adapter, load_tokenizer
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter
 from unlora.recipes.loading import load
@@ -127,7 +127,7 @@ def _refuse_settings(settings: UnlearnSettings, requests: Sequence[str], mode: M
         raise InputError("evaluation.forget: every step is evaluated on its own forget set; leave it out.")
     if len(requests) > 1 and Path(settings.evaluation.retain_only or "").suffix in (".json", ".jsonl"):
         raise InputError("evaluation.retain_only: saved scores are of one forget set; give the model itself.")
-    if mode == "sequential" and _is_adapter(settings.model.name):
+    if mode == "sequential" and is_adapter(settings.model.name):
         read_adapter(Path(settings.model.name))  # It must be one that later steps can be added to.
 
 
@@ -189,16 +189,12 @@ def _with_model(settings: UnlearnSettings, folder: Path) -> UnlearnSettings:
     return settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(folder), "base": None})})
 
 
-def _is_adapter(name: str) -> bool:
-    return (Path(name) / "adapter_config.json").is_file()
-
-
 def _keep_result(started_from: ModelSettings, run: Path, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the adapter that the next step starts from; made again each time, so that it cannot be stale."""
     if folder.exists():
         shutil.rmtree(folder)
-    export_adapter(run, folder, public_base=_is_adapter(started_from.name))
-    if (Path(started_from.name) / "tokenizer_config.json").is_file() and _is_adapter(started_from.name):
+    export_adapter(run, folder, public_base=is_adapter(started_from.name))
+    if (Path(started_from.name) / "tokenizer_config.json").is_file() and is_adapter(started_from.name):
         tokenizer.save_pretrained(folder)  # It lies beside the target's adapter, not in its base.
 
 

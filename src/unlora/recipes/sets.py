@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
+
 from unlora.data.collate import collate
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
-from unlora.models.load import LoadedModel
 from unlora.recipes.settings import DataSettings
 from unlora.shapes import TokenIds
 
@@ -31,16 +32,14 @@ def load_sets(data: DataSettings) -> tuple[ExampleSet, ExampleSet | None]:
 
 
 def tokenise_sets(
-    data: DataSettings, target: LoadedModel, forget_set: ExampleSet, retain_set: ExampleSet | None
+    data: DataSettings, tokenizer: PreTrainedTokenizerBase, forget_set: ExampleSet, retain_set: ExampleSet | None
 ) -> Sets:
     """Turn both sets into tokens with one tokeniser.
 
     Raises:
         InputError: an example that cannot be tokenised, with its line.
     """
-    tokeniser = ExampleTokeniser(
-        target.tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long
-    )
+    tokeniser = ExampleTokeniser(tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long)
     retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
     return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
 

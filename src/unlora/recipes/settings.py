@@ -103,6 +103,11 @@ class ImportanceSettings(Config):
     file: str | None = None
     """An importance file made before, in place of measuring."""
 
+    @property
+    def inputs_only(self) -> bool:
+        """Whether a contrast map needs no output directions."""
+        return self.initialisation == "contrast_inputs"
+
     @model_validator(mode="after")
     def _choices_of_the_intact_model(self) -> "ImportanceSettings":
         ours = {"gradient_unit": "example", "reduction": "mean", "offload": "none"}

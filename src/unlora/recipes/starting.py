@@ -53,7 +53,7 @@ def refuse_unless_fits(
     shapes = {name: (module.d_out, module.d_in) for name, module in targets.items()}
     rank = settings.adapter.rank
     if isinstance(measured, ContrastMap):
-        only = settings.importance.initialisation == "contrast_inputs"
+        only = settings.importance.inputs_only
         measured.refuse_unless_fits(shapes, fingerprint=fingerprint, rank=rank, where=where, inputs_only=only)
     else:
         arithmetic = settings.importance.arithmetic
@@ -140,7 +140,7 @@ def measure_contrast(
             target_modules=target_names,
             rank=settings.adapter.rank,
             damping=settings.importance.damping,
-            inputs_only=settings.importance.initialisation == "contrast_inputs",
+            inputs_only=settings.importance.inputs_only,
             seed=settings.seed,
             data_sha256=content_hashes(sets),
             progress=task.advance,
@@ -209,7 +209,7 @@ def _start(
     kind, rank, seed = settings.importance.initialisation, settings.adapter.rank, settings.seed
     scaling = settings.adapter.alpha / rank
     if isinstance(measured, ContrastMap):
-        only = kind == "contrast_inputs"
+        only = settings.importance.inputs_only
         return contrast_factors(
             targets, measured, rank=rank, scaling=scaling, inputs_only=only, seed=seed, progress=progress
         ), None

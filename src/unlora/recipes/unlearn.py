@@ -60,7 +60,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings.data, target, forget_set, retain_set)
+    sets = tokenise_sets(settings.data, target.tokenizer, forget_set, retain_set)
     refuse_unaskable(settings.evaluation, sets.tokeniser, sets_to_evaluate)  # now, not after training
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))

@@ -5,7 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from unlora.artifacts import tensors_error
 
 NEEDED = ("*.safetensors", "optimizer*", "scheduler.pt", "rng_state*.pth")
 """What the Trainer must find to go on as if it had never stopped; without one it would go on silently, and wrongly."""
@@ -31,7 +31,7 @@ def damage(checkpoint: Path) -> str | None:
         if not any(checkpoint.glob(pattern)):
             return pattern
     for file in sorted(checkpoint.iterdir()):
-        if not (_is_whole_safetensors(file) if file.suffix == ".safetensors" else _is_whole_archive(file)):
+        if not _is_whole(file):
             return file.name
     return None
 
@@ -65,13 +65,7 @@ def _state_parses(checkpoint: Path) -> bool:
     return True
 
 
-def _is_whole_safetensors(file: Path) -> bool:
-    try:
-        with safe_open(file, framework="pt"):
-            return True
-    except (SafetensorError, OSError):
-        return False
-
-
-def _is_whole_archive(file: Path) -> bool:
+def _is_whole(file: Path) -> bool:
+    if file.suffix == ".safetensors":
+        return tensors_error(file) is None
     return file.suffix not in (".pt", ".pth") or zipfile.is_zipfile(file)
