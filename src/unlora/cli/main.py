@@ -22,6 +22,7 @@ from unlora.cli.plan import plan
 from unlora.cli.presets import presets
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
+from unlora.cli.study import study
 from unlora.cli.unlearn import unlearn
 from unlora.errors import UnloraError
 
@@ -29,7 +30,7 @@ LOST_CONNECTION = ("onnection", "gloo", "NCCL")
 """What torch says, in words that differ by version, when another process is gone."""
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
-RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit")
+RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit", "study")
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
 
@@ -95,6 +96,6 @@ def main() -> None:
 
 
 for command in (
-    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, report, export, data, presets, doctor,
+    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, study, report, export, data, presets, doctor,
 ):  # fmt: skip
     main.add_command(command)

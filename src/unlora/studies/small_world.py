@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -57,8 +58,23 @@ class SmallWorldFiles(NamedTuple):
     held_out: Path
 
 
+TINY_WORLD = SmallWorld(
+    people=8,
+    forget_people=2,
+    held_out_people=2,
+    questions_per_person=3,
+    hidden_size=64,
+    layers=2,
+    vocabulary=400,
+    epochs=20,
+    learning_rate=1e-2,
+    batch_size=8,
+)
+"""Seconds to train; for trying a study out, not for its results."""
+
+
 def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> SmallWorldFiles:
-    """Build the world in the user's cache, or find it there."""
+    """Build the world in the user's cache, or find it there; of several processes that want it, one builds."""
     folder = cache_folder() / "small_world" / world.sha256()[:16]
     files = SmallWorldFiles(
         folder / "target",
@@ -67,6 +83,13 @@ def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> Smal
         folder / "retain.jsonl",
         folder / "held_out.jsonl",
     )
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        _build(world, folder, files, reporter)
+    return files
+
+
+def _build(world: SmallWorld, folder: Path, files: SmallWorldFiles, reporter: Reporter) -> None:
     people = generate_people(world.people, seed=world.seed, questions_per_person=world.questions_per_person).examples
     forget_count = world.forget_people * world.questions_per_person
     held_out_count = world.held_out_people * world.questions_per_person
@@ -102,7 +125,6 @@ def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> Smal
                 seed=world.seed,
             )
             fine_tune(learn, path, reporter=reporter)
-    return files
 
 
 def _is_model(folder: Path) -> bool:

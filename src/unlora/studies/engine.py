@@ -1,0 +1,214 @@
+"""A study: a grid of cells, each with a hash and a folder of its own; what is done is not done again.
+
+FOLDER/study.json            name, settings, command, versions, seconds
+FOLDER/cells/HASH/cell.json  what the cell was and the rows it found
+FOLDER/cells/HASH/error.json why it failed; the next start tries it again
+FOLDER/cells/HASH/...        what it needs while it runs, such as run folders of `unlora unlearn`
+FOLDER/table.csv, table.parquet, figures/, results.md
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import joblib
+import pandas
+import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from matplotlib.figure import Figure
+
+from unlora.artifacts import read_json, write_json
+from unlora.config import Config
+from unlora.errors import InputError, UnloraError
+from unlora.recipes.reporter import SILENT, Reporter
+
+Value = str | int | float | bool | None
+Row = dict[str, Value]
+
+SettingsType = TypeVar("SettingsType", bound=Config)
+CellType = TypeVar("CellType", bound=Config)
+
+
+class Workplace(NamedTuple):
+    """Where a cell runs."""
+
+    folder: Path
+    """Its own; a cell that was killed finds there what it left."""
+    device: str
+    """cpu, or one of the machine's GPUs."""
+
+
+@dataclass(frozen=True)
+class Study(Generic[SettingsType, CellType]):
+    """A question, the cells that answer it, and how their rows are read."""
+
+    name: str
+    settings: type[SettingsType]
+    """The whole study, as published, is its defaults."""
+    quick: Mapping[str, Any]
+    """What `--quick` changes: the same study on a tiny model, in less than two minutes."""
+    cells: Callable[[SettingsType], Sequence[CellType]]
+    run: Callable[[CellType, Workplace], list[Row]]
+    """Run one cell. Called in a process of its own where there are several, so it is a function of a module."""
+    summary: Callable[[pandas.DataFrame], str]
+    """The table, with the fields of every cell beside its rows -> Markdown: what was found, in words and numbers."""
+    figures: Callable[[pandas.DataFrame], Mapping[str, Figure]]
+    """The same table -> file stem -> figure."""
+
+
+class Failure(NamedTuple):
+    """A cell that ended in an error."""
+
+    cell: str
+    error: str
+
+
+class Outcome(NamedTuple):
+    """What the cells left."""
+
+    table: pandas.DataFrame
+    """One line an observation: the fields of its cell, its own, the cell's hash and the seconds the cell took."""
+    failures: list[Failure]
+
+
+def run_cells(
+    study: Study[SettingsType, CellType],
+    settings: SettingsType,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    reporter: Reporter = SILENT,
+) -> Outcome:
+    """Run what is not done, in `jobs` processes, and gather the rows of all cells.
+
+    Args:
+        study: what to run.
+        settings: resolved settings of the study.
+        folder: the study's folder.
+        jobs: cells at a time; None is one for each GPU, or one.
+        reporter: where words and progress go.
+
+    Raises:
+        InputError: the folder holds another study.
+        UnloraError: a process was killed, or no cell succeeded.
+    """
+    _claim(folder, study.name)
+    cells = {cell.sha256()[:16]: cell for cell in study.cells(settings)}
+    waiting = [name for name in cells if not (folder / "cells" / name / "cell.json").is_file()]
+    if len(waiting) < len(cells):
+        reporter.say(f"{len(cells) - len(waiting)} of {len(cells)} cells are done")
+    with reporter.task(f"Study {study.name}, cells", len(cells)) as task:
+        task.advance(len(cells) - len(waiting))
+        for name in _worked_off(study, {name: cells[name] for name in waiting}, folder, jobs):
+            task.advance(1, _shown(cells[name]))
+    return gather(cells, folder)
+
+
+def gather(cells: Mapping[str, Config], folder: Path) -> Outcome:
+    """Read what cells left, in the order of the grid."""
+    rows, failures = [], []
+    for name, cell in cells.items():
+        kept = folder / "cells" / name / "cell.json"
+        if not kept.is_file():
+            found = read_json(folder / "cells" / name / "error.json")
+            failures.append(Failure(f"{name} ({_shown(cell)})", found["error"]))
+            continue
+        record = read_json(kept)
+        about = {"cell": name, "cell_seconds": record["seconds"]}
+        rows += [{**columns(cell), **row, **about} for row in record["rows"]]
+    if not rows:
+        raise UnloraError(f"no cell succeeded: {failures[0].error} ({folder / 'cells'})")
+    return Outcome(pandas.DataFrame(rows), failures)
+
+
+def columns(cell: Config) -> Row:
+    """The fields of a cell that are single values; what is nested follows from them."""
+    return {key: value for key, value in cell.model_dump(mode="json").items() if not isinstance(value, dict | list)}
+
+
+def _claim(folder: Path, name: str) -> None:
+    kept = folder / "study.json"
+    if kept.is_file() and (found := read_json(kept).get("study")) != name:
+        raise InputError(f"{folder}: holds the study '{found}'; choose another folder for '{name}'.")
+
+
+def _shown(cell: Config) -> str:
+    told = {key: value for key, value in columns(cell).items() if value is not None}
+    return ", ".join(f"{value}" if isinstance(value, str) else f"{key} {value}" for key, value in told.items())
+
+
+def _worked_off(
+    study: Study[Any, CellType], cells: Mapping[str, CellType], folder: Path, jobs: int | None
+) -> Iterator[str]:
+    """Run cells, yielding the name of each when it ends, well or not."""
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+    jobs = min(jobs or len(devices), max(len(cells), 1))
+    work = [
+        (study.run, name, cell, Workplace(folder / "cells" / name, devices[index % len(devices)]))
+        for index, (name, cell) in enumerate(cells.items())
+    ]
+    if jobs == 1:
+        for one in work:
+            yield _run_one(*one)
+        return
+    threads = max((os.cpu_count() or 1) // jobs, 1)
+    try:
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+            parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+            yield from map(str, parallel(joblib.delayed(_run_one)(*one, threads=threads) for one in work))
+    except TerminatedWorkerError:
+        raise UnloraError(
+            "a process of the study was killed (out of memory?); the same command goes on where it stopped, "
+            "with --jobs 1 in less memory."
+        ) from None
+
+
+def _run_one(
+    run: Callable[[CellType, Workplace], list[Row]],
+    name: str,
+    cell: CellType,
+    place: Workplace,
+    *,
+    threads: int | None = None,
+) -> str:
+    """Run one cell and keep its rows, or its error."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    try:
+        rows = run(cell, place)
+        if not rows:
+            raise UnloraError("the cell found no rows")
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}" if not isinstance(error, UnloraError) else str(error)
+        record = {"cell": cell.model_dump(mode="json"), "error": text, "traceback": traceback.format_exc().splitlines()}
+        write_json(place.folder / "error.json", record)
+        return name
+    seconds = round(time.perf_counter() - start, 3)
+    write_json(
+        place.folder / "cell.json", {"cell": cell.model_dump(mode="json"), "seconds": seconds, "rows": finite(rows)}
+    )
+    (place.folder / "error.json").unlink(missing_ok=True)
+    return name
+
+
+def finite(rows: Sequence[Row]) -> list[Row]:
+    """Rows for strict JSON: what is not a finite number is null, and stays missing in the table."""
+    return [
+        {
+            key: None if isinstance(value, float) and not abs(value) < float("inf") else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def command() -> str:
+    """The command that is running, for the record."""
+    return " ".join(["unlora", *sys.argv[1:]])
