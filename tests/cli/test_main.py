@@ -78,7 +78,7 @@ def test_import_unlora_loads_nothing_else():
 
 def test_commands_are_listed_in_the_order_of_use():
     first = ["demo", "unlearn", "plan", "sequence", "importance", "finetune", "evaluate"]
-    then = ["audit", "report", "export", "data", "presets", "doctor"]
+    then = ["audit", "study", "report", "export", "data", "presets", "doctor"]
     assert main.list_commands(click.Context(main)) == [*first, *then]
 
 

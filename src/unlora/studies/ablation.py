@@ -5,7 +5,7 @@ controls: uniform weights, the same weights in random order, and plain LoRA. The
 mean over seeds on every other question; the other half is reported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from unlora.studies.unlearning import best_rates, small_world_run, tofu_mini_run
 
 STARTS = (
     "plain", "uniform", "shuffled", "fila", "variance_full", "second_moment_lora", "vila", "marginal", "contrast",
-    "contrast_inputs", "vila_published", "fila_published", "reglu", "olora", "corda", "eva", "lora_ga",
+    "contrast_inputs",
 )  # fmt: skip
 CONTROLS = ("plain", "uniform", "shuffled")
 QUESTIONS = (
@@ -54,8 +54,8 @@ class AblationSettings(Config):
     losses: tuple[str, ...] = ("ihl", "npo", "gd")
     """Forget terms."""
     starts: tuple[str, ...] = STARTS
-    """Presets that give the start."""
-    learning_rates: tuple[float, ...] = (2.5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    """Presets that give the start; any that trains an adapter (docs/results/starts.md has more of them)."""
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     """Searched for every start and loss."""
     retain_weight: float = Field(default=1.6, ge=0)
     """Of every run."""
@@ -168,7 +168,7 @@ def _table_of_loss(chosen: pandas.DataFrame, table: pandas.DataFrame) -> str:
     return markdown_table(headings, rows)
 
 
-def _measures(group: pandas.DataFrame, prefix: str, kept: Sequence[float]) -> list[str]:
+def _measures(group: pandas.DataFrame, prefix: str, kept: Iterable[float]) -> list[str]:
     return [
         spread(group[f"{prefix}_forget_probability"], 3),
         spread(kept, 1) + " %",
@@ -206,8 +206,8 @@ STUDY = Study(
     quick={
         "world": TINY_WORLD.model_dump(),
         "seeds": [0],
-        "losses": ["ihl", "npo"],
-        "starts": ["plain", "marginal", "shuffled", "contrast_inputs"],
+        "losses": ["ihl"],
+        "starts": ["plain", "marginal", "contrast_inputs"],
         "learning_rates": [2e-3, 1e-2],
         "epochs": 2,
     },

@@ -150,7 +150,7 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
     """The network that is measured, and what unlearning from it reaches."""
     chosen = best_rates(table, ["method", "sigma"])
     figure, (left, right) = new_figure(
-        "Inserting the random factors changes the network; virtual factors leave it alone", width=10, columns=2
+        "Inserting the random factors changes the network; virtual factors leave it alone", width=10.0, columns=2
     )
     draw_lines(left, chosen, "sigma", "loss_while_measured", by="method", names=METHODS)
     left.set(xlabel="sigma of the factors", ylabel="loss of the network that is measured (NLL per token)")
@@ -168,7 +168,7 @@ STUDY = Study(
         "seeds": [0],
         "sigmas": [0.05, 0.4],
         "learning_rates": [2e-3],
-        "epochs": 2,
+        "epochs": 1,
     },
     cells=cells,
     run=run,
