@@ -7,7 +7,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unlora.errors import InputError, UnloraError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A quota that is used up, or a limit on the size of files, is a full disk too."""
 
 
 @contextlib.contextmanager
@@ -34,8 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
@@ -46,9 +49,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, so that they outlast a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which, or for one to be made above which, nothing can be written; no trace is left.
+
+    Raises:
+        InputError: naming the place and what the system says.
+        UnloraError: the disk is full.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise storage_error(folder, error) from None
+        where = "" if place == folder else f" in {place}"
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be written{where} ({reason}); choose another --output.") from None
+
+
 def storage_error(path: Path, error: OSError) -> UnloraError:
-    """Say in one line why `path` cannot be written; a limit on the size of files (EFBIG) is a full disk too."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    """Say in one line why `path` cannot be written."""
+    if error.errno in NO_SPACE:
         return UnloraError(f"{path}: no space left on the disk; free some and start the same command again.")
     return UnloraError(f"{path}: cannot be written ({error.strerror or error}).")
 
@@ -80,6 +113,18 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: missing, unreadable, not JSON, or something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must be a JSON object.")
+    return value
+
+
 def parse_json_object(line: str, where: str) -> dict[str, Any]:
     """Parse one JSON object, such as a line of a JSON lines file.
 
@@ -93,6 +138,42 @@ def parse_json_object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{where}: must be a JSON object.")
     return record
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON objects, one a line.
+
+    Raises:
+        InputError: missing, not UTF-8, or a line that is something else, with its number.
+    """
+    try:
+        # Not splitlines, which also cuts at characters that JSON strings may hold.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
+    return [parse_json_object(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1)]
+
+
+def refuse_missing_lines(path: Path, counts: Any, records: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Refuse a file that was cut at the end of a line.
+
+    Args:
+        path: of the file.
+        counts: what its header says was written: how many records have which value under `key`.
+        records: what it holds.
+        key: by which they are counted.
+
+    Raises:
+        InputError: with both numbers.
+    """
+    found = Counter(str(record.get(key)) for record in records)
+    if not isinstance(counts, dict) or not found.keys() <= counts.keys():
+        raise InputError(f"{path}, line 1: does not count what follows.")
+    for name, count in counts.items():
+        if found[name] != count:
+            raise InputError(f"{path}: holds {found[name]} of {count} lines of {key} '{name}'.")
 
 
 def nan_to_null(value: Any) -> Any:
@@ -136,7 +217,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(f"{path}: not a complete safetensors file ({error}).") from None
     if "unlora" not in header:
         raise InputError(f"{path}: a safetensors file, but not one that unlora wrote.")
-    return tensors, json.loads(header["unlora"])
+    return tensors, parse_json_object(header["unlora"], f"{path}, header")
 
 
 def refuse_cut_tensors(folder: Path) -> None:
@@ -158,6 +239,23 @@ def tensors_error(file: Path) -> Exception | None:
             return None
     except (SafetensorError, OSError) as error:
         return error
+
+
+START_AGAIN = "remove it and start again"
+"""What to do about a damaged file that the same command makes anew."""
+
+
+@contextlib.contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Add to what is wrong with a file what to do about it.
+
+    Raises:
+        InputError: the one raised within, ending in `advice`.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{str(error).removesuffix('.')}; {advice}.") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -60,7 +60,9 @@ def test_a_corrupt_or_foreign_file_is_ignored_and_rewritten(tmp_path: Path) -> N
     cache.save("key", SCORES)
     file = tmp_path / "key.jsonl"
     whole = file.read_text()
-    for content in ("", "no scores", whole[: len(whole) // 2], whole.replace('"key": "key"', '"key": "other"')):
+    cut = whole[: len(whole) // 2]
+    fewer = "".join(whole.splitlines(keepends=True)[:-1])
+    for content in ("", "no scores", cut, fewer, whole.replace('"key": "key"', '"key": "other"')):
         file.write_text(content)
         assert cache.load("key") is None
     cache.save("key", SCORES)

@@ -48,6 +48,30 @@ def test_an_example_with_an_unknown_or_a_wrong_value_is_refused(tmp_path: Path) 
             load_scores(path)
 
 
+def test_file_cut_at_the_end_of_a_line_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    save_scores(path, made_model(forget=[made_score(0), made_score(1)], retain=[made_score(2)]))
+    lines = path.read_text().splitlines(keepends=True)
+    for kept, message in ((3, "holds 0 of 1 lines of set 'retain'"), (2, "holds 1 of 2 lines of set 'forget'")):
+        path.write_text("".join(lines[:kept]))
+        with pytest.raises(InputError, match=message):
+            load_scores(path)
+    for counts in ('{"forget": 2}', "3"):
+        path.write_text("".join([lines[0].replace('{"forget": 2, "retain": 1}', counts), *lines[1:]]))
+        with pytest.raises(InputError, match="line 1: does not count what follows"):
+            load_scores(path)
+
+
+def test_scores_of_a_version_that_did_not_count_them_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    scores = made_model(forget=[made_score(0), made_score(1)])
+    save_scores(path, scores)
+    old = path.read_text().replace('"counts": {"forget": 2}, ', "")
+    assert "counts" not in old
+    path.write_text(old)
+    assert repr(load_scores(path)) == repr(scores)
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_scores(tmp_path / "none.jsonl")

@@ -19,6 +19,7 @@ from unlora.artifacts import file_sha256
 from unlora.config import read_yaml
 from unlora.data.sources import load_examples
 from unlora.errors import InputError, TrainingDivergedError
+from unlora.evaluation.cache import adapter_sha256
 from unlora.importance import ImportanceMap
 from unlora.models.load import fingerprint
 from unlora.models.score import score_completions
@@ -82,7 +83,7 @@ def test_record_says_what_was_done(finished_run: Path, taught: Taught):
     assert record["objective"] == {"forget": "ihl", "retain": "nll", "retain_weight": 1.3}
     assert record["template"]["template"] == "plain"
     assert record["seed"] == 0
-    assert record["adapter_sha256"] == file_sha256(finished_run / ADAPTER)
+    assert record["adapter_sha256"] == adapter_sha256(finished_run / "adapter")
     assert record["initialisation"]["module_count"] == 14
 
 

@@ -10,15 +10,17 @@ from safetensors.torch import save_file
 
 from unlora.training.checkpoints import damage, last_complete_checkpoint, remove_damaged_checkpoints
 
-FILES = ("adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt")
+ARCHIVES = ("optimizer.pt", "rng_state.pth", "scheduler.pt")
+FILES = ("adapter_config.json", "adapter_model.safetensors", *ARCHIVES)
 
 
 def checkpoint(folder: Path, step: int) -> Path:
     """As the Trainer leaves one, trainer_state.json last."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    save_file({"weight": torch.randn(50)}, path / FILES[0])
-    for name in FILES[1:]:
+    (path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({"weight": torch.randn(50)}, path / "adapter_model.safetensors")
+    for name in ARCHIVES:
         with zipfile.ZipFile(path / name, "w") as archive:  # torch.save's format
             archive.writestr("state", bytes(500))
     (path / "trainer_state.json").write_text('{"global_step": 1}')

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from unlora import processes
 from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.factors import Factors
-from unlora.artifacts import read_json, refuse_cut_tensors
+from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.quiet import quiet
 from unlora.models.save import new_folder
@@ -153,5 +153,5 @@ def _fitting(folder: Path) -> Iterator[None]:
 def _refuse_unreadable(folder: Path) -> None:
     if not (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
-    read_json(folder / "adapter_config.json")
+    read_json_object(folder / "adapter_config.json")
     refuse_cut_tensors(folder)

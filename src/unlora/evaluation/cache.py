@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import file_sha256, read_json
+from unlora.artifacts import file_sha256, read_json_object
 from unlora.errors import InputError, UnloraError
 from unlora.evaluation.scores import SCORE_FILE, ExampleScore, ModelScores, load_scores, save_scores
 
@@ -39,7 +39,8 @@ class ScoreCache:
             how: limits, decoding, batch size and number format, ready for JSON.
         """
         version = importlib.metadata.version("unlora")
-        content = {"asked": asked, "how": how, **self._model, "file": SCORE_FILE.header, "unlora": version}
+        file = {**SCORE_FILE.header, "counts": True}  # Files that do not say how much they hold are not looked for.
+        content = {"asked": asked, "how": how, **self._model, "file": file, "unlora": version}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def load(self, key: str) -> tuple[ExampleScore, ...] | None:
@@ -65,10 +66,12 @@ def adapter_sha256(folder: Path) -> str:
     Raises:
         InputError: no adapter, or an unreadable one.
     """
-    config = read_json(folder / "adapter_config.json")
+    config = read_json_object(folder / "adapter_config.json")
     tensors = folder / "adapter_model.safetensors"
-    if not isinstance(config, dict) or not tensors.is_file():
+    if not tensors.is_file():
         raise InputError(f"{folder}: not a complete adapter (adapter_config.json and adapter_model.safetensors).")
     config.pop("base_model_name_or_path", None)
+    # PEFT writes its sets, such as the target modules, in the order in which they come out, another in every process.
+    config = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
     content = json.dumps(config, sort_keys=True) + file_sha256(tensors)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -1,13 +1,16 @@
-"""Files of example scores: JSON lines, a header with the protocol, then one line an item; unscored (NaN) is null."""
+"""Files of example scores: JSON lines, a header with the protocol, then one line an item; unscored (NaN) is null.
+
+The header counts the items, so that a file cut at the end of a line is known from a whole one.
+"""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unlora.artifacts import nan_to_null, parse_json_object, write_text
+from unlora.artifacts import nan_to_null, read_json_lines, refuse_missing_lines, write_text
 from unlora.errors import InputError
 
 Item = TypeVar("Item")
@@ -29,13 +32,14 @@ class ScoreFile:
         """What the first line says beside the protocol."""
         return {"kind": f"unlora {self.kind}", "schema": self.schema}
 
-    def save(self, path: Path, protocol: Mapping[str, Any], groups: Mapping[str, Iterable[Any]]) -> None:
+    def save(self, path: Path, protocol: Mapping[str, Any], groups: Mapping[str, Sequence[Any]]) -> None:
         """Write items (dataclasses) atomically, group by group.
 
         Raises:
             UnloraError: the file cannot be written.
         """
-        records: list[dict[str, Any]] = [{**self.header, "protocol": dict(protocol)}]
+        counts = {name: len(items) for name, items in groups.items()}
+        records: list[dict[str, Any]] = [{**self.header, "counts": counts, "protocol": dict(protocol)}]
         for name, items in groups.items():
             records += [{self.group: name} | nan_to_null(asdict(item)) for item in items]
         write_text(path, "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in records))
@@ -50,28 +54,23 @@ class ScoreFile:
             build: makes an item from its group and its record, in which unscored is None.
 
         Raises:
-            InputError: missing, or a line that `save` did not write.
+            InputError: missing, a line that `save` did not write, or fewer items than it wrote.
         """
-        try:
-            lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not a file of {self.kind} that unlora wrote.") from None
-        header = parse_json_object(lines[0], f"{path}, line 1")
+        header, *records = read_json_lines(path)
         if {key: header.get(key) for key in self.header} != self.header or not isinstance(header.get("protocol"), dict):
             raise InputError(
                 f"{path}, line 1: not the header of a file of {self.kind} that this version of unlora wrote."
             )
         groups: dict[str, list[Item]] = {}
-        for number, line in enumerate(lines[1:], start=2):
-            where = f"{path}, line {number}"
-            record = parse_json_object(line, where)
+        for line, record in enumerate(records, start=2):
             try:
-                name = record.pop(self.group)
-                groups.setdefault(name, []).append(build(name, record))
+                name = record[self.group]
+                item = {key: value for key, value in record.items() if key != self.group}
+                groups.setdefault(name, []).append(build(name, item))
             except (KeyError, TypeError, ValueError):
-                raise InputError(f"{where}: not an example's scores as unlora writes them.") from None
+                raise InputError(f"{path}, line {line}: not an example's scores as unlora writes them.") from None
+        if "counts" in header:  # not in files of version 0.1.0
+            refuse_missing_lines(path, header["counts"], records, self.group)
         return groups, header["protocol"]
 
 

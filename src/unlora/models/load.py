@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from unlora import processes
-from unlora.artifacts import read_json, refuse_cut_tensors
+from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.embedded import cache_folder
 from unlora.models.locate import Location, locate
@@ -245,7 +245,7 @@ def recorded_base(folder: Path) -> str:
     Raises:
         InputError: it names none.
     """
-    recorded = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    recorded = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
     if not recorded:
         raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")
     return recorded
@@ -259,7 +259,7 @@ def _load_base(folder: Path, base: str, **options: Any) -> LoadedModel:
 
 
 def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    kind = read_json(folder / "adapter_config.json").get("peft_type")
+    kind = read_json_object(folder / "adapter_config.json").get("peft_type")
     if kind != "LORA":
         raise InputError(f"{folder}: is an adapter of type {kind}; only LoRA can be merged.")
     if not (folder / "adapter_model.safetensors").is_file():

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from unlora.artifacts import storage_error
+from unlora.artifacts import flush, storage_error
 from unlora.errors import InputError, UnloraError
 from unlora.models.quiet import quiet
 
@@ -53,7 +53,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         for file in temporary.iterdir():
             file.chmod(0o644)
+            flush(file)
+        flush(temporary)
         temporary.rename(folder)
+        flush(folder.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise _taken(folder) from None

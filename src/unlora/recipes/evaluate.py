@@ -68,6 +68,13 @@ def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[st
     return sets
 
 
+def scored_roles(settings: EvaluationSettings) -> list[str]:
+    """The models of an unlearning run that are asked: a retain-only one only where its scores are not given."""
+    reference = settings.retain_only
+    given = reference is None or Path(reference).suffix in SAVED_SCORES
+    return ["target", "unlearned"] if given else ["target", "unlearned", "retain_only"]
+
+
 def _beside(settings: EvaluationSettings, forget: str, split: str) -> str | None:
     return None if settings.protocol == "unlora" else companion(forget, split)
 
@@ -163,11 +170,12 @@ def evaluate_models(
             found again by content.
     """
     weights = base_fingerprint or fingerprint(model)
+    switched_on = adapter_sha256(adapter) if adapter is not None else None
 
     def ask(asked: PreTrainedModel | PeftModel, role: str) -> ModelScores:
         cache = _cache(weights)
         if role == "unlearned":
-            cache = _cache(weights, adapter_sha256(adapter)) if adapter is not None else None
+            cache = _cache(weights, switched_on) if switched_on is not None else None
         elif role == "retain_only":
             cache = _cache(fingerprint(asked))
         return score(settings, asked, tokeniser, sets, role, reporter, cache=cache)
@@ -189,6 +197,7 @@ def evaluate_models(
         load=load_scores,
         saved_kinds=SAVED_SCORES | {".json": read_log},
         reporter=reporter,
+        adapter=switched_on,
     )
     record = evaluation_record(models, protocol_of(settings, tokeniser))
 

@@ -2,10 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
 from unlora.adapters.factors import concatenate, squeeze
-from unlora.artifacts import read_json
+from unlora.artifacts import read_json_object
 from unlora.config import read_yaml
 from unlora.errors import InputError
 from unlora.models.load import fingerprint
@@ -44,11 +45,19 @@ def refuse_other_model(run: Path, found: str) -> None:
     Raises:
         InputError: the fingerprints differ.
     """
-    recorded = read_json(run / "record.json")["model"]["fingerprint"]
+    recorded = _model_of(run)["fingerprint"]
     if recorded != found:
         raise InputError(
             f"{run}: made for a model with weights {recorded[:12]}, but the model at its path now has {found[:12]}."
         )
+
+
+def _model_of(run: Path) -> dict[str, Any]:
+    """What record.json says of the target model."""
+    model = read_json_object(run / "record.json").get("model")
+    if not isinstance(model, dict) or "fingerprint" not in model:
+        raise InputError(f"{run / 'record.json'}: does not say which model the run was made for; it was damaged.")
+    return model
 
 
 def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> None:
@@ -62,7 +71,7 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
     """
     settings = run_settings(run)
     refuse_used_folder(output)
-    bits = read_json(run / "record.json")["model"].get("quantisation")
+    bits = _model_of(run).get("quantisation")
     if bits is not None and settings.model.quantisation is None:
         raise InputError(
             f"{run}: a merge needs the target in full precision, and the files of {settings.model.name} hold it in "

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from unlora import processes
+from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
 from unlora.importance.ratio import module_score
 from unlora.models.target_modules import find_target_modules
@@ -27,6 +28,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     """
     if output.exists():
         raise InputError(f"{output}: already exists; choose another --output.")
+    refuse_unwritable(output)
     if settings.importance.initialisation not in WEIGHTED + CONTRAST:
         raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
     join_processes(settings.model)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unlora import processes
+from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
 from unlora.models.embedded import embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
@@ -35,13 +36,14 @@ def load(settings: ModelSettings) -> LoadedModel:
 
 
 def refuse_used_folder(output: Path) -> None:
-    """Refuse an output folder that holds something.
+    """Refuse an output folder that holds something or cannot be written, before any work.
 
     Raises:
         InputError: naming it.
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output}: already exists and is not empty; choose another --output.")
+    refuse_unwritable(output)
 
 
 def base_name(settings: ModelSettings) -> str:

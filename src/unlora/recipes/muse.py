@@ -56,6 +56,7 @@ def evaluate_muse(settings: MuseSettings, output: Path, *, reporter: Reporter = 
             load=load_muse_scores,
             saved_kinds=SAVED_SCORES,
             reporter=reporter,
+            adapter=measured.adapter_sha256,
         )
         record = muse_record(models, {**models["target"].protocol, "max_examples": settings.max_examples})
         write_json(run.evaluation, record)

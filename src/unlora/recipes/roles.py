@@ -1,5 +1,6 @@
 """Who is measured: the target (adapter off), the unlearned model (adapter on) and the retain-only model, each once."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -9,8 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora import processes
 from unlora.adapters.export import load_trained_adapter
-from unlora.artifacts import file_sha256
+from unlora.artifacts import START_AGAIN, advised
 from unlora.errors import InputError
+from unlora.evaluation.cache import adapter_sha256
+from unlora.evaluation.muse_scores import MuseScores
+from unlora.evaluation.scores import ModelScores
+from unlora.evaluation.wmdp_scores import WmdpScores
 from unlora.models.load import LoadedModel, fingerprint, load_model, load_tokenizer
 from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel
@@ -18,7 +23,10 @@ from unlora.recipes.loading import load
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.settings import ModelSettings
 
-Scores = TypeVar("Scores")
+Scores = TypeVar("Scores", ModelScores, MuseScores, WmdpScores)
+
+ADAPTER = "adapter_sha256"
+"""Key in the protocol of a score file in a run folder: the adapter that was switched on, None for none."""
 
 PROBE_TEXT = "Question: Where was Zoë born, in 1931 or 2045?\nAnswer: In Malmö."
 """Tokenizers that cut this alike are taken for one."""
@@ -68,7 +76,7 @@ def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Repor
     if adapter is None:
         return Measured(target, target.model, weights, None)
     model = load_trained_adapter(target.model, adapter).eval()
-    return Measured(target, model, weights, file_sha256(adapter / "adapter_model.safetensors"))
+    return Measured(target, model, weights, adapter_sha256(adapter))
 
 
 def refuse_missing_reference(
@@ -121,6 +129,7 @@ def score_roles(
     load: Callable[[Path], Scores],
     saved_kinds: dict[str, Callable[[Path], Scores]],
     reporter: Reporter,
+    adapter: str | None,
 ) -> dict[str, Scores]:
     """Score every role, or read what an interrupted evaluation has written already.
 
@@ -135,31 +144,74 @@ def score_roles(
         load: reads what `save` wrote.
         saved_kinds: ending of a file that may stand for the retain-only model -> its reader.
         reporter: told what is loaded.
+        adapter: hash of the adapter, from `adapter_sha256`; scores of the unlearned model are of this one only.
+
+    Raises:
+        InputError: a file of scores in `folder` is damaged.
     """
     models: dict[str, Scores] = {}
 
-    def one(asked: CausalModel, role: str) -> None:
-        file = folder / f"{role}.jsonl"
-        if not processes.from_main(file.is_file):
-            scores = score(asked, role)
-            processes.on_main(lambda: save(file, scores))
-        models[role] = load(file)
+    def one(asked: Callable[[], CausalModel], role: str) -> None:
+        models[role] = once(
+            folder / f"{role}.jsonl",
+            lambda: score(asked(), role),
+            save=save,
+            load=load,
+            adapter=adapter if role == "unlearned" else None,
+        )
 
     model.eval()
     if isinstance(model, PeftModel):
         with model.disable_adapter():
-            one(model, "target")
-        one(model, "unlearned")
+            one(lambda: model, "target")
+        one(lambda: model, "unlearned")
     else:
-        one(model, "target")
+        one(lambda: model, "target")
     if retain_only is None:
         return models
     read = saved_kinds.get(Path(retain_only).suffix)
     if read is not None:
         models["retain_only"] = read(Path(retain_only))
-    elif processes.from_main((folder / "retain_only.jsonl").is_file):
-        models["retain_only"] = load(folder / "retain_only.jsonl")
-    else:
+        return models
+
+    def reference() -> PreTrainedModel:
         reporter.say(f"Loading the retain-only model {retain_only}")
-        one(load_retain_only(retain_only, retain_only_base, model, tokenizer), "retain_only")
+        return load_retain_only(retain_only, retain_only_base, model, tokenizer)
+
+    one(reference, "retain_only")
     return models
+
+
+def once(
+    file: Path,
+    score: Callable[[], Scores],
+    *,
+    save: Callable[[Path, Scores], None],
+    load: Callable[[Path], Scores],
+    adapter: str | None,
+) -> Scores:
+    """Read the scores that a run has written of a model already, or ask it now and write them.
+
+    What was written with another adapter, or by a version that did not say with which, is written anew.
+
+    Args:
+        file: where they are.
+        score: asks the model.
+        save: writes what `score` gave.
+        load: reads what `save` wrote.
+        adapter: hash of the adapter that is switched on; None for none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    written = None
+    if processes.from_main(file.is_file):
+        with advised(START_AGAIN):
+            written = load(file)
+    if written is None or written.protocol.get(ADAPTER, "") != adapter:
+        scores = score()
+        scores = dataclasses.replace(scores, protocol={**scores.protocol, ADAPTER: adapter})
+        processes.on_main(lambda: save(file, scores))
+        written = load(file)
+    protocol = {key: value for key, value in written.protocol.items() if key != ADAPTER}
+    return dataclasses.replace(written, protocol=protocol)

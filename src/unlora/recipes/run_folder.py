@@ -2,7 +2,7 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,34 @@ from typing import Any
 from safetensors import SafetensorError
 
 from unlora import processes
-from unlora.artifacts import file_sha256, read_json, storage_error, write_json, write_text
+from unlora.artifacts import (
+    advised,
+    file_sha256,
+    read_json_object,
+    refuse_unwritable,
+    storage_error,
+    write_json,
+    write_text,
+)
 from unlora.config import Config, read_yaml
 from unlora.errors import InputError, UnloraError
+from unlora.evaluation.cache import adapter_sha256
 from unlora.runtime import Stopwatch, versions
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 TORCH_WRITER = ("inline_container.cc", "iostream error")
 """What torch.save says when a write fails; it keeps the operating system's reason to itself."""
+
+MADE_OF_THE_ADAPTER = (
+    "evaluation.json",
+    "report.html",
+    "open_unlearning",
+    "scores/unlearned.jsonl",
+    "scores/earlier.jsonl",
+    "audit/audit.json",
+    "audit/audit.html",
+)
+"""What says something about the adapter in the folder, and would say it about the next one."""
 
 
 class RunFolder:
@@ -27,11 +47,16 @@ class RunFolder:
     processes all read, and the main one alone writes.
     """
 
-    def __init__(self, path: Path, settings: Config) -> None:
+    def __init__(self, path: Path, settings: Config, *, results: Sequence[str] = ("adapter",)) -> None:
         """Open a new folder or one that holds the same run; nothing is written yet.
 
+        Args:
+            path: of the folder.
+            settings: of the run.
+            results: files and folders that a finished run has; without one of them it is to be finished again.
+
         Raises:
-            InputError: the folder holds something else, or a finished part of the run is damaged.
+            InputError: the folder holds something else or cannot be written, or a finished part of the run is damaged.
         """
         self.path = path
         self.config = path / "config.yaml"
@@ -43,11 +68,12 @@ class RunFolder:
         self.evaluation = path / "evaluation.json"
         self.record_file = path / "record.json"
         self._settings = settings
+        self._results = results
         self._refuse_other_run()
         self.record: dict[str, Any] = {"finished": False, "versions": versions(), "stages": {}, "checks": {}}
-        if self.record_file.is_file():
-            self.record |= read_json(self.record_file)
+        self._read_record()
         self._refuse_damaged_adapter()
+        refuse_unwritable(path)
 
     def _refuse_other_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -56,22 +82,45 @@ class RunFolder:
             return
         if not self.config.is_file():
             raise InputError(f"{self.path}: not empty and not a run of unlora; choose another --output.")
-        if read_yaml(self.config) != self._settings.model_dump(mode="json"):
+        with advised(self._start_over):
+            settings = read_yaml(self.config)
+        if settings != self._settings.model_dump(mode="json"):
             raise InputError(
                 f"{self.path}: holds another run (its config.yaml differs); choose another --output or remove it."
             )
+
+    @property
+    def _start_over(self) -> str:
+        """What to do when a file is damaged that cannot be made again."""
+        return f"put it back, remove {self.path} or choose another --output"
+
+    def _read_record(self) -> None:
+        if not self.record_file.is_file():
+            made = (self.importance, self.checkpoints, self.adapter, self.scores, self.evaluation)
+            if any(path.exists() for path in made):
+                raise InputError(
+                    f"{self.record_file}: missing, and it says what the run is made of; {self._start_over}."
+                )
+            return
+        with advised(self._start_over):
+            record = self.record | read_json_object(self.record_file)
+            if not all(isinstance(record[key], type(value)) for key, value in self.record.items()):
+                raise InputError(f"{self.record_file}: not a run's record as unlora writes it.")
+        self.record = record
 
     def _refuse_damaged_adapter(self) -> None:
         written = self.record.get("adapter_sha256")
         if written is None or not self.adapter.is_dir():
             return
-        read_json(self.adapter / "adapter_config.json")
         weights = self.adapter / "adapter_model.safetensors"
-        if not weights.is_file() or file_sha256(weights) != written:
-            raise InputError(
-                f"{weights}: missing, damaged or exchanged since it was written (not the hash in record.json); "
-                f"remove {self.adapter} to train again."
-            )
+        with advised(f"remove {self.adapter} to train again"):
+            found = adapter_sha256(self.adapter)
+            # Older versions recorded the tensors alone.
+            if written not in (found, file_sha256(weights)):
+                raise InputError(
+                    f"{weights}: damaged or exchanged since it was written, or the adapter_config.json beside it was "
+                    "(not the hash in record.json)."
+                )
 
     def _leftovers(self) -> list[Path]:
         """Temporary files and folders of a process that was killed while it wrote."""
@@ -81,7 +130,7 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether an earlier call went through to the end, and what it made is still there."""
-        return self.record["finished"] and self.adapter.is_dir()
+        return self.record["finished"] and all((self.path / name).exists() for name in self._results)
 
     def start(self, **made_of: Any) -> None:
         """Create the folder, write the resolved configuration, and record what the run is made of.
@@ -120,6 +169,20 @@ class RunFolder:
             yield
         self.record["stages"].update(stopwatch.stages)
         self.write_record()
+
+    def discard_results(self) -> None:
+        """Remove what was found out about an adapter that is to be trained again, and its hash from the record."""
+        self.record.pop("adapter_sha256", None)
+        self.write_record(finished=False)
+        processes.on_main(self._remove_results)
+
+    def _remove_results(self) -> None:
+        for name in MADE_OF_THE_ADAPTER:
+            place = self.path / name
+            if place.is_dir():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
 
     def write_record(self, **entries: Any) -> None:
         """Add entries and write the record."""

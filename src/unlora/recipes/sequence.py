@@ -19,6 +19,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
+from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
 from unlora.models.load import is_adapter, load_tokenizer
@@ -26,6 +27,7 @@ from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.roles import once
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 
@@ -203,18 +205,18 @@ def _measure_earlier(
 ) -> list[dict[str, Any]]:
     """Ask the model of a step about every forget set before its own."""
     names = [f"step {number}" for number in range(1, len(earlier) + 1)]
-    file = run / "scores" / "earlier.jsonl"
-    if file.is_file():
-        scores = load_scores(file)
-    else:
+
+    def ask() -> ModelScores:
         loaded = load(step.model)
         model = load_trained_adapter(loaded.model, run / "adapter")
         sets = {
             name: evaluation_sets(one.evaluation, one.data)["forget"] for name, one in zip(names, earlier, strict=True)
         }
         tokeniser = _tokeniser(step, loaded.tokenizer)
-        scores = score(step.evaluation, model, tokeniser, sets, "earlier requests", reporter)
-        save_scores(file, scores)
+        return score(step.evaluation, model, tokeniser, sets, "earlier requests", reporter)
+
+    file, adapter = run / "scores" / "earlier.jsonl", adapter_sha256(run / "adapter")
+    scores = once(file, ask, save=save_scores, load=load_scores, adapter=adapter)
     return [
         {"step": number, "forget": one.data.forget, "metrics": _forget_metrics(scores, name)}
         for number, (name, one) in enumerate(zip(names, earlier, strict=True), start=1)

@@ -11,21 +11,22 @@ from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
 from unlora.adapters.initialise import refuse_rank
-from unlora.artifacts import file_sha256, read_json
+from unlora.artifacts import START_AGAIN, advised
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
+from unlora.evaluation.cache import adapter_sha256
 from unlora.models.load import fingerprint
 from unlora.models.target_modules import find_target_modules
-from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable
+from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
 from unlora.recipes.loading import base_name, join_processes, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
 from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
-from unlora.report import write_report
+from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
 
 
@@ -44,7 +45,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     """
     # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
     join_processes(settings.model)
-    run = RunFolder(output, settings)
+    run = RunFolder(output, settings, results=results_of(settings))
     refuse_engine(settings)
     objective = make_objective(settings.objective)
     seed_everything(settings.seed)
@@ -69,7 +70,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     for module in targets.values():
         refuse_rank(settings.adapter.rank, module)
     if measured is None and run.importance.is_file():
-        measured = load_measured(run.importance, settings)
+        with advised(START_AGAIN):
+            measured = load_measured(run.importance, settings)
     if measured is not None:
         where = settings.importance.file or str(run.importance)
         refuse_unless_fits(measured, settings, targets, target_fingerprint, where)
@@ -78,10 +80,11 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         data=data_hashes(forget_set, retain_set, refusals),
         evaluation_data={f"{name}_sha256": examples.sha256() for name, examples in sets_to_evaluate.items()},
     )
-    if run.finished and (settings.evaluation.skip or run.evaluation.is_file()):
+    if run.finished:
         reporter.say("This run was finished before; nothing is repeated")
+        evaluation = {} if settings.evaluation.skip else read_evaluation(run.evaluation)
         processes.on_main(partial(write_report, run.path))
-        return {} if settings.evaluation.skip else read_json(run.evaluation)
+        return evaluation
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
@@ -101,6 +104,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         restore_adapter(model, run.adapter)
         reporter.say("Training was finished before; its adapter is loaded")
     else:
+        run.discard_results()
         with run.stage("training"):
             train(settings, run, model, objective, sets, refused, penalty, reporter)
         if fingerprint(model) != target_fingerprint:
@@ -109,10 +113,10 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         run.write_record()
         card = adapter_card(settings, run.record)
         save_trained_adapter(model, run.adapter, base_model=base_name(settings.model), card=card)
-    run.write_record(adapter_sha256=file_sha256(run.adapter / "adapter_model.safetensors"))
+    run.write_record(adapter_sha256=adapter_sha256(run.adapter))
 
     # ---- 7. Evaluate: target (adapter off), unlearned (adapter on), retain-only where there is one -----------
-    evaluation: dict[str, Any] = {}
+    evaluation = {}
     if not settings.evaluation.skip:
         with run.stage("evaluation"):
             if processes.is_sharded(model):  # A model once cut into pieces (FSDP2) stays cut: what was saved is read.
@@ -122,6 +126,16 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     run.finish()
     processes.on_main(partial(write_report, run.path))
     return evaluation
+
+
+def results_of(settings: UnlearnSettings) -> list[str]:
+    """Files and folders that a finished run with these settings has."""
+    names = ["adapter"]
+    if settings.importance.initialisation in WEIGHTED + CONTRAST:
+        names.append("importance.safetensors")
+    if not settings.evaluation.skip:
+        names += ["evaluation.json", *(f"scores/{role}.jsonl" for role in scored_roles(settings.evaluation))]
+    return names
 
 
 def evaluate(

@@ -73,6 +73,7 @@ def evaluate_wmdp(settings: WmdpSettings, output: Path, *, reporter: Reporter = 
             load=load_wmdp_scores,
             saved_kinds=SAVED_SCORES,
             reporter=reporter,
+            adapter=measured.adapter_sha256,
         )
         record = wmdp_record(models, {**protocol, "max_examples": settings.max_examples})
         write_json(run.evaluation, record)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import write_text
+from unlora.artifacts import read_json_object, write_text
 from unlora.report import plots
-from unlora.report.load import read_mapping
 from unlora.report.page import page_environment
 from unlora.report.tables import NO_VALUE, number_text
 
@@ -50,7 +49,7 @@ def write_audit_page(folder: Path) -> Path:
         UnloraError: the file cannot be written.
     """
     page = folder / "audit.html"
-    write_text(page, render_audit(read_mapping(folder / "audit.json")))
+    write_text(page, render_audit(read_json_object(folder / "audit.json")))
     return page
 
 

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import parse_json_object, read_json
+from unlora.artifacts import (
+    START_AGAIN,
+    advised,
+    parse_json_object,
+    read_json_lines,
+    read_json_object,
+    refuse_missing_lines,
+)
 from unlora.config import read_yaml
 from unlora.errors import InputError
 
@@ -50,28 +57,52 @@ def read_run(run: Path) -> RunFiles:
         raise InputError(f"{config}: not the settings of `unlora unlearn`; the report shows its runs only.")
     record, evaluation, audit = run / "record.json", run / "evaluation.json", run / "audit" / "audit.json"
     scores = {role: run / "scores" / f"{role}.jsonl" for role in ROLES}
+    with advised("remove it; the report then goes without"):
+        train_log = _read_lines(run / "train_log.jsonl")
     return RunFiles(
         name=run.resolve().name,
         settings=settings,
         settings_text=config.read_text(encoding="utf-8"),
-        record=read_mapping(record) if record.is_file() else {},
-        train_log=_read_lines(run / "train_log.jsonl"),
-        evaluation=read_mapping(evaluation) if evaluation.is_file() else None,
-        audit=read_mapping(audit) if audit.is_file() else None,
-        answers={role: _read_lines(file)[1:] for role, file in scores.items() if file.is_file()},
+        record=read_json_object(record) if record.is_file() else {},
+        train_log=train_log,
+        evaluation=read_evaluation(evaluation) if evaluation.is_file() else None,
+        audit=_read_audit(audit) if audit.is_file() else None,
+        answers={role: _read_answers(file) for role, file in scores.items() if file.is_file()},
     )
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """Read the evaluation.json of an unlearning run.
 
     Raises:
-        InputError: not there, or something else.
+        InputError: missing, cut short, or something else.
     """
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: must be a JSON object.")
-    return value
+    with advised(START_AGAIN):
+        evaluation = read_json_object(path)
+        try:
+            metrics = [one for model in evaluation["models"].values() for one in model["metrics"].values()]
+            whole = bool(metrics) and all({"value", "standard_error"} <= one.keys() for one in metrics)
+        except (KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise InputError(f"{path}: not an evaluation as unlora writes it.")
+    return evaluation
+
+
+def _read_audit(path: Path) -> dict[str, Any]:
+    with advised("remove it and audit again"):
+        audit = read_json_object(path)
+        if not all(isinstance(audit.get(key), str) for key in ("verdict", "scope")):
+            raise InputError(f"{path}: not an audit as unlora writes it.")
+    return audit
+
+
+def _read_answers(path: Path) -> list[dict[str, Any]]:
+    with advised(START_AGAIN):
+        header, *records = read_json_lines(path)
+        if "counts" in header:
+            refuse_missing_lines(path, header["counts"], records, "set")
+    return records
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

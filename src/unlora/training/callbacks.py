@@ -11,8 +11,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlora import processes
-from unlora.artifacts import write_text
-from unlora.errors import TrainingDivergedError
+from unlora.artifacts import parse_json_object, write_text
+from unlora.errors import InputError, TrainingDivergedError
 
 LOGGED = ("loss", "forget_term", "retain_term", "grad_norm", "learning_rate")
 
@@ -100,12 +100,15 @@ class Progress(TrainerCallback):
 
 
 def read_train_log(path: Path) -> list[dict[str, Any]]:
-    """Lines of a train log; a last line cut short by a kill is dropped."""
+    """Lines of a train log up to the first that is damaged: a kill cuts the last one short."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = parse_json_object(text, str(path))
+            except InputError:
                 break
+            if not {"step", "seconds"} <= line.keys():
+                break
+            lines.append(line)
     return lines

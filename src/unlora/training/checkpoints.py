@@ -7,7 +7,8 @@ from pathlib import Path
 
 from unlora.artifacts import tensors_error
 
-NEEDED = ("*.safetensors", "optimizer*", "scheduler.pt", "rng_state*.pth")
+STATE = "trainer_state.json"
+NEEDED = ("adapter_config.json", "*.safetensors", "optimizer*", "scheduler.pt", "rng_state*.pth")
 """What the Trainer must find to go on as if it had never stopped; without one it would go on silently, and wrongly."""
 
 
@@ -17,7 +18,7 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     The Trainer writes trainer_state.json last, so a checkpoint whose state does not parse was cut short.
     """
     for checkpoint in _newest_first(folder):
-        if _state_parses(checkpoint) and damage(checkpoint) is None:
+        if _parses(checkpoint / STATE) and damage(checkpoint) is None:
             return checkpoint
     return None
 
@@ -25,7 +26,7 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 def damage(checkpoint: Path) -> str | None:
     """Name the first file that is missing or cut short; None for a whole checkpoint.
 
-    Both formats say at one end how long they are, so that nothing is read but that.
+    Tensors say at one end of their file how long it is, so that nothing is read of them but that.
     """
     for pattern in NEEDED:
         if not any(checkpoint.glob(pattern)):
@@ -43,12 +44,12 @@ def remove_damaged_checkpoints(folder: Path) -> list[str]:
     """
     damaged = []
     for checkpoint in _newest_first(folder):
-        if _state_parses(checkpoint):
+        if _parses(checkpoint / STATE):
             if damage(checkpoint) is None:
                 continue
             damaged.append(checkpoint.name)
             # First, so that a kill in between leaves nothing that could be taken for whole.
-            (checkpoint / "trainer_state.json").unlink(missing_ok=True)
+            (checkpoint / STATE).unlink(missing_ok=True)
         shutil.rmtree(checkpoint, ignore_errors=True)
     return damaged
 
@@ -57,15 +58,16 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
 
 
-def _state_parses(checkpoint: Path) -> bool:
+def _parses(file: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
-    return True
 
 
 def _is_whole(file: Path) -> bool:
     if file.suffix == ".safetensors":
         return tensors_error(file) is None
-    return file.suffix not in (".pt", ".pth") or zipfile.is_zipfile(file)
+    if file.suffix == ".json":
+        return _parses(file)
+    return file.suffix not in (".pt", ".pth", ".bin") or zipfile.is_zipfile(file)
