@@ -3,6 +3,7 @@
 A limit on the size of files stands in for a full disk; it fails at the same places with another error number.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,11 @@ PLACES: dict[str, Callable[[], None]] = {
     "the optimiser of a checkpoint": LimitFiles(80_000),
     "the adapter": LimitFiles(20_000, *SAVER),
     "the scores": LimitFiles(1_000, "unlora.recipes.unlearn", "evaluate_models"),
+    "the evaluation": LimitFiles(1_000, "unlora.recipes.evaluate", "evaluation_record"),
+    "the last line of the record": LimitFiles(100, "unlora.recipes.unlearn", "RunFolder.finish"),
+    "the report": LimitFiles(1_000, "unlora.recipes.unlearn", "write_report"),
 }
+AFTER_TRAINING = ("the scores", "the evaluation", "the last line of the record", "the report")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -50,16 +55,20 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(
     assert str(folder) in lines[0]
     assert "no space" in lines[0] or "File too large" in lines[0]
     assert not list(folder.rglob(".*"))
-    if place == "the scores":
+    if place in AFTER_TRAINING:
         assert (folder / ADAPTER).read_bytes() == (finished_run / ADAPTER).read_bytes()
     else:
         assert not (folder / "adapter").exists()
     if place.endswith("of a checkpoint"):
         assert (folder / "checkpoints" / "checkpoint-3").is_dir()
         assert last_complete_checkpoint(folder / "checkpoints") is None
+    assert (folder / "evaluation.json").exists() == (place in AFTER_TRAINING[2:])
     code, text = run(command(taught, folder))
     assert code == 0, text
-    assert (folder / ADAPTER).read_bytes() == (finished_run / ADAPTER).read_bytes()
+    assert json.loads((folder / "record.json").read_text())["finished"] is True
+    assert "not finished" not in (folder / "report.html").read_text()
+    for name in (ADAPTER, "evaluation.json", "scores/target.jsonl", "scores/unlearned.jsonl"):
+        assert (folder / name).read_bytes() == (finished_run / name).read_bytes()
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
