@@ -71,6 +71,16 @@ def marginals(parts: list[tuple[Tensor, Tensor]], statistic: str) -> dict[str, T
     return statistics.read(statistic)  # pyright: ignore[reportArgumentType]
 
 
+def test_variance_is_the_same_by_gram_and_by_outer_product(monkeypatch: pytest.MonkeyPatch):
+    parts = [random_pair(4, 6, d_out=24, d_in=17, seed=seed) for seed in range(5)]  # two of them are paired
+    read = {}
+    for gram in (True, False):
+        monkeypatch.setattr(spaces, "gram_is_cheaper", lambda *_, answer=gram: answer)
+        read[gram] = marginals(parts, "variance")
+    for name in ("rows", "columns"):
+        assert_near(read[True][name], read[False][name].double(), 1e-5)
+
+
 def test_variance_of_one_batch_is_the_sample_variance():
     pair = random_pair(7)
     wanted = statistic_of(explicit(*pair), "variance")

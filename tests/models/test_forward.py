@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from tests.tiny import ARCHITECTURES, build_tiny_model
-from unlora.models.forward import Reader
+from unlora.models.forward import Reader, completion_logits
 
 COMMON: dict[str, Any] = {"vocab_size": 128, "hidden_size": 32, "initializer_range": 0.2}
 
@@ -98,3 +98,34 @@ def test_nothing_is_read_twice():
     for rows in ([[1, 2, 3, 4]], [[5, 6]], [[7]]):
         read(reader, rows)
     assert counts == [4, 2, 1]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_completion_logits_are_a_slices_from_one_product(name: str):
+    """The head's input lies in one piece, which is what makes it fast; neither logits nor gradients know of it."""
+    model = build_tiny_model(name).requires_grad_(False)
+    ids = torch.randint(2, 128, (3, 9), generator=torch.Generator().manual_seed(1))
+    labels = ids.masked_fill(torch.arange(9) < 5, -100)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    pieces: list[bool] = []
+    embeddings = model.get_input_embeddings()
+    found = []
+    for logits_of in (
+        lambda: completion_logits(model, batch),
+        lambda: model(input_ids=ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=5).logits,
+    ):
+        leaves: list[Tensor] = []
+        with (
+            embeddings.register_forward_hook(lambda *parts, kept=leaves: kept.append(parts[2].requires_grad_(True))),
+            model.get_output_embeddings().register_forward_pre_hook(
+                lambda _head, given: pieces.append(given[0].is_contiguous())
+            ),
+        ):
+            logits = logits_of()
+        weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+        found.append((logits.detach(), torch.autograd.grad((logits * weights).sum(), leaves[0])[0]))
+    (ours, our_gradient), (sliced, gradient) = found
+    assert pieces == [True, False]
+    assert ours.shape == (3, 5, 128)
+    torch.testing.assert_close(ours, sliced, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(our_gradient, gradient, rtol=1e-5, atol=1e-6)

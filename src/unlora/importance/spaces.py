@@ -209,9 +209,9 @@ class MarginalStatistics(ModuleStatistics):
 
     def _add_pairs(self, group: _Group) -> None:
         """Add the inner products of every two samples' gradients, row by row and column by column."""
-        squares = (group.output_gradients.float().T @ group.inputs.float()).square_()
+        whole_rows, whole_columns = example_energies(group.inputs[None].float(), group.output_gradients[None].float())
         rows, columns = group.energies
-        cross = squares.sum(dim=1) - rows, squares.sum(dim=0) - columns
+        cross = whole_rows[0] - rows, whole_columns - columns
         self._cross = _add(self._cross, cross)
         self._pair_count += group.sample_count * (group.sample_count - 1)
         self._pairs.add(cross[0].sum(), group.sample_count * (group.sample_count - 1))
