@@ -153,9 +153,9 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
         "Inserting the random factors changes the network; virtual factors leave it alone", width=10.0, columns=2
     )
     draw_lines(left, chosen, "sigma", "loss_while_measured", by="method", names=METHODS)
-    left.set(xlabel="sigma of the factors", ylabel="loss of the network that is measured (NLL per token)")
+    left.set(xlabel="sigma of the factors", ylabel="loss of the measured network, NLL per token")
     draw_lines(right, chosen, "sigma", "test_balance", by="method", names=METHODS)
-    right.set(xlabel="sigma of the factors", ylabel="balance after unlearning (1 is best)")
+    right.set(xlabel="sigma of the factors", ylabel="balance (1 is best)")
     right.legend(frameon=False)
     return {"sigma": figure}
 
