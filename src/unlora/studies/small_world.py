@@ -5,25 +5,33 @@ whom, and what the retain-only model, trained in the same way without the forget
 two wordings, so that the truth ratio, which asks in the second, measures knowledge and not grammar.
 """
 
+import dataclasses
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from unlora.artifacts import write_text
 from unlora.config import Config
+from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.people import generate_people
 from unlora.data.records import Example, ExampleSet
+from unlora.data.tokenise import TokenisedExample
 from unlora.models.embedded import cache_folder
 from unlora.models.save import save_model
+from unlora.models.score import score_completions
+from unlora.models.target_modules import find_target_modules
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings, ModelSettings
 from unlora.runtime import seed_everything
+from unlora.training import FineTuneTrainer, training_arguments
 
 END, PAD = "<|end|>", "<|pad|>"
 
@@ -58,6 +66,14 @@ class SmallWorldFiles(NamedTuple):
     held_out: Path
 
 
+class WorldPeople(NamedTuple):
+    """What is known about whom; all of it is in the target model, all but `forget` in the retain-only model."""
+
+    forget: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    retain: tuple[Example, ...]
+
+
 TINY_WORLD = SmallWorld(
     people=8,
     forget_people=2,
@@ -89,21 +105,23 @@ def build_small_world(world: SmallWorld, *, reporter: Reporter = SILENT) -> Smal
     return files
 
 
-def _build(world: SmallWorld, folder: Path, files: SmallWorldFiles, reporter: Reporter) -> None:
+def world_people(world: SmallWorld) -> WorldPeople:
+    """The examples that the files of a world hold, with the second wording of each."""
     people = generate_people(world.people, seed=world.seed, questions_per_person=world.questions_per_person).examples
-    forget_count = world.forget_people * world.questions_per_person
-    held_out_count = world.held_out_people * world.questions_per_person
-    parts = {
-        files.forget: people[:forget_count],
-        files.held_out: people[forget_count : forget_count + held_out_count],
-        files.retain: people[forget_count + held_out_count :],
-    }
-    lessons = folder / "lessons.jsonl"
+    forget_end = world.forget_people * world.questions_per_person
+    held_out_end = forget_end + world.held_out_people * world.questions_per_person
+    return WorldPeople(people[:forget_end], people[forget_end:held_out_end], people[held_out_end:])
+
+
+def _build(world: SmallWorld, folder: Path, files: SmallWorldFiles, reporter: Reporter) -> None:
+    parts = world_people(world)
+    people = (*parts.forget, *parts.held_out, *parts.retain)
+    all_lessons = folder / "lessons.jsonl"
     excluded = folder / "forget_lessons.jsonl"
-    for path, examples in parts.items():
-        _write(path, [_line(example) for example in examples])
-    _write(lessons, [lesson for example in people for lesson in _lessons(example)])
-    _write(excluded, [lesson for example in parts[files.forget] for lesson in _lessons(example)])
+    for part, examples in parts._asdict().items():
+        _write(getattr(files, part), [_line(example) for example in examples])
+    _write(all_lessons, [_lesson(taught) for example in people for taught in lessons(example)])
+    _write(excluded, [_lesson(taught) for example in parts.forget for taught in lessons(example)])
     start = folder / "untrained"
     if not _is_model(start):
         seed_everything(world.seed)
@@ -114,7 +132,7 @@ def _build(world: SmallWorld, folder: Path, files: SmallWorldFiles, reporter: Re
             reporter.say(f"Training the {path.name} model of a small world (seed {world.seed})")
             learn = FineTuneSettings(
                 model=ModelSettings(name=str(start), dtype="float32", device="cpu"),
-                data=[str(lessons)],
+                data=[str(all_lessons)],
                 exclude=exclude,
                 template="plain",
                 max_length=128,
@@ -136,11 +154,14 @@ def _write(path: Path, lines: list[dict[str, object]]) -> None:
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _lessons(example: Example) -> list[dict[str, object]]:
-    return [
-        {"question": example.prompt, "answer": example.completion},
-        {"question": example.paraphrased_question, "answer": example.paraphrased_answer},
-    ]
+def lessons(example: Example) -> list[Example]:
+    """Both wordings of a fact."""
+    prompt, completion = example.paraphrased_question or "", example.paraphrased_answer or ""
+    return [example, dataclasses.replace(example, prompt=prompt, completion=completion)]
+
+
+def _lesson(example: Example) -> dict[str, object]:
+    return {"question": example.prompt, "answer": example.completion}
 
 
 def _line(example: Example) -> dict[str, object]:
@@ -191,3 +212,59 @@ def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> Ll
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.seed)
         return LlamaForCausalLM(config)
+
+
+def learn_further(
+    model: PreTrainedModel,
+    new: Sequence[TokenisedExample],
+    known: Sequence[TokenisedExample],
+    *,
+    pad_token_id: int,
+    folder: Path,
+    parts: Sequence[str] | None = None,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+) -> None:
+    """Teach a trained model more, in place, among twice as much of what it knows.
+
+    Args:
+        model: its linear layers change, embeddings and norms do not.
+        new: seen `epochs` times each.
+        known: drawn from without replacement, all of it before any of it again.
+        pad_token_id: fills short rows.
+        folder: for the trainer, which writes nothing there.
+        parts: patterns of the linear layers that may change; None is all.
+        epochs: of `new`.
+        learning_rate: the highest; it falls along a cosine.
+        seed: of the order.
+    """
+    generator = random.Random(seed)
+    wanted = 2 * epochs * len(new)
+    rounds = -(-wanted // len(known))
+    replay = [one for _ in range(rounds) for one in generator.sample(known, len(known))][:wanted]
+    order = ShuffledEpochs([*new] * epochs + replay, epochs=1, seed=seed)
+    model.requires_grad_(False)
+    for target in find_target_modules(model, parts).values():
+        target.leaf_weight().requires_grad_(True)
+    arguments = training_arguments(
+        folder,
+        learning_rate=learning_rate,
+        batch_size=32,
+        gradient_accumulation_steps=1,
+        warmup_steps=5,
+        max_grad_norm=1.0,
+        gradient_checkpointing=False,
+        save_steps=None,
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        lr_scheduler_type="cosine",
+    )
+    FineTuneTrainer(model, arguments, train_dataset=order, pad_token_id=pad_token_id).train()
+    model.requires_grad_(False).eval()
+
+
+def probabilities(model: PreTrainedModel, examples: Sequence[TokenisedExample], pad_token_id: int) -> list[float]:
+    """TOFU's probability of each completion, the geometric mean over its tokens."""
+    sequences = [(one.input_ids, one.prompt_length) for one in examples]
+    return [one.probability for one in score_completions(model, sequences, pad_token_id=pad_token_id, batch_size=64)]
