@@ -9,16 +9,13 @@ How far both come to the same result is printed beside it: a text can differ whe
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
 
-from benchmarks.importance import synchronise
-from unlora.artifacts import write_json
+from benchmarks import measuring
 from unlora.data.people import generate_people
 from unlora.data.records import Example
 from unlora.data.sources import load_examples
@@ -49,38 +46,34 @@ class Questions(NamedTuple):
 Methods = dict[str, dict[str, Callable[[], Work]]]
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring.parser("evaluation", __doc__)
     parser.add_argument("--model", default="embedded", help="hub id, folder, adapter folder, or embedded")
     parser.add_argument("--base", help="for an adapter folder: its base")
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--forget", help="examples, as for `unlora evaluate`; by default fictitious people")
     parser.add_argument("--retain", help="more examples")
     parser.add_argument("--people", type=int, default=4, help="fictitious people, six questions each")
     parser.add_argument("--max-examples", type=int, help="of each file")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     device = resolve_device(options.device)
     loaded = load_model(options.model, base=options.base, dtype=resolve_dtype("auto", device), device=device)
     questions = ask(loaded, examples(options))
-    results = {
-        "model": options.model,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "batch_size": options.batch_size,
-        "max_new_tokens": options.max_new_tokens,
-        "rounds": options.rounds,
-        "sequence_count": len(questions.sequences),
-        "prompt_count": len(questions.prompts),
-        "work": {name: measure(pair, options.rounds) for name, pair in methods(loaded, questions, options).items()},
-    }
-    print_table(results)
-    if options.json is not None:
-        write_json(options.json, results)
+    results = measuring.report(
+        "evaluation",
+        argv,
+        options,
+        device,
+        model=options.model,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+        sequence_count=len(questions.sequences),
+        prompt_count=len(questions.prompts),
+        work={name: measure(pair, options.rounds) for name, pair in methods(loaded, questions, options).items()},
+    )
+    measuring.finish(results, lines, options.json)
 
 
 def examples(options: argparse.Namespace) -> list[Example]:
@@ -160,10 +153,7 @@ def measure(pair: dict[str, Callable[[], Work]], rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in pair}
     for _ in range(rounds):
         for name, method in pair.items():
-            start = time.perf_counter()
-            method()
-            synchronise()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(measuring.timed(method).seconds)
     ratios = [plain / ours for ours, plain in zip(seconds[OURS], seconds[PLAIN], strict=True)]
     return {
         "methods": {
@@ -189,21 +179,30 @@ def agreement(ours: list[Any], plain: list[Any]) -> str:
     )
 
 
-def print_table(results: dict[str, Any]) -> None:
+def lines(results: dict[str, Any]) -> list[str]:
     """The figures, with what they were measured on."""
-    print(f"{results['model']}: {results['sequence_count']} answers to score, {results['prompt_count']} to generate")
-    print(
-        f"batch {results['batch_size']}, {results['rounds']} rounds, {results['threads']} threads, {results['device']}"
-    )
-    print(f"{'work':<12}{'method':<12}{'tokens':>8}{'seconds':>9}{'tokens/s':>10}{'ratio':>7}{'min':>6}{'max':>6}")
+    rows = []
     for work, figures in results["work"].items():
         for name, method in figures["methods"].items():
-            low, high = figures["ratio_spread"]
-            ratio = f"{figures['ratio']:>7.2f}{low:>6.2f}{high:>6.2f}" if name == OURS else f"{1:>7.2f}"
-            speed = f"{method['seconds']:>9.2f}{method['tokens_per_second']:>10.1f}"
-            print(f"{work:<12}{name:<12}{method['tokens']:>8}{speed}{ratio}")
-        print(f"{'':<12}{figures['agreement']}")
+            ratio = measuring.ratio_cell(figures) if name == OURS else "1.00"
+            rows.append(
+                [
+                    work,
+                    name,
+                    str(method["tokens"]),
+                    f"{method['seconds']:.2f}",
+                    f"{method['tokens_per_second']:.1f}",
+                    ratio,
+                ]
+            )
+    return [
+        *measuring.heading(results),
+        f"{results['model']}: {results['sequence_count']} answers to score, {results['prompt_count']} to generate, "
+        f"batch {results['batch_size']}",
+        *measuring.table(["work", "method", "tokens", "seconds", "tokens/s", "ratio"], rows),
+        *(f"{work}: {figures['agreement']}" for work, figures in results["work"].items()),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    measuring.run(main)

@@ -1,0 +1,164 @@
+"""What measuring importance costs, as a ratio to a plain LoRA forward and backward pass over the same tokens.
+
+    python -m benchmarks.extraction [--shape smollm2|llama2-7b|tiny] [--layers N] [--examples N] [--json FILE]
+
+A method is an importance preset, "contrast", "contrast_inputs", a preset of full weights with the place of its running
+sums ("fila-host", "fila-disk"), or the released code's procedure (`benchmarks.released`): "released-vila",
+"released-fila". Of that one pass over the forget set is timed and counted ten times: so often it does the same work.
+
+The plain pass is ordinary LoRA training without the optimiser. Peak memory is that of a process of its own for each
+method, model included. Nothing is trained.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+
+from benchmarks import measuring, released, shapes
+from benchmarks.measuring import Method, Timed, timed
+from benchmarks.shapes import Batches, Subject
+from unlora.errors import InputError
+from unlora.importance import IMPORTANCE_PRESETS, ImportanceMap, estimate_importance
+from unlora.importance.contrast_map import ContrastMap, estimate_contrast
+from unlora.importance.offload import Offload
+from unlora.models.quiet import quiet
+from unlora.models.target_modules import find_target_modules, peft_target_modules
+
+PLAIN, CONTRAST = "plain", ("contrast", "contrast_inputs")
+RELEASED: dict[str, released.Released] = {"released-vila": "vila", "released-fila": "fila"}
+PLACES: dict[str, Offload] = {"": "none", "host": "host", "disk": "disk"}
+METHODS = ("marginal", "vila", *CONTRAST, "fila", "fila-disk", *RELEASED)
+BATCH_SIZE = 8
+RANK = 8
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, measure, print, write."""
+    options = _parse(argv)
+    if options.peak_of is not None:
+        subject = shapes.subject(options)
+        measuring.print_peak(make_methods(subject, [options.peak_of])[options.peak_of])
+        return
+    names = [PLAIN, *options.methods]
+    # Before the model is built here: a large one would not fit an accelerator twice.
+    peaks = {name: measuring.peak_of("extraction", argv, name) for name in names} if options.peaks else {}
+    subject = shapes.subject(options)
+    seconds, maps = measuring.in_turn(make_methods(subject, names), options.rounds)
+    methods = {}
+    for name in names:
+        times = released.PASSES if name in RELEASED else 1
+        methods[name] = {
+            **measuring.compare(seconds[name], seconds[PLAIN], times),
+            "passes_timed": 1,
+            "passes_counted": times,
+            "peak_bytes": peaks.get(name),
+            "disk_bytes": maps[name],
+        }
+    setting = {
+        "shape": options.shape,
+        "dtype": str(subject.model.dtype).removeprefix("torch."),
+        "batch_size": BATCH_SIZE,
+        "released_batch_size": released.BATCH_SIZE,
+        "rank": RANK,
+        **subject.facts(),
+    }
+    results = measuring.report("extraction", argv, options, subject.model.device, setting=setting, methods=methods)
+    measuring.finish(results, lines, options.json)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = measuring.parser("extraction", __doc__)
+    shapes.add_options(parser)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
+    parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    for name in options.methods:
+        preset, _, place = name.partition("-")
+        known = name in RELEASED or name in CONTRAST or (preset in IMPORTANCE_PRESETS and place in PLACES)
+        if not known:
+            raise InputError(f"--methods: '{name}' is none of {', '.join(METHODS)}.")
+    return options
+
+
+def make_methods(subject: Subject, names: Sequence[str]) -> dict[str, Method]:
+    """Every method, as something that is timed; its result is the map's bytes on disk."""
+    sets = subject.batches(BATCH_SIZE)
+    return {name: partial(_measure, name, subject, sets) for name in names}
+
+
+def _measure(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
+    if name == PLAIN:
+        return plain_pass(subject, sets)
+    if name in RELEASED:
+        done: Timed = released.measure(RELEASED[name], subject, passes=1, wrap=timed)  # type: ignore[assignment]
+        return Timed(done.seconds, released.bytes_on_disk(done.result))
+    model: Any = subject.model
+    if name in CONTRAST:
+        done = timed(lambda: estimate_contrast(model, *sets, rank=RANK, inputs_only=name == "contrast_inputs"))
+    else:
+        preset, _, place = name.partition("-")
+        done = timed(lambda: estimate_importance(model, *sets, preset=preset, rank=RANK, offload=PLACES[place]))
+    return Timed(done.seconds, bytes_on_disk(done.result))
+
+
+def plain_pass(subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
+    """Ordinary LoRA training without the optimiser: loss by the model itself, backward into the factors."""
+    with quiet():
+        names = peft_target_modules(subject.model, list(find_target_modules(subject.model)))
+        config = LoraConfig(r=RANK, target_modules=names, task_type="CAUSAL_LM")
+        model: Any = get_peft_model(subject.model, config)  # type: ignore[arg-type]
+
+    def train() -> None:
+        for batch in (*sets[0], *sets[1]):
+            model(**{key: value.to(model.device) for key, value in batch.items()}, use_cache=False).loss.backward()
+
+    try:
+        return Timed(timed(train).seconds)
+    finally:
+        model.unload()
+        subject.model.requires_grad_(False)
+
+
+def bytes_on_disk(importance: ImportanceMap | ContrastMap) -> int:
+    """Size of the saved map."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "importance.safetensors"
+        importance.save(file)
+        return file.stat().st_size
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    """The figures, with what they were measured on."""
+    setting, methods = results["setting"], results["methods"]
+    plain = methods[PLAIN]
+    rows = []
+    for name, figures in methods.items():
+        peak, disk = figures["peak_bytes"], figures["disk_bytes"]
+        rows.append(
+            [
+                name,
+                f"{figures['seconds']:.2f}",
+                measuring.ratio_cell(figures),
+                measuring.megabytes(peak) if peak is not None else "-",
+                f"{peak / plain['peak_bytes']:.2f}" if peak is not None else "-",
+                measuring.megabytes(disk) if disk is not None else "-",
+            ]
+        )
+    return [
+        *measuring.heading(results),
+        f"{setting['shape']}, {setting['layers']} layers, {setting['parameters']:,} parameters in {setting['dtype']} "
+        f"({setting['model_bytes'] / 1e6:.0f} MB); {setting['examples']} examples, {setting['tokens']} tokens, "
+        f"batch {setting['batch_size']}, rank {setting['rank']}",
+        f"released: batch {setting['released_batch_size']}, one pass timed and counted {released.PASSES} times",
+        *measuring.table(["method", "seconds", "ratio to plain", "peak memory", "peak / plain", "on disk"], rows),
+    ]
+
+
+if __name__ == "__main__":
+    measuring.run(main)
