@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -167,7 +168,7 @@ def report(
     found = versions()
     return {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{name}", *argv]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *argv]),
         "seed": options.seed,
         "rounds": options.rounds,
         "machine": machine(device),

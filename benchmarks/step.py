@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     if options.peak_of is not None:
         measuring.print_peak(make_methods(options, shapes.subject(options), [options.peak_of])[options.peak_of])
         return
-    names = [PLAIN, *METHODS]
+    names = [PLAIN, *options.methods]
     peaks = {name: measuring.peak_of("step", argv, name) for name in names} if options.peaks else {}
     subject = shapes.subject(options)
     seconds, _ = measuring.in_turn(make_methods(options, subject, names), options.rounds)
@@ -86,6 +86,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = measuring.parser("step", __doc__)
     shapes.add_options(parser)
     add_batch_size(parser)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     return parser.parse_args(argv)

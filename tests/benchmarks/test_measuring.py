@@ -1,5 +1,6 @@
 """What the benchmarks share: ratios, peaks, what is written, what is refused."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def test_json_says_what_was_printed(
     printed = capsys.readouterr().out.splitlines()
     written = read_json(file)
     assert module.lines(written) == printed
-    assert written["command"].split()[3:] == argv
+    assert shlex.split(written["command"])[3:] == argv
     assert written["machine"]["cores"] >= 1
     assert written["versions"]["torch"] == torch.__version__
 
