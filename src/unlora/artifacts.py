@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise storage_error(path, error) from None
     except SafetensorError as error:
-        raise UnloraError(f"{path}: cannot be written ({error}).") from None
+        raise storage_error(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,11 +80,17 @@ def refuse_unwritable(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be written{where} ({reason}); choose another --output.") from None
 
 
-def storage_error(path: Path, error: OSError) -> UnloraError:
-    """Say in one line why `path` cannot be written."""
-    if error.errno in NO_SPACE:
+def storage_error(path: Path, error: OSError | SafetensorError) -> UnloraError:
+    """Say in one line why `path` cannot be written; safetensors has the system's reason in its text."""
+    number = getattr(error, "errno", None) or _number_in(str(error))
+    if number in NO_SPACE:
         return UnloraError(f"{path}: no space left on the disk; free some and start the same command again.")
-    return UnloraError(f"{path}: cannot be written ({error.strerror or error}).")
+    return UnloraError(f"{path}: cannot be written ({os.strerror(number) if number else error}).")
+
+
+def _number_in(text: str) -> int | None:
+    found = re.search(r"os error (\d+)", text)
+    return int(found[1]) if found else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.distributed.ranks import Ended, run_ranks
-from tests.recipes.processes import KILLED, KillAt, run
+from tests.recipes.processes import KILLED, KillAt, LimitFiles, run
 from tests.taught import Taught
 from unlora.evaluation.scores import load_scores
 from unlora.training.callbacks import read_train_log
@@ -38,7 +40,7 @@ def command(taught: Taught, output: Path, *further: str) -> list[str]:
     ]  # fmt: skip
 
 
-def unlora(arguments: list[str], sabotage: KillAt | None = None) -> None:
+def unlora(arguments: list[str], sabotage: Callable[[], None] | None = None) -> None:
     """The command, in a process that `run_ranks` starts; `sabotage` runs there first."""
     from unlora.cli.main import main
 
@@ -121,6 +123,49 @@ def test_a_sharded_run_goes_on_sharded_and_not_otherwise(taught: Taught, alone: 
 
     for ended in run_ranks(2, unlora, arguments, **FSDP2):
         assert ended.code == 0, ended.text
+    assert_same(results(tmp_path / "run"), alone)
+
+
+class OnRank:
+    """Does something to one of the processes only."""
+
+    def __init__(self, rank: int, sabotage: KillAt | LimitFiles) -> None:
+        self.rank, self.sabotage = rank, sabotage
+
+    def __call__(self) -> None:
+        if os.environ["RANK"] == str(self.rank):
+            self.sabotage()
+
+
+LOSSES = {
+    "importance": OnRank(1, KillAt("unlora.importance.accumulate", "Turns.is_mine", 2)),
+    "evaluation": OnRank(1, KillAt("unlora.evaluation.suite", "score_completions")),
+    "the writer, while it saves": OnRank(0, KillAt("unlora.adapters.export", "new_folder")),
+    "the writer's disk": OnRank(0, LimitFiles(20_000, "unlora.adapters.export", "new_folder")),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_a_lost_process_leaves_is_finished_by_one(
+    taught: Taught, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+):
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))
+    arguments = command(taught, tmp_path / "run")
+    ended = run_ranks(2, unlora, arguments, LOSSES[loss])
+    assert all("Traceback" not in one.text for one in ended)
+    if loss == "the writer's disk":
+        assert ended[0].code == 1
+        assert said(ended[0])[-1] == (
+            f"error: {tmp_path / 'run' / 'adapter'}: no space left on the disk; free some and start the same command "
+            "again."
+        )
+    else:
+        assert ended[LOSSES[loss].rank].code == KILLED
+    assert (tmp_path / "run" / "adapter").exists() == (loss == "evaluation")
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+    code, text = run(arguments)
+    assert code == 0, text
     assert_same(results(tmp_path / "run"), alone)
 
 

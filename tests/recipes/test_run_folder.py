@@ -36,14 +36,18 @@ def test_stages_are_recorded_when_they_are_done(taught: Taught, tmp_path: Path):
 
 def test_leftovers_of_a_kill_are_removed_and_nothing_else(taught: Taught, tmp_path: Path):
     (tmp_path / ".config.yaml.x1").write_text("half")
+    (tmp_path / ".report.html.x3").write_text("half")
     (tmp_path / ".adapter.x2").mkdir()
     (tmp_path / ".adapter.x2" / "adapter_config.json").write_text("{")
     run = RunFolder(tmp_path, taught.settings())
     run.start()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "record.json"]
     (tmp_path / ".notes").write_text("mine")
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / ".target.jsonl.x4").write_text("half")
     RunFolder(tmp_path, taught.settings()).start()
     assert (tmp_path / ".notes").read_text() == "mine"
+    assert list((tmp_path / "scores").iterdir()) == []
 
 
 def test_other_ingredients_are_refused(taught: Taught, tmp_path: Path):

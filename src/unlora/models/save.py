@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.artifacts import flush, storage_error
-from unlora.errors import InputError, UnloraError
+from unlora.errors import InputError
 from unlora.models.quiet import quiet
 
 
@@ -62,7 +62,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise _taken(folder) from None
         raise storage_error(folder, error) from None
     except SafetensorError as error:
-        raise UnloraError(f"{folder}: cannot be written ({error}).") from None
+        raise storage_error(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -124,8 +124,10 @@ class RunFolder:
 
     def _leftovers(self) -> list[Path]:
         """Temporary files and folders of a process that was killed while it wrote."""
-        names = (self.config, self.importance, self.adapter, self.evaluation, self.record_file, self.train_log)
-        return [left for name in names for left in self.path.glob(f".{name.name}.*")]
+        written = (self.config, self.importance, self.adapter, self.evaluation, self.record_file, self.train_log)
+        names = [*(path.name for path in written), "report.html", "audit.json", "audit.html"]
+        patterns = [f".{name}.*" for name in names] + ["scores/.*", "records/.*", "open_unlearning/*/.*"]
+        return [left for pattern in patterns for left in self.path.glob(pattern)]
 
     @property
     def finished(self) -> bool:
@@ -172,8 +174,8 @@ class RunFolder:
 
     def discard_results(self) -> None:
         """Remove what was found out about an adapter that is to be trained again, and its hash from the record."""
-        self.record.pop("adapter_sha256", None)
-        self.write_record(finished=False)
+        if self.record.pop("adapter_sha256", None) is not None:
+            self.write_record(finished=False)
         processes.on_main(self._remove_results)
 
     def _remove_results(self) -> None:
@@ -181,8 +183,8 @@ class RunFolder:
             place = self.path / name
             if place.is_dir():
                 shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
+            elif place.exists():
+                place.unlink()
 
     def write_record(self, **entries: Any) -> None:
         """Add entries and write the record."""
