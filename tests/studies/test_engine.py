@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
-from unlora.studies.engine import Row, Study, Workplace, run_cells
+from unlora.studies.engine import Row, Study, Workplace, command, run_cells
 from unlora.studies.study import run_study
 from unlora.studies.tables import read_table
 
@@ -117,6 +117,13 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path):
     other = Study("cubes", Squares, {}, cells, run, summary, lambda table: {})
     with pytest.raises(InputError, match="holds the study 'squares'"):
         run_study(other, Squares(), tmp_path)
+
+
+def test_the_command_on_record_names_no_place(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["/home/me/bin/unlora", "study", "sigma", "--output", "/home/me/x", "--quick"])
+    assert command() == "unlora study sigma --output DIR --quick"
+    monkeypatch.setattr(sys, "argv", ["unlora", "study", "sigma", "--output=/home/me/x"])
+    assert command() == "unlora study sigma --output=DIR"
 
 
 def test_no_cell_at_all_succeeds(tmp_path: Path):

@@ -210,5 +210,11 @@ def finite(rows: Sequence[Row]) -> list[Row]:
 
 
 def command() -> str:
-    """The command that is running, for the record."""
-    return " ".join(["unlora", *sys.argv[1:]])
+    """The command that is running, for the record; where its output lies does not belong there."""
+    words = [*sys.argv[1:]]
+    for place, word in enumerate(words):
+        if word == "--output":
+            words[place + 1 : place + 2] = ["DIR"]
+        elif word.startswith("--output="):
+            words[place] = "--output=DIR"
+    return " ".join(["unlora", *words])
