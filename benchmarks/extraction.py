@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     options = _parse(argv)
     if options.peak_of is not None:
         subject = shapes.subject(options)
-        measuring.print_peak(make_methods(subject, [options.peak_of])[options.peak_of])
+        sets = subject.batches(BATCH_SIZE)
+        measuring.print_peak(lambda: run_once(options.peak_of, subject, sets))  # saving would bring in mapped pages
         return
     names = [PLAIN, *options.methods]
     # Before the model is built here: a large one would not fit an accelerator twice.
@@ -93,18 +94,24 @@ def make_methods(subject: Subject, names: Sequence[str]) -> dict[str, Method]:
 
 
 def _measure(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
+    done = run_once(name, subject, sets)
+    if name == PLAIN:
+        return done
+    on_disk = released.bytes_on_disk if name in RELEASED else bytes_on_disk
+    return Timed(done.seconds, on_disk(done.result))
+
+
+def run_once(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
+    """One whole measurement by one method, or the plain pass; the map is the result."""
     if name == PLAIN:
         return plain_pass(subject, sets)
     if name in RELEASED:
-        done: Timed = released.measure(RELEASED[name], subject, passes=1, wrap=timed)  # type: ignore[assignment]
-        return Timed(done.seconds, released.bytes_on_disk(done.result))
+        return released.measure(RELEASED[name], subject, passes=1, wrap=timed)  # type: ignore[return-value]
     model: Any = subject.model
     if name in CONTRAST:
-        done = timed(lambda: estimate_contrast(model, *sets, rank=RANK, inputs_only=name == "contrast_inputs"))
-    else:
-        preset, _, place = name.partition("-")
-        done = timed(lambda: estimate_importance(model, *sets, preset=preset, rank=RANK, offload=PLACES[place]))
-    return Timed(done.seconds, bytes_on_disk(done.result))
+        return timed(lambda: estimate_contrast(model, *sets, rank=RANK, inputs_only=name == "contrast_inputs"))
+    preset, _, place = name.partition("-")
+    return timed(lambda: estimate_importance(model, *sets, preset=preset, rank=RANK, offload=PLACES[place]))
 
 
 def plain_pass(subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
