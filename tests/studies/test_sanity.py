@@ -118,7 +118,7 @@ def test_what_one_layer_learnt_goes_with_its_rows(tmp_path: Path):
         pad_token_id=pad,
         folder=tmp_path,
         parts=["layers.1.mlp.*"],
-        epochs=4,
+        epochs=8,
         learning_rate=5e-3,
         seed=0,
     )
@@ -173,7 +173,7 @@ def test_figures_of_whole_and_partial_tables():
     both = figures(table())
     assert list(both) == ["rows_put_back", "place"]
     assert [one.get_label() for one in both["rows_put_back"].axes[0].get_lines()] == [
-        "true change of the row (upper bound)", "marginal", "random order (control)",
+        "true change of the row (hindsight)", "marginal", "random order (control)",
     ]  # fmt: skip
     everywhere = table()
     assert list(figures(everywhere[everywhere["place"] == EVERYWHERE])) == ["rows_put_back"]

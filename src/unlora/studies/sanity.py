@@ -53,7 +53,7 @@ KINDS: dict[str, str] = {
     "token": "same answers, last token changed",
 }
 RANKINGS: dict[str, str] = {
-    "change": "true change of the row (upper bound)",
+    "change": "true change of the row (hindsight)",
     "marginal": "marginal",
     "vila": "vila",
     "fila": "fila",
@@ -80,11 +80,11 @@ class SanitySettings(Config):
     """Of world, training and maps."""
     kinds: tuple[Kind, ...] = ("topic", "template", "token")
     """How the forget set differs from what the model knows."""
-    places: tuple[str, ...] = (EVERYWHERE, "layers.0.mlp", "layers.3.mlp", "layers.1.self_attn")
+    places: tuple[str, ...] = (EVERYWHERE, "layers.0.mlp", "layers.3.mlp")
     """Which linear layers may change while the forget set is learnt: all, or those below a name."""
-    shares: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     """Of all rows of all linear layers, put back."""
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=10, ge=1)
     """Of the forget set."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Where all layers learn; one layer alone learns with three times as much."""
@@ -114,9 +114,9 @@ def cells(settings: SanitySettings) -> list[SanityCell]:
             epochs=settings.epochs,
             learning_rate=settings.learning_rate * (1 if place == EVERYWHERE else 3),
         )
-        for kind in settings.kinds
-        for place in settings.places
         for seed in settings.seeds
+        for place in settings.places
+        for kind in settings.kinds
     ]
 
 
@@ -165,7 +165,7 @@ def run(cell: SanityCell, place: Workplace) -> list[Row]:
     loaded = load_model(str(build_small_world(cell.world).retain_only), device=torch.device(place.device))
     model, tokeniser = loaded.model, ExampleTokeniser(loaded.tokenizer, template="plain", max_length=128)
     pad = tokeniser.pad_token_id
-    forget, held_out = tokeniser.encode_set(sets.forget), tokeniser.encode_set(people.held_out)
+    forget, held_out = tokeniser.encode_set(sets.forget), tokeniser.encode_set(people.held_out[::2])
     known = tokeniser.encode_set(taught for one in (*people.held_out, *sets.retain) for taught in lessons(one))
     before, known_before = linear_weights(model), measured(model, forget, held_out, pad)
     learn_further(
@@ -490,7 +490,7 @@ def _place(found: pandas.DataFrame) -> Figure:
     places = found[found["place"] != EVERYWHERE]
     known = list(dict.fromkeys(places["place"]))
     figure, panels = new_figure(
-        "Does the score of a module tell where the forget set was learnt? (bar: smallest to largest cell)",
+        "Does a module's score tell where the forget set was learnt?",
         width=3.2 * len(known) + 2.5,
         height=3.6,
         columns=len(known),

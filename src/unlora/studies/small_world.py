@@ -226,7 +226,7 @@ def learn_further(
     learning_rate: float,
     seed: int,
 ) -> None:
-    """Teach a trained model more, in place, among twice as much of what it knows.
+    """Teach a trained model more, in place, among as much of what it knows.
 
     Args:
         model: its linear layers change, embeddings and norms do not.
@@ -240,7 +240,7 @@ def learn_further(
         seed: of the order.
     """
     generator = random.Random(seed)
-    wanted = 2 * epochs * len(new)
+    wanted = epochs * len(new)
     rounds = -(-wanted // len(known))
     replay = [one for _ in range(rounds) for one in generator.sample(known, len(known))][:wanted]
     order = ShuffledEpochs([*new] * epochs + replay, epochs=1, seed=seed)
