@@ -47,7 +47,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cache:
     return Cache(monkeypatch, tmp_path)
 
 
-def attempts(arguments: list[str], folders: list[Path], chance: random.Random, *, reach: int) -> Iterator[int]:
+def attempts(
+    arguments: list[str], folders: list[Path], chance: random.Random, *, reach: int, second: Path | None
+) -> Iterator[int]:
     """Start the command again and again; yield the number of kills after each, and stop when one gets to its end.
 
     Two kills of three come before a change of a file, one of them in the middle of what was being written; the third
@@ -58,11 +60,14 @@ def attempts(arguments: list[str], folders: list[Path], chance: random.Random, *
         folders: where changes count.
         chance: draws the points.
         reach: largest number of changes that an attempt may make.
+        second: where the second kill comes, before one of the first changes there; None: anywhere, like the others.
     """
     kills = 0
     while True:
         kind = chance.choice(("change", "half", "time")) if kills else "change"
-        if kind == "time":
+        if kills == 1 and second is not None:
+            code, text = run(arguments, KillAtChange([second], chance.randint(1, 4)))
+        elif kind == "time":
             running = Running(arguments)
             time.sleep(chance.uniform(0.1, 0.8))
             running.kill()
@@ -136,15 +141,16 @@ def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(taught: Taught, 
         runs += 1
         folder, scores = tmp_path / f"run-{runs}", cache.fresh()
         before: dict[str, int] = {}
-        for _ in attempts(command(taught, folder), [folder, scores], chance, reach=60):
+        second = (None, folder / ".adapter.", folder / "checkpoints")[runs % 3]
+        for _ in attempts(command(taught, folder), [folder, scores], chance, reach=60, second=second):
             after = done(folder)
             assert_nothing_lost(before, after)
             before = after
             kills += 1
-            stages.add(stage(after))
+            stages.add("saving" if any(folder.glob(".adapter.*")) else stage(after))
         assert_nothing_lost(before, done(folder))
         found = contents(folder)
         assert found.pop("log") == log
         assert found == expected
     assert kills >= 30
-    assert stages >= {"importance", "training", "training goes on", "evaluation"}
+    assert stages >= {"importance", "training", "training goes on", "saving", "evaluation"}
