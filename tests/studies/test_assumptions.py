@@ -20,6 +20,7 @@ from unlora.studies.assumptions import (
     errors,
     factor_parts,
     figures,
+    noise,
     slope,
     summary,
     truth_of,
@@ -98,7 +99,9 @@ def test_errors_by_hand():
 
 
 def test_slope_of_a_known_power():
-    table = pandas.DataFrame({"rank": [1, 4, 16] * 2, "sampling": [1.0, 0.5, 0.25] * 2})
+    sines = [size / math.sqrt(1 + size**2) for size in (1.0, 0.5, 0.25)]  # orthogonal to a limit of size 1
+    table = pandas.DataFrame({"rank": [1, 4, 16] * 2, "sampling": sines * 2})
+    assert list(noise(table)) == pytest.approx([1.0, 0.5, 0.25] * 2)
     assert slope(table) == pytest.approx(-0.5)
 
 
@@ -130,8 +133,8 @@ def covered(layers: str, rate: float, balance: float) -> dict[str, object]:
 NAN = float("nan")
 TABLE = pandas.DataFrame(
     [
-        theorem("gaussian", 2, 0.8, 0.5),
-        theorem("gaussian", RANK, 0.6, 0.25),
+        theorem("gaussian", 2, 0.8, 0.4**0.5),  # noise squared 2/3, and 1/6 at four times the rank
+        theorem("gaussian", RANK, 0.6, (1 / 7) ** 0.5),
         theorem(LIMIT, NAN, 0.3, 0.0),
         theorem(BEST, NAN, 0.2, 0.0),
         theorem("gaussian", RANK, 0.61, 0.25, asked="sigma", sigma=0.1, inserted=False),
@@ -150,7 +153,7 @@ def test_summary_tells_the_two_parts_of_the_error_apart():
     assert "(infinite rank) misses the exact variance by 0.300 of its norm, the best product there is by 0.200" in text
     assert "falls as rank to the power -0.50" in text
     assert "the same error to within 1e-02" in text
-    assert "| Gaussian | 0.600 | 0.500 | 0.400 | 0.250 | 0.250 | 0.250 | -0.50 |" in text
+    assert "| Gaussian | 0.600 | 0.500 | 0.400 | 0.250 | 0.408 | 0.408 | -0.50 |" in text
     assert "| 0.2 | inserted | 0.900 |" in text
     assert "| block 1 | infinite rank | 0.400 |" in text
     assert "| top 25 % by importance | 2 | 0.100 | 90.0 % | -1.00 | 0.700 | seed 0: 0.q 1.down |" in text

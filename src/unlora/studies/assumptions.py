@@ -225,7 +225,8 @@ class _Kept:
     def skip(self, sample_count: int) -> None:
         raise NotImplementedError("a study's cell is one process")
 
-    combine = skip
+    def combine(self) -> None:
+        raise NotImplementedError("a study's cell is one process")
 
 
 class Parts(NamedTuple):
@@ -524,9 +525,14 @@ def asked(table: pandas.DataFrame, question: str, **values: str | bool) -> panda
     return found
 
 
+def noise(rows: pandas.DataFrame) -> pandas.Series:
+    """Size of what is orthogonal to the limit, over what is along it: `sampling` is the sine of their angle."""
+    return rows["sampling"] / (1 - rows["sampling"] ** 2).clip(lower=1e-12) ** 0.5
+
+
 def slope(rows: pandas.DataFrame) -> float:
-    """Exponent b of sampling ~ rank^b, by least squares on logarithms of the means over seeds."""
-    means = rows.groupby("rank")["sampling"].mean()
+    """Exponent b of noise ~ rank^b, by least squares on logarithms of the means over seeds."""
+    means = rows.assign(noise=noise(rows)).groupby("rank")["noise"].mean()
     if len(means) < 2:
         return math.nan
     x = torch.tensor(means.index.to_numpy(dtype="float64")).log()
@@ -545,12 +551,12 @@ def _findings(table: pandas.DataFrame) -> str:
         lines.append(
             f"- The product form alone (infinite rank) misses the exact variance by {spread(limit['frobenius'], 3)} of "
             f"its norm, the best product there is by {spread(best['frobenius'], 3)}; Gaussian factors of rank {RANK} "
-            f"by {spread(in_use['frobenius'], 3)}. Rank correlation of row sums: {spread(limit['rows'], 3)} in the limit, "
-            f"{spread(in_use['rows'], 3)} at rank {RANK}; of the row weights that the ratio to the retain set gives: "
+            f"by {spread(in_use['frobenius'], 3)}. Rank correlation of row sums: {spread(limit['rows'], 3)} in the "
+            f"limit, {spread(in_use['rows'], 3)} at rank {RANK}; of the row weights that the ratio to the retain set gives: "
             f"{spread(limit['ratio_rows'], 3)} and {spread(in_use['ratio_rows'], 3)}."
         )
         lines.append(
-            f"- Distance from the limit falls as rank to the power {slope(gaussian):.2f} with Gaussian factors "
+            f"- Sampling noise, relative to the limit, falls as rank to the power {slope(gaussian):.2f} with Gaussian factors "
             "(independent columns: -0.50)."
         )
     at_sigma = asked(table, "sigma", inserted=False) if len(asked(table, "sigma")) else table.iloc[:0]
@@ -582,13 +588,13 @@ def _distributions_table(table: pandas.DataFrame) -> str:
             [
                 DISTRIBUTIONS.get(name, name),
                 *_measures(of_rank),
-                spread(of_rank["sampling"], 3) if sampled else "",
-                spread(last["sampling"], 3) if sampled else "",
+                spread(noise(of_rank), 3) if sampled else "",
+                spread(noise(last), 3) if sampled else "",
                 f"{slope(rows):.2f}" if sampled else "",
             ]
         )
     top = int(found["rank"].max())
-    headings = ["factors", *MEASURES.values(), f"distance from the limit, rank {RANK}", f"rank {top}", "power of rank"]
+    headings = ["factors", *MEASURES.values(), f"sampling noise, rank {RANK}", f"rank {top}", "power of rank"]
     return f"**Distribution of the factors** (rank {RANK}, target)\n\n" + markdown_table(headings, lines)
 
 
@@ -689,18 +695,17 @@ def _rank_figure(found: pandas.DataFrame) -> Figure:
     )
     for axes, measure, label in (
         (left, "rows", "rank correlation of row sums with the exact ones"),
-        (right, "sampling", "relative distance from the limit"),
+        (right, "noise", "sampling noise relative to the limit"),
     ):
-        draw_lines(axes, found, "rank", measure, by="distribution", names=DISTRIBUTIONS)
+        draw_lines(axes, found.assign(noise=noise(found)), "rank", measure, by="distribution", names=DISTRIBUTIONS)
         axes.set_xscale("log", base=2)
         axes.set(xlabel="rank of the factors", ylabel=label)
     limit = found[found["distribution"] == LIMIT]["rows"].mean()
     left.axhline(limit, color="black", linestyle=":", label="infinite rank")
     ranks = sorted(found["rank"].dropna().unique())
-    start = found[(found["distribution"] == "gaussian") & (found["rank"] == ranks[0])]["sampling"].mean()
-    right.plot(
-        ranks, [start * (ranks[0] / rank) ** 0.5 for rank in ranks], ":", color="black", label="1 / root of rank"
-    )
+    end = noise(found[(found["distribution"] == "gaussian") & (found["rank"] == ranks[-1])]).mean()
+    guide = [end * (ranks[-1] / rank) ** 0.5 for rank in ranks]
+    right.plot(ranks, guide, ":", color="black", label="1 / root of rank")
     right.set_yscale("log")
     handles = {label: handle for axes in (left, right) for handle, label in zip(*axes.get_legend_handles_labels(),
                strict=True)}  # fmt: skip
