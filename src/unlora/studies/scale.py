@@ -65,9 +65,9 @@ SCALING = 2.0
 class Point(Config):
     """Sizes of one measurement."""
 
-    examples: int = Field(default=32, ge=2 * BATCH_SIZE)
+    examples: int = Field(default=16, ge=2 * BATCH_SIZE)
     """In each set."""
-    length: int = Field(default=64, ge=4)
+    length: int = Field(default=32, ge=4)
     """Tokens of an example; the second half is scored."""
     rank: int = Field(default=8, ge=1)
     width: int = Field(default=256, ge=HEAD)
@@ -80,9 +80,9 @@ class ScaleSettings(Config):
     """The axes."""
 
     base: Point = Point()
-    examples: tuple[int, ...] = (16, 32, 64, 128, 256)
-    length: tuple[int, ...] = (32, 64, 128, 256)
-    rank: tuple[int, ...] = (4, 8, 16, 32, 64)
+    examples: tuple[int, ...] = (16, 32, 64, 128)
+    length: tuple[int, ...] = (16, 32, 64, 128)
+    rank: tuple[int, ...] = (4, 8, 16, 32)
     width: tuple[int, ...] = (128, 256, 512, 1024)
     depth: tuple[int, ...] = (2, 4, 8, 16)
     rounds: int = Field(default=3, ge=1)
