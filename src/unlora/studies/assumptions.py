@@ -549,15 +549,18 @@ def _findings(table: pandas.DataFrame) -> str:
     if len(limit) and len(gaussian):
         in_use = gaussian[gaussian["rank"] == RANK]
         lines.append(
-            f"- The product form alone (infinite rank) misses the exact variance by {spread(limit['frobenius'], 3)} of "
-            f"its norm, the best product there is by {spread(best['frobenius'], 3)}; Gaussian factors of rank {RANK} "
-            f"by {spread(in_use['frobenius'], 3)}. Rank correlation of row sums: {spread(limit['rows'], 3)} in the "
-            f"limit, {spread(in_use['rows'], 3)} at rank {RANK}; of the row weights that the ratio to the retain set gives: "
+            f"- The product form alone (infinite rank) misses the exact variance by {spread(limit['frobenius'], 3)} "
+            f"of its norm, the best product there is by {spread(best['frobenius'], 3)}, Gaussian factors of rank "
+            f"{RANK} by {spread(in_use['frobenius'], 3)}."
+        )
+        lines.append(
+            f"- Rank correlation of row sums with the exact ones: {spread(limit['rows'], 3)} in the limit, "
+            f"{spread(in_use['rows'], 3)} at rank {RANK}; of the row weights that the ratio to the retain set gives: "
             f"{spread(limit['ratio_rows'], 3)} and {spread(in_use['ratio_rows'], 3)}."
         )
         lines.append(
-            f"- Sampling noise, relative to the limit, falls as rank to the power {slope(gaussian):.2f} with Gaussian factors "
-            "(independent columns: -0.50)."
+            f"- Sampling noise, relative to the limit, falls as rank to the power {slope(gaussian):.2f} with Gaussian "
+            "factors (independent columns: -0.50)."
         )
     at_sigma = asked(table, "sigma", inserted=False) if len(asked(table, "sigma")) else table.iloc[:0]
     if len(at_sigma):
