@@ -184,9 +184,9 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
     first = chosen[chosen["loss"] == losses[0]].groupby("start")["test_balance"].mean()
     order = list(first.sort_values(ascending=False).index)
     figure, panels = new_figure(
-        "What each start reaches at its own best learning rate (controls in orange; bar: smallest to largest seed)",
+        "Every start at its own best learning rate\n(controls in orange; bar: smallest to largest seed)",
         width=4.2 * len(losses) + 1,
-        height=1.4 + 0.26 * len(order),
+        height=1.7 + 0.26 * len(order),
         columns=len(losses),
         share_y=True,
     )
