@@ -116,7 +116,7 @@ def test_grid_has_one_theorem_and_every_coverage_in_each_world():
 
 def theorem(distribution: str, rank: float, frobenius: float, sampling: float, **values: object) -> dict[str, object]:
     return {
-        "part": "theorem", "layers": None, "seed": 0, "asked": "rank", "network": "target", "form": "variances",
+        "part": "theorem", "layers": None, "seed": 0, "asked": "rank", "case": "learnt", "form": "variances",
         "distribution": distribution, "rank": rank, "squared_mean": 0.04, "frobenius": frobenius, "entries": 0.5,
         "rows": 1 - frobenius, "ratio_rows": 0.25, "sampling": sampling,
     } | values  # fmt: skip
@@ -126,7 +126,7 @@ def covered(layers: str, rate: float, balance: float) -> dict[str, object]:
     return {
         "part": "coverage", "layers": layers, "seed": 0, "learning_rate": rate, "validation_balance": balance,
         "test_balance": balance - 0.1, "test_forget_probability": 0.1, "test_kept": 0.9,
-        "test_forget_quality_log10": -1.0, "chosen": "0.q 1.down",
+        "test_forget_quality_log10": -1.0, "chosen": "0.q 1.down", "trained_parameters": 4000,
     }  # fmt: skip
 
 
@@ -144,6 +144,7 @@ TABLE = pandas.DataFrame(
         theorem(LIMIT, NAN, 0.4, 0.0, asked="depth", module="1.down", layer=1),
         covered("top", 1, 0.5),
         covered("top", 2, 0.8),
+        covered("random", 2, 0.6),
     ]
 )
 
@@ -152,11 +153,13 @@ def test_summary_tells_the_two_parts_of_the_error_apart():
     text = summary(TABLE)
     assert "(infinite rank) misses the exact variance by 0.300 of its norm, the best product there is by 0.200" in text
     assert "falls as rank to the power -0.50" in text
-    assert "the same error to within 1e-02" in text
+    assert "the same relative error to within 1e-02" in text
+    assert "with the truth is 0.100 at 0.2." in text
+    assert "top 25 % by importance minus random 25 %: 0.200." in text
     assert "| Gaussian | 0.600 | 0.500 | 0.400 | 0.250 | 0.408 | 0.408 | -0.50 |" in text
     assert "| 0.2 | inserted | 0.900 |" in text
     assert "| block 1 | infinite rank | 0.400 |" in text
-    assert "| top 25 % by importance | 2 | 0.100 | 90.0 % | -1.00 | 0.700 | seed 0: 0.q 1.down |" in text
+    assert "| top 25 % by importance | 2 | 0.100 | 90.0 % | -1.00 | 0.700 | 4 | seed 0: 0.q 1.down |" in text
 
 
 def test_figures_and_summary_of_what_there_is():

@@ -19,12 +19,14 @@ import pandas
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from unlora.config import Config
 from unlora.data.collate import collate
+from unlora.data.common_facts import common_facts
 from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.importance import ImportanceMap, module_ratio, most_important_modules
@@ -60,7 +62,12 @@ FORMS: dict[str, str] = {
     "second_moments": "E[B^2] E[A^2] (nothing subtracted)",
 }
 LIMIT, BEST = "infinite rank", "best product"
-MODELS: dict[str, str] = {"target": "learnt (target)", "retain_only": "never seen (retain-only model)"}
+CASES: dict[str, str] = {
+    "learnt": "learnt (target)",
+    "unseen_people": "people never seen (retain-only model)",
+    "unseen_text": "general knowledge never seen (target)",
+}
+"""What stands for the forget set, and the model that is measured."""
 COVERAGES: dict[str, str] = {"all": "all layers", "top": "top 25 % by importance", "random": "random 25 %"}
 MEASURES: dict[str, str] = {
     "frobenius": "relative error of the entries",
@@ -90,7 +97,7 @@ class AssumptionsSettings(Config):
     """Of the factors, averaged over."""
     coverages: tuple[str, ...] = tuple(COVERAGES)
     """Which layers get an adapter."""
-    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
+    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
     """Searched for every coverage."""
     epochs: int = Field(default=5, ge=1)
     """Of unlearning."""
@@ -162,9 +169,11 @@ def coverage_rows(cell: AssumptionsCell, place: Workplace) -> list[Row]:
     base = small_world_run(files, place.device, epochs=cell.epochs or 1)
     rows = unlearn_at_rates(base, "vila", {"adapter": adapter}, cell.learning_rates, cell.seed, place)
     share = COVERAGE if cell.layers == "top" else 1.0
-    chosen = most_important_modules(_measured(place.folder), share)
+    importance = _measured(place.folder)
+    chosen = most_important_modules(importance, share)
+    trained = RANK * sum(sum(importance.metadata.module_shapes[name]) for name in chosen)
     where = " ".join(_short(name) for name in chosen) if cell.layers != "all" else "all"
-    return [{**row, "chosen": where} for row in rows]
+    return [{**row, "chosen": where, "trained_parameters": trained} for row in rows]
 
 
 def _measured(folder: Path) -> ImportanceMap:
@@ -400,26 +409,30 @@ def _network(folder: Path, forget: Sequence[Example], retain: Sequence[Example],
 
 
 def theorem_rows(cell: AssumptionsCell, place: Workplace) -> list[Row]:
-    """Errors by rank and distribution, by form where the forget set was learnt and never seen, by sigma and by layer.
+    """Errors by rank and distribution, by form where the mean is small and where it is not, by sigma and by layer.
 
-    Columns beside `MEASURES` and sampling: asked (rank, sigma, depth), network (`MODELS`), distribution, or `LIMIT` or
+    Columns beside `MEASURES` and sampling: asked (rank, sigma, depth), case (`CASES`), distribution, or `LIMIT` or
     `BEST`, rank, sigma and inserted, form, module and layer. Values are medians over layers (but for depth) and means
     over draws.
     """
     files, people = build_small_world(cell.world), world_people(cell.world)
-    retain = random.Random(cell.seed).sample(people.retain, min(RETAIN_EXAMPLES, len(people.retain)))
+    generator = random.Random(cell.seed)
+    retain = generator.sample(people.retain, min(RETAIN_EXAMPLES, len(people.retain)))
+    other_text = generator.sample(common_facts().examples, len(people.forget))
+    cases = {
+        "learnt": (files.target, people.forget),
+        "unseen_people": (files.retain_only, people.forget),
+        "unseen_text": (files.target, other_text),
+    }
     rows: list[Row] = []
-    for name in MODELS:
-        network = _network(getattr(files, name), people.forget, retain, place.device)
+    for name, (folder, forget) in cases.items():
+        network = _network(folder, forget, retain, place.device)
         layers = network.layers()
-        about: Row = {
-            "network": name,
-            "squared_mean": median(one.forget_truth.squared_mean_share for one in layers.values()),
-        }
-        of_target = name == "target"
-        rows += [{**about, **row} for row in _rank_rows(cell, layers, cell.distributions if of_target else ())]
-        if of_target:
-            rows += [{**about, **row} for row in (*_depth_rows(cell, layers), *_sigma_rows(cell, network, layers))]
+        share = median(one.forget_truth.squared_mean_share for one in layers.values())
+        found = _rank_rows(cell, layers, cell.distributions if name == "learnt" else ())
+        if name == "learnt":
+            found += [*_depth_rows(cell, layers), *_sigma_rows(cell, network, layers)]
+        rows += [{"case": name, "squared_mean": share, **row} for row in found]
     return rows
 
 
@@ -543,7 +556,7 @@ def slope(rows: pandas.DataFrame) -> float:
 
 def _findings(table: pandas.DataFrame) -> str:
     lines = []
-    of_target = asked(table, "rank", network="target", form="variances") if "asked" in table else table.iloc[:0]
+    of_target = asked(table, "rank", case="learnt", form="variances") if "asked" in table else table.iloc[:0]
     limit, best = (of_target[of_target["distribution"] == one] for one in (LIMIT, BEST))
     gaussian = of_target[of_target["distribution"] == "gaussian"]
     if len(limit) and len(gaussian):
@@ -562,14 +575,58 @@ def _findings(table: pandas.DataFrame) -> str:
             f"- Sampling noise, relative to the limit, falls as rank to the power {slope(gaussian):.2f} with Gaussian "
             "factors (independent columns: -0.50)."
         )
-    at_sigma = asked(table, "sigma", inserted=False) if len(asked(table, "sigma")) else table.iloc[:0]
-    if len(at_sigma):
-        by_seed = at_sigma.groupby("seed")["frobenius"]
-        lines.append(
-            "- Over all sigma, virtual factors give the same error to within "
-            f"{(by_seed.max() - by_seed.min()).max():.0e}."
-        )
+    lines += [*_form_findings(table), *_sigma_findings(table), *_coverage_findings(table)]
     return "\n".join(lines)
+
+
+def _form_findings(table: pandas.DataFrame) -> list[str]:
+    found = asked(table, "rank", distribution=LIMIT) if "asked" in table else table.iloc[:0]
+    lines = []
+    for case in in_order(found["case"], CASES) if len(found) else []:
+        of_case = found[found["case"] == case]
+        told = [
+            f"{FORMS[form]} {spread(of_case[of_case['form'] == form]['frobenius'], 3)}, "
+            f"{spread(of_case[of_case['form'] == form]['ratio_rows'], 3)}"
+            for form in in_order(of_case["form"], FORMS)
+        ]
+        share = spread(100 * of_case.drop_duplicates("seed")["squared_mean"], 1)
+        lines.append(
+            f"- Forget set {CASES[case]}, squared mean {share} % of the second moment; relative error and Spearman of "
+            f"row weights at infinite rank: {'; '.join(told)}."
+        )
+    return lines
+
+
+def _sigma_findings(table: pandas.DataFrame) -> list[str]:
+    found = asked(table, "sigma")
+    if found.empty:
+        return []
+    lines = []
+    virtual, within = (found[found["inserted"].astype(bool) == one] for one in (False, True))
+    if len(virtual):
+        by_seed = virtual.groupby("seed")["frobenius"]
+        apart = (by_seed.max() - by_seed.min()).max()
+        lines.append(f"- Over all sigma, virtual factors give the same relative error to within {apart:.0e}.")
+    if len(within):
+        means = within.groupby("sigma")["rows"].mean()
+        told = ", ".join(f"{value:.3f} at {sigma:g}" for sigma, value in means.items())
+        lines.append(
+            f"- Inserted into the network, they give row sums whose rank correlation with the truth is {told}."
+        )
+    return lines
+
+
+def _coverage_findings(table: pandas.DataFrame) -> list[str]:
+    runs = table[table["part"] == "coverage"]
+    if runs.empty:
+        return []
+    balances = best_rates(runs, ["layers"]).pivot_table(index="seed", columns="layers", values="test_balance")
+    pairs = (("top", "all"), ("random", "all"), ("top", "random"))
+    return [
+        f"- Balance, {COVERAGES[one]} minus {COVERAGES[other]}: {spread(balances[one] - balances[other], 3)}."
+        for one, other in pairs
+        if one in balances and other in balances
+    ]
 
 
 def _measures(rows: pandas.DataFrame) -> list[str]:
@@ -580,7 +637,7 @@ def _distributions_table(table: pandas.DataFrame) -> str:
     found = asked(table, "rank")
     if found.empty:
         return ""
-    found = found[(found["network"] == "target") & (found["form"] == "variances")]
+    found = found[(found["case"] == "learnt") & (found["form"] == "variances")]
     lines = []
     for name in in_order(found["distribution"], [*DISTRIBUTIONS, LIMIT, BEST]):
         rows = found[found["distribution"] == name]
@@ -606,16 +663,16 @@ def _forms_table(table: pandas.DataFrame) -> str:
     if found.empty:
         return ""
     lines = []
-    for network in in_order(found["network"], MODELS):
-        of_network = found[found["network"] == network]
-        mean = spread(100 * of_network.drop_duplicates("seed")["squared_mean"], 1) + " %"
-        for form in in_order(of_network["form"], FORMS):
-            of_form = of_network[of_network["form"] == form]
+    for case in in_order(found["case"], CASES):
+        of_case = found[found["case"] == case]
+        mean = spread(100 * of_case.drop_duplicates("seed")["squared_mean"], 1) + " %"
+        for form in in_order(of_case["form"], FORMS):
+            of_form = of_case[of_case["form"] == form]
             for name in ("gaussian", LIMIT):
                 rows = of_form[of_form["distribution"] == name]
                 rows = rows[rows["rank"] == RANK] if name == "gaussian" else rows
                 at = f"rank {RANK}" if name == "gaussian" else name
-                lines.append([MODELS[network], mean, FORMS[form], at, *_measures(rows)])
+                lines.append([CASES[case], mean, FORMS[form], at, *_measures(rows)])
     headings = ["forget set", "squared mean in the second moment", "product", "Gaussian factors", *MEASURES.values()]
     return "**The negligible-squared-mean assumption**\n\n" + markdown_table(headings, lines)
 
@@ -666,12 +723,13 @@ def _coverage_table(table: pandas.DataFrame) -> str:
                 spread(100 * group["test_kept"], 1) + " %",
                 spread(group["test_forget_quality_log10"], 2),
                 spread(group["test_balance"], 3),
+                spread(group["trained_parameters"] / 1000, 0),
                 places,
             ]
         )
     headings = [
         "layers with an adapter", "learning rate", "forget probability", "kept", "forget quality, log10 p", "balance",
-        "which (block.layer)",
+        "trained parameters, thousands", "which (block.layer)",
     ]  # fmt: skip
     return "**Coverage** (`vila`)\n\n" + markdown_table(headings, lines)
 
@@ -681,7 +739,7 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
     drawn: dict[str, Figure] = {}
     by_rank = asked(table, "rank")
     if len(by_rank):
-        of_target = by_rank[(by_rank["network"] == "target") & (by_rank["form"] == "variances")]
+        of_target = by_rank[(by_rank["case"] == "learnt") & (by_rank["form"] == "variances")]
         drawn["rank"] = _rank_figure(of_target)
     if len(by_sigma := asked(table, "sigma")):
         drawn["sigma"] = _sigma_figure(by_sigma)
@@ -694,34 +752,43 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
 
 def _rank_figure(found: pandas.DataFrame) -> Figure:
     figure, (left, right) = new_figure(
-        "Sampling of the factors averages out with rank; what a product cannot say stays", width=11.0, columns=2
+        "Sampling of the factors averages out with rank; what a product cannot say stays",
+        width=11.0,
+        height=5.2,
+        columns=2,
     )
+    ranks = sorted(found["rank"].dropna().unique())
+    found = found.assign(noise=noise(found))
     for axes, measure, label in (
-        (left, "rows", "rank correlation of row sums with the exact ones"),
+        (left, "frobenius", "relative error against the exact variance"),
         (right, "noise", "sampling noise relative to the limit"),
     ):
-        draw_lines(axes, found.assign(noise=noise(found)), "rank", measure, by="distribution", names=DISTRIBUTIONS)
+        draw_lines(axes, found, "rank", measure, by="distribution", names=DISTRIBUTIONS)
         axes.set_xscale("log", base=2)
+        axes.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
         axes.set(xlabel="rank of the factors", ylabel=label)
-    limit = found[found["distribution"] == LIMIT]["rows"].mean()
-    left.axhline(limit, color="black", linestyle=":", label="infinite rank")
-    ranks = sorted(found["rank"].dropna().unique())
-    end = noise(found[(found["distribution"] == "gaussian") & (found["rank"] == ranks[-1])]).mean()
+    limit = found[found["distribution"] == LIMIT]["frobenius"].mean()
+    left.axhline(limit, color="black", linestyle="--", label="infinite rank (product of exact marginals)")
+    end = found[(found["distribution"] == "gaussian") & (found["rank"] == ranks[-1])]["noise"].mean()
     guide = [end * (ranks[-1] / rank) ** 0.5 for rank in ranks]
     right.plot(ranks, guide, ":", color="black", label="1 / root of rank")
     right.set_yscale("log")
-    handles = {label: handle for axes in (left, right) for handle, label in zip(*axes.get_legend_handles_labels(),
-               strict=True)}  # fmt: skip
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    right.yaxis.set_major_formatter(ScalarFormatter())
+    right.yaxis.set_minor_formatter(ScalarFormatter())
+    shown = [pair for axes in (left, right) for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+    labelled = {label: handle for handle, label in shown}
+    figure.legend(
+        list(labelled.values()), list(labelled), loc="outside lower center", ncols=4, frameon=False, fontsize=8
+    )
     return figure
 
 
 def _sigma_figure(found: pandas.DataFrame) -> Figure:
     figure, (axes,) = new_figure("The size of the factors matters only where they stand in the network")
-    named = found.assign(factors=found["inserted"].map({True: "inserted", False: "virtual", "True": "inserted",
-                                                        "False": "virtual"}))  # fmt: skip
+    inserted_rows = found["inserted"].astype(bool)
+    named = found.assign(factors=inserted_rows.map({True: "inserted", False: "virtual"}))
     draw_lines(axes, named, "sigma", "rows", by="factors", names=("virtual", "inserted"))
-    axes.set(xlabel="sigma of the factors", ylabel="rank correlation of row sums with the exact ones")
+    axes.set(xlabel="sigma of the factors", ylabel="rank correlation of row sums")
     axes.legend(frameon=False)
     return figure
 

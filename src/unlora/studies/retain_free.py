@@ -7,7 +7,7 @@ nowhere. Training keeps its retain term; in a second comparison it too has nothi
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -389,7 +389,7 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
 def _sources_figure(usual: pandas.DataFrame, methods: Sequence[str]) -> Figure:
     figure, panels = new_figure(
         "What the forget set's statistics are divided by (bar: smallest to largest seed; lines: starts without data)",
-        width=3.2 * len(methods) + 2.2,
+        width=2.4 * len(methods) + 2.4,
         height=3.0,
         columns=len(methods),
         share_y=True,
@@ -402,10 +402,18 @@ def _sources_figure(usual: pandas.DataFrame, methods: Sequence[str]) -> Figure:
             balances = usual[usual["start"] == control]["test_balance"]
             if len(balances):
                 axes.axvline(balances.mean(), color=COLOURS[1], linestyle=line, label=control)
-        axes.set(title=method, xlabel="balance (1 is best)")
+        axes.set(title=method, xlabel="balance (1 is best)", xlim=_around(usual["test_balance"]))
+        axes.tick_params(labelleft=axes is panels[0])
     if panels[-1].get_legend_handles_labels()[1]:
         figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _around(values: Iterable[float]) -> tuple[float, float]:
+    """The range of all panels, with a margin."""
+    found = list(values)
+    margin = 0.05 * (max(found) - min(found)) + 0.005
+    return min(found) - margin, max(found) + margin
 
 
 def _without_figure(chosen: pandas.DataFrame) -> Figure:
