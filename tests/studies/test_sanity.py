@@ -164,7 +164,7 @@ def test_summary_says_who_wins_by_how_much():
     assert paired(found, "forgotten", "marginal", "random") == pytest.approx([0.3] * 4)
     assert paired(found, "forgotten", "marginal", "weight_norm") == []
     text = summary(table())
-    assert "- `marginal`: forgotten, as many rows, minus `random`: 0.30 [0.30, 0.30], above 0 in 4 of 4" in text
+    assert "| `marginal` |  | 0.30 [0.30, 0.30], above 0 in 4 of 4 |  |" in text  # no `weight_norm` in this table
     assert "| all layers | `marginal` | 0.59 [0.59, 0.60] | 99.0 [99.0, 99.0] % |" in text
     assert "| `marginal` | 0.60 [0.60, 0.60] | 0.70 [0.70, 0.70] | 0.20 [0.20, 0.20] |" in text
 

@@ -120,8 +120,8 @@ def table() -> pandas.DataFrame:
 
 def test_summary_says_what_the_table_holds():
     text = summary(table())
-    assert "learnt to the end: loss 0.11 [0.10, 0.12], squared mean 0.1 [0.0, 0.2] %" in text
-    assert "never seen at all (share 1): loss 1.11 [1.10, 1.12], squared mean 20.1 [20.0, 20.2] %" in text
+    assert "that the target was taught: loss 0.11 [0.10, 0.12], squared mean 0.1 [0.0, 0.2] %" in text
+    assert "of nothing but text never seen: loss 1.11 [1.10, 1.12], squared mean 20.1 [20.0, 20.2] %" in text
     assert "a mean of zero gives 2.8 %" in text
     assert "Over all 6 forget sets: rank correlation of the loss with the squared mean 1.00" in text
     assert "from variances minus from second moments: -0.100 [-0.100, -0.100], above 0 in 0 of 6" in text

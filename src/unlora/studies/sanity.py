@@ -375,9 +375,9 @@ def curves(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def summary(table: pandas.DataFrame) -> str:
-    """Findings; the causal check; where the change was found."""
+    """Maps against controls; the causal check; where the change was found; what was learnt."""
     found = curves(table)
-    parts = [_taught(table), _findings(found), _causal(found), _located(found)]
+    parts = [_findings(found), _causal(found), _located(found), _taught(table)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -388,27 +388,25 @@ def _taught(table: pandas.DataFrame) -> str:
         names = ("before_forget", "target_forget", "before_held_out", "target_held_out")
         rows.append([kind, f"`{place}`", *(spread(known[f"{name}_probability"], 3) for name in names)])
     headings = ["forget set", "learnt in", "forget probability before", "learnt", "held-out before", "learnt"]
-    return markdown_table(headings, rows)
+    return f"**What the model learnt**\n\n{markdown_table(headings, rows)}"
 
 
 def _findings(found: pandas.DataFrame) -> str:
-    lines = []
-    measures = (("forgotten", "forgotten, as many rows"), ("forgotten_at_damage", "forgotten, equal damage"))
-    for name in in_order(found["ranking"], MAPS):
-        if name not in MAPS:
-            continue
-        said = []
-        for measure, words in measures:
+    rows = []
+    for name in MAPS:
+        line = [f"`{name}`"]
+        for measure in ("forgotten", "forgotten_at_damage"):
             for control in CONTROLS:
                 differences = paired(found, measure, name, control)
-                if differences:
-                    wins = sum(value > 0 for value in differences)
-                    said.append(
-                        f"{words}, minus `{control}`: {spread(differences, 2)}, above 0 in {wins} of {len(differences)}"
-                    )
-        if said:
-            lines.append(f"- `{name}`: {'; '.join(said)}.")
-    return "\n".join(lines)
+                wins = sum(value > 0 for value in differences)
+                line.append(f"{spread(differences, 2)}, above 0 in {wins} of {len(differences)}" if differences else "")
+        if any(line[1:]):
+            rows.append(line)
+    headings = ["rows by"]
+    for words in (f"{SHOWN_SHARE:.0%} of the rows", f"{DAMAGE:.0%} damage"):
+        headings += [f"{words}: forgotten, minus `{control}`" for control in CONTROLS]
+    title = "**Does a map find more than a control does?** (differences within the same model)"
+    return f"{title}\n\n{markdown_table(headings, rows)}" if rows else ""
 
 
 def paired(found: pandas.DataFrame, measure: str, one: str, other: str) -> list[float]:
@@ -475,7 +473,7 @@ def _rows_put_back(table: pandas.DataFrame) -> Figure:
         columns=2,
         share_y=True,
     )
-    shown = {name: RANKINGS[name] for name in ("change", "marginal", "fila", "contrast", "weight_norm", "random")}
+    shown = {name: RANKINGS[name] for name in ("change", "marginal", "fila", "forget_energy", "weight_norm", "random")}
     where = table["place"] == EVERYWHERE
     groups = (("Learnt in all layers", table[where]), ("Learnt in one place", table[~where]))
     for axes, (title, group) in zip(panels, groups, strict=True):

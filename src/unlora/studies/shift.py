@@ -69,7 +69,7 @@ KINDS: dict[str, str] = {
     "other_people": "other people, same questions",
     "other_text": "general knowledge",
 }
-STATE = {True: "learnt", False: "never seen"}
+STATE = {True: "taught", False: "never seen"}
 STARTS: dict[str, dict[str, Any]] = {
     "variance": {"statistic": "variance"},
     "second_moment": {"statistic": "second_moment"},
@@ -401,7 +401,7 @@ def summary(table: pandas.DataFrame) -> str:
 def _findings(table: pandas.DataFrame) -> str:
     once = measured_once(table)
     lines = []
-    for learnt, words in ((True, "learnt to the end"), (False, "never seen at all (share 1)")):
+    for learnt, words in ((True, "that the target was taught"), (False, "of nothing but text never seen")):
         group = once[once["learnt"] == learnt]
         group = group if learnt else group[group["share"] == 1]
         if len(group):
