@@ -92,6 +92,7 @@ def test_grid_has_every_source_for_every_method_and_no_retain_set_where_it_says_
     assert [cell.seed for cell in grid] == [0] * 27 + [1] * 27  # a whole world before the next
     without = [cell for cell in grid if cell.training == "own_samples"]
     assert {cell.source for cell in without} == {None, "own_samples"}
+    assert {cell.learning_rates for cell in without} == {RetainFreeSettings().rates_without}
 
 
 def row(start: str, source: str | None, seed: int, balance: float, **values: object) -> dict[str, object]:

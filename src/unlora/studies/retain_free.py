@@ -78,6 +78,8 @@ class RetainFreeSettings(Config):
     """Of every set that is divided by."""
     learning_rates: tuple[float, ...] = (4e-3, 8e-3)
     """Searched for every start and source."""
+    rates_without: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
+    """Searched where training has no retain set either: its retain term is another one there."""
     epochs: int = Field(default=5, ge=1)
     """Of unlearning."""
 
@@ -109,7 +111,7 @@ def cells(settings: RetainFreeSettings) -> list[RetainFreeCell]:
             seed=seed,
             world=settings.world.model_copy(update={"seed": seed}),
             examples=settings.examples,
-            learning_rates=settings.learning_rates,
+            learning_rates=settings.learning_rates if training == "retain" else settings.rates_without,
             epochs=settings.epochs,
         )
         for seed in settings.seeds
@@ -440,6 +442,7 @@ STUDY = Study(
         "without": ["contrast_inputs"],
         "examples": 8,
         "learning_rates": [8e-3],
+        "rates_without": [8e-3],
         "epochs": 1,
     },
     cells=cells,
