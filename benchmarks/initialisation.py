@@ -6,8 +6,8 @@
     uniform            rows alike
     contrast_inputs    directions of the map, lengths of the uniform solution
     released           what the released code does with marginal's row weights: `torch.svd_lowrank` at its defaults
-    on device          marginal's problems solved one after the other where the weights are (left out on a CPU)
-    stacked            the same, all layers of one shape in one batch
+    in turn            marginal's problems solved one after the other where the weights are
+    stacked            the same, all layers of one shape in one batch, without the residual that a solution comes with
 
 The first four are what `unlora` runs: one layer after the other, on the CPU whatever the device. All blocks have the
 same layers, so for a cut model the seconds of all blocks are counted from those that were timed. Ratios are to
@@ -37,7 +37,7 @@ from unlora.low_rank import WeightedLowRankProblem, solve
 from unlora.low_rank.subspace import OVERSAMPLING, POWER_ITERATIONS
 from unlora.models.target_modules import find_target_modules
 
-RELEASED, ON_DEVICE, STACKED = "released", "on device", "stacked"
+RELEASED, IN_TURN, STACKED = "released", "in turn", "stacked"
 OURS = ("marginal", "vila", "uniform", "contrast_inputs")
 RANK, SCALING, BATCH_SIZE = 8, 2.0, 8
 
@@ -59,8 +59,7 @@ def main(argv: Sequence[str]) -> None:
     options = _parse(argv)
     subject = shapes.subject(options)
     setting = _prepare(subject)
-    on_device = subject.model.device.type != "cpu"
-    names = [*OURS, RELEASED, *([ON_DEVICE] if on_device else []), STACKED]
+    names = [*OURS, RELEASED, IN_TURN, STACKED]
     seconds, products = measuring.in_turn({name: partial(_measure, name, setting) for name in names}, options.rounds)
     layers = subject.model.config.num_hidden_layers
     depth = shapes.DEPTHS[options.shape]
@@ -120,7 +119,7 @@ def _measure(name: str, setting: Setting) -> Timed:
         )
     ways: dict[str, Callable[[dict[str, WeightedLowRankProblem]], Products]] = {
         RELEASED: solve_as_released,
-        ON_DEVICE: solve_in_turn,
+        IN_TURN: solve_in_turn,
         STACKED: solve_stacked,
     }
     return timed(lambda: ways[name](problems))

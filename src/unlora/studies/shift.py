@@ -45,6 +45,7 @@ from unlora.models.load import load_model
 from unlora.models.save import save_model
 from unlora.models.score import score_completions
 from unlora.models.target_modules import find_target_modules
+from unlora.models.wrapping import CausalModel
 from unlora.recipes.presets import preset
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
@@ -326,7 +327,7 @@ class _Asked(NamedTuple):
     pad: int
     device: str
 
-    def of(self, model: PreTrainedModel) -> HalfResult:
+    def of(self, model: CausalModel) -> HalfResult:
         """Mean probability of the answers; nothing else is measured."""
         forget, held_out = (fmean(probabilities(model, one, self.pad)) for one in (self.forget, self.held_out))
         return HalfResult(forget, held_out, float("nan"), float("nan"))

@@ -27,6 +27,7 @@ from unlora.models.embedded import cache_folder
 from unlora.models.save import save_model
 from unlora.models.score import score_completions
 from unlora.models.target_modules import find_target_modules
+from unlora.models.wrapping import CausalModel
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings, ModelSettings
@@ -264,7 +265,7 @@ def learn_further(
     model.requires_grad_(False).eval()
 
 
-def probabilities(model: PreTrainedModel, examples: Sequence[TokenisedExample], pad_token_id: int) -> list[float]:
+def probabilities(model: CausalModel, examples: Sequence[TokenisedExample], pad_token_id: int) -> list[float]:
     """TOFU's probability of each completion, the geometric mean over its tokens."""
     sequences = [(one.input_ids, one.prompt_length) for one in examples]
     return [one.probability for one in score_completions(model, sequences, pad_token_id=pad_token_id, batch_size=64)]
