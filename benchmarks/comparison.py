@@ -13,10 +13,8 @@ real_authors_perturbed.json and world_facts_perturbed.json; neither plays a part
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from unlora.artifacts import write_json
 from unlora.data.sources import load_examples
@@ -25,6 +23,8 @@ from unlora.studies.comparison import CellResult, GridPoint, Row, Setting, compa
 from unlora.studies.halves import HalfResult
 from unlora.studies.lasting import relearned, utility
 from unlora.studies.small_world import SmallWorld, build_small_world
+from unlora.studies.tables import spread
+from unlora.studies.unlearning import small_world_run, tofu_mini_run
 
 STARTS = (
     "plain", "uniform", "shuffled", "marginal", "vila", "fila", "vila_published", "fila_published", "variance_full",
@@ -90,43 +90,13 @@ def main() -> None:
 
 def small(seeds: Sequence[int]) -> Setting:
     """A world a seed; ten epochs, because 36 questions make five steps each."""
-    base = {}
-    for seed in seeds:
-        world = build_small_world(SmallWorld(seed=seed), reporter=Say())
-        base[seed] = _settings(
-            {"name": str(world.target)}, world.forget, world.retain, world.held_out, world.retain_only, epochs=10
-        )
-    return Setting(base)
+    worlds = {seed: build_small_world(SmallWorld(seed=seed), reporter=Say()) for seed in seeds}
+    return Setting({seed: small_world_run(world, "cpu", epochs=10) for seed, world in worlds.items()})
 
 
 def tofu_mini(seeds: Sequence[int], folder: Path) -> Setting:
     """One target for all seeds, which draw the data's order and the retain sample."""
-    base = _settings(
-        {"name": str(folder / "target"), "base": "embedded"},
-        folder / "forget_perturbed.jsonl",
-        folder / "retain.jsonl",
-        folder / "held_out.jsonl",
-        folder / "retain_only",
-        epochs=5,
-    )
-    base["evaluation"]["retain_only_base"] = "embedded"
-    return Setting(dict.fromkeys(seeds, base))
-
-
-def _settings(
-    model: dict[str, str], forget: Path, retain: Path, held_out: Path, retain_only: Path, *, epochs: int
-) -> dict[str, Any]:
-    return {
-        "model": {**model, "device": "cpu", "dtype": "float32"},
-        "data": {"forget": str(forget), "retain": str(retain), "template": "plain"},
-        "training": {"epochs": epochs, "save_steps": 1000},
-        "evaluation": {
-            "forget": str(forget),
-            "retain": str(held_out),
-            "retain_only": str(retain_only),
-            "max_new_tokens": 1,
-        },
-    }
+    return Setting(dict.fromkeys(seeds, tofu_mini_run(folder, "cpu", epochs=5)))
 
 
 def relearning_columns(chosen: Mapping[str, Sequence[CellResult]], folder: Path) -> dict[str, dict[str, str]]:
@@ -195,14 +165,6 @@ def _line(
         spread(balances, 3) if balances is not None else "",
     ]
     return f"| {name} | {setting} | " + " | ".join(columns) + " |"
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean, with the smallest and the largest in brackets where there are several."""
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 if __name__ == "__main__":

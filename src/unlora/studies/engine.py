@@ -22,7 +22,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from matplotlib.figure import Figure
 
-from unlora.artifacts import read_json, write_json
+from unlora.artifacts import nan_to_null, read_json, write_json
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
 from unlora.recipes.reporter import SILENT, Reporter
@@ -191,22 +191,10 @@ def _run_one(
         write_json(place.folder / "error.json", record)
         return name
     seconds = round(time.perf_counter() - start, 3)
-    write_json(
-        place.folder / "cell.json", {"cell": cell.model_dump(mode="json"), "seconds": seconds, "rows": finite(rows)}
-    )
+    record = {"cell": cell.model_dump(mode="json"), "seconds": seconds, "rows": nan_to_null(rows)}
+    write_json(place.folder / "cell.json", record)
     (place.folder / "error.json").unlink(missing_ok=True)
     return name
-
-
-def finite(rows: Sequence[Row]) -> list[Row]:
-    """Rows for strict JSON: what is not a finite number is null, and stays missing in the table."""
-    return [
-        {
-            key: None if isinstance(value, float) and not abs(value) < float("inf") else value
-            for key, value in row.items()
-        }
-        for row in rows
-    ]
 
 
 def command() -> str:

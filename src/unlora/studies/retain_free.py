@@ -5,7 +5,6 @@ text that the target model writes itself, from general knowledge, from a model t
 nowhere. Training keeps its retain term; in a second comparison it too has nothing but the model's own text.
 """
 
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from unlora.artifacts import write_text
 from unlora.config import Config
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.common_facts import common_facts
-from unlora.data.records import Example
+from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.user_jsonl import to_jsonl
 from unlora.importance import ContrastMap, ImportanceMap, estimate_importance, module_ratio
 from unlora.importance.accumulate import Batch, accumulate
 from unlora.importance.contrast_map import SKETCH_COLUMNS, ContrastMetadata, ModuleContrast
@@ -133,7 +132,9 @@ def run(cell: RetainFreeCell, place: Workplace) -> list[Row]:
         measured.save(file)
         changes["importance"] = {"file": str(file)}
     if cell.training == "own_samples":
-        changes["data"] = {"retain": str(_write(own, place.folder / "own_samples.jsonl"))}
+        samples = place.folder / "own_samples.jsonl"
+        to_jsonl(ExampleSet("own samples", tuple(own)), samples)
+        changes["data"] = {"retain": str(samples)}
     base = small_world_run(files, place.device, epochs=cell.epochs)
     rows = unlearn_at_rates(base, cell.start, changes, cell.learning_rates, cell.seed, place)
     return [{**found, **row} for row in rows]
@@ -194,12 +195,6 @@ def own_samples(target: _Measured, world: SmallWorld, count: int, seed: int) -> 
         elif text.strip():
             kept.append(Example("prompt_completion", BARE_PROMPT, text, f"own sample {number}"))
     return kept, dropped
-
-
-def _write(examples: Sequence[Example], path: Path) -> Path:
-    lines = [json.dumps({"prompt": one.prompt, "completion": one.completion}) + "\n" for one in examples]
-    write_text(path, "".join(lines))
-    return path
 
 
 def _map_of(

@@ -366,8 +366,8 @@ def tried(
         unlearn(UnlearnSettings.from_mapping(merge(values, changes), where=start), run)
     except TrainingDivergedError:
         return row | {"diverged": True}
-    base: Any = load_model(str(target), device=torch.device(place.device)).model
-    found = asks.of(load_trained_adapter(base, run / "adapter"))  # type: ignore[arg-type]
+    base = load_model(str(target), device=torch.device(place.device)).model
+    found = asks.of(load_trained_adapter(base, run / "adapter"))
     return row | {
         "forget_probability": found.forget_probability,
         "kept": found.retain_probability / known["target"].retain_probability,

@@ -1,6 +1,5 @@
 """Cells that unlearn: one run of `unlora unlearn` for each learning rate, measured on two halves of the questions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from unlora.recipes.unlearn import unlearn
 from unlora.studies.engine import Row, Workplace
 from unlora.studies.halves import HalfResult, balance, half_result
 from unlora.studies.small_world import SmallWorldFiles
+from unlora.training.callbacks import read_train_log
 
 MODELS = ("target", "unlearned", "retain_only")
 HALVES = {"validation": 0, "test": 1}
@@ -113,7 +113,7 @@ def unlearn_at_rates(
 
 def training_row(run: Path) -> Row:
     """How training went: the gradient's norm before clipping, and where both terms ended."""
-    log = [json.loads(line) for line in (run / "train_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_train_log(run / "train_log.jsonl")
     norms = [step["grad_norm"] for step in log]
     last = log[-max(len(log) // 10, 1) :]
     stages = read_json(run / "record.json")["stages"]
