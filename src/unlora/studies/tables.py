@@ -47,6 +47,25 @@ def spread(values: Iterable[float], digits: int) -> str:
     return text if len(found) == len(every) else f"{text} ({len(found)} of {len(every)})"
 
 
+def paired_differences(
+    table: pandas.DataFrame, values: str, one: str, other: str, *, by: str, within: str | list[str]
+) -> list[float]:
+    """Differences between two groups, one for each place that has both.
+
+    Args:
+        table: rows.
+        values: column of what is compared, averaged where a place has a group more than once.
+        one: the group that is subtracted from.
+        other: the group that is subtracted.
+        by: column of the groups.
+        within: column or columns of the places.
+    """
+    wide = table.pivot_table(index=within, columns=by, values=values)
+    if one not in wide or other not in wide:
+        return []
+    return [float(value) for value in (wide[one] - wide[other]).dropna()]
+
+
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
