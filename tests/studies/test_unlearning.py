@@ -1,0 +1,52 @@
+"""A cell that unlearns at several learning rates."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from unlora.artifacts import read_json
+from unlora.evaluation.scores import load_scores
+from unlora.studies import unlearning
+from unlora.studies.engine import Workplace
+from unlora.studies.small_world import TINY_WORLD, SmallWorldFiles, build_small_world
+from unlora.studies.unlearning import small_world_run, unlearn_at_rates
+
+RATES = (1e-9, 2e-2)
+ADAPTER = {"adapter": {"rank": 2, "alpha": 4}}
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorldFiles:
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))
+    return build_small_world(TINY_WORLD)
+
+
+def test_rates_share_one_measurement_and_a_cell_that_is_started_again_repeats_nothing(
+    files: SmallWorldFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base = small_world_run(files, "cpu", epochs=3)
+    alone = unlearn_at_rates(base, "contrast", ADAPTER, RATES[1:], 0, Workplace(tmp_path / "alone", "cpu"))
+    place = Workplace(tmp_path / "both", "cpu")
+    both = unlearn_at_rates(base, "contrast", ADAPTER, RATES, 0, place)
+    assert [row["learning_rate"] for row in both] == list(RATES)
+    measures = [key for key in alone[0] if key.startswith(("validation", "test", "first", "final"))]
+    assert len(measures) > 10
+    assert {key: alone[0][key] for key in measures} == {key: both[1][key] for key in measures}
+    stages = [read_json(place.folder / f"lr{rate:g}" / "record.json")["stages"] for rate in RATES]
+    assert ["importance" in one for one in stages] == [True, False]
+    # A learning rate of nothing forgets nothing; the other does.
+    assert both[0]["test_balance"] == pytest.approx(0.0, abs=1e-3)
+    assert float(both[1]["test_balance"] or 0) > 0.2
+
+    monkeypatch.setattr("unlora.recipes.unlearn.train", lambda *_: pytest.fail("trained again"))
+    assert unlearn_at_rates(base, "contrast", ADAPTER, RATES, 0, place) == both
+
+
+def test_halves_are_every_other_question(files: SmallWorldFiles, tmp_path: Path):
+    place = Workplace(tmp_path / "cell", "cpu")
+    (row,) = unlearn_at_rates(small_world_run(files, "cpu", epochs=1), "plain", ADAPTER, [1e-2], 0, place)
+    examples = load_scores(place.folder / "lr0.01" / "scores" / "unlearned.jsonl").sets["forget"]
+    for name, first in unlearning.HALVES.items():
+        half = [one.probability for one in examples[first::2]]
+        assert row[f"{name}_forget_probability"] == pytest.approx(math.fsum(half) / len(half), rel=1e-6)
