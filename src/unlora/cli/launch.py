@@ -14,9 +14,9 @@ import click
 
 from unlora.errors import nearest
 
-SECOND_HAND_SECONDS = 5.0
+SECOND_HAND_SECONDS = 20.0
 """How long a process that cannot know whether it is the first to fail leaves the word to the others. A launcher ends
-the rest within a second of the first."""
+the rest within a second of the first, on a machine with nothing to spare within many."""
 
 ARGUMENTS = "unlora.arguments"
 """Where the context keeps the words of the command line."""
