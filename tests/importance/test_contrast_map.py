@@ -89,6 +89,18 @@ def test_model_is_left_as_it_was_and_needs_no_retain_set():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("inputs_only", [False, True])
+def test_retain_set_of_another_model(inputs_only: bool):
+    alone = contrast_of(inputs_only=inputs_only)
+    same, other = (
+        contrast_of(inputs_only=inputs_only, retain_model=build_tiny_model("llama", seed=seed)) for seed in (0, 1)
+    )
+    assert alone.metadata == same.metadata == other.metadata
+    for name, one in alone.items():
+        assert torch.equal(one.input_eigenvalues, same[name].input_eigenvalues)
+        assert not torch.equal(one.input_eigenvalues, other[name].input_eigenvalues)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"rank": 200}, "sketch_columns"), ({"rank": 33, "sketch_columns": 64}, "rank: must lie between 1 and")],

@@ -274,3 +274,21 @@ def test_single_example_has_a_second_moment_and_no_variance(space: SpaceName):
         wanted = expected(name, samples, "second_moment", space, rank=3, probe_std=0.05, seed=0)
         for field, found in vars(importance[name].forget).items():
             assert_near(found, wanted[field])
+
+
+@pytest.mark.parametrize("preset", ["marginal", "vila"])
+def test_retain_set_of_another_model_is_that_models_and_the_map_stays_the_first_ones(preset: str):
+    model, other, batches = build_tiny_model("llama"), build_tiny_model("llama", seed=1), batches_of(FORGET, 3)
+    found = estimate_importance(model, batches, batches, retain_model=other, preset=preset)
+    own, others = (estimate_importance(one, batches, batches, preset=preset) for one in (model, other))
+    assert found.metadata == own.metadata
+    for name, one in found.items():
+        for part, wanted in ((one.forget, own[name].forget), (one.retain, others[name].retain)):
+            assert all(torch.equal(tensor, getattr(wanted, field)) for field, tensor in vars(part).items())
+
+
+def test_retain_model_with_other_layers_is_refused():
+    model, batches = build_tiny_model("llama"), batches_of(FORGET, 3)
+    for other, has in ((build_tiny_model("gpt2"), "none"), (build_tiny_model("llama", hidden=48), "one of shape")):
+        with pytest.raises(InputError, match=rf"has shape \(32, 32\); the other model has {has}"):
+            estimate_importance(model, batches, batches, retain_model=other, preset="fila")

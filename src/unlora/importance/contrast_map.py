@@ -17,7 +17,7 @@ from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
 from unlora.low_rank import contrast_directions
 from unlora.models.load import fingerprint
-from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
 
 SCHEMA_VERSION = 1
 SKETCH_COLUMNS = 128
@@ -143,6 +143,7 @@ def estimate_contrast(
     forget_batches: Iterable[Batch],
     retain_batches: Iterable[Batch] | None,
     *,
+    retain_model: PreTrainedModel | None = None,
     target_modules: Sequence[str] | None = None,
     rank: int = 8,
     damping: float = 1.0,
@@ -163,6 +164,8 @@ def estimate_contrast(
         model: a causal language model; dropout is switched off while it is measured.
         forget_batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
         retain_batches: the same for the retain set; None gives the forget set's leading directions alone.
+        retain_model: another model with the same layers, which the retain set is measured on; the map stays `model`'s
+            and does not say so.
         target_modules: names or patterns; by default every linear layer but the output head.
         rank: directions of each kind.
         damping: of the retain matrix, in units of its mean eigenvalue.
@@ -173,36 +176,41 @@ def estimate_contrast(
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
-        InputError: no target module, an empty set, more directions than a layer or the sketch has, a layer whose
-            inputs do not keep the examples apart, or a gradient that is not finite.
+        InputError: no target module, other layers in `retain_model`, an empty set, more directions than a layer or the
+            sketch has, a layer whose inputs do not keep the examples apart, or a gradient that is not finite.
     """
     targets = find_target_modules(model, target_modules)
+    retain_model = model if retain_model is None else retain_model
+    retain_targets = find_same_modules(retain_model, targets)
     if rank > sketch_columns:
         raise InputError(f"sketch_columns: {sketch_columns} cannot hold {rank} directions; use at least the rank.")
 
-    def measure(batches: Iterable[Batch], set_name: str, sha256: str | None) -> tuple[dict, SetCounts]:
+    def measure(
+        measured: PreTrainedModel, layers: Mapping[str, TargetModule], batches: Iterable[Batch], which: int
+    ) -> tuple[dict[str, GradientSketch], SetCounts]:
+        set_name = ("forget", "retain")[which]
         sketches = {
             name: GradientSketch(
                 f"{name}/{set_name}",
-                target.d_out,
-                target.d_in,
+                layer.d_out,
+                layer.d_in,
                 columns=sketch_columns,
                 seed=seed,
-                device=model.device,
+                device=measured.device,
                 inputs_only=inputs_only,
             )
-            for name, target in targets.items()
+            for name, layer in layers.items()
         }
-        counts = accumulate(model, targets, batches, sketches, progress, set_name=set_name)
+        with measuring(measured):
+            counts = accumulate(measured, layers, batches, sketches, progress, set_name=set_name)
         if counts.example_count == 0:
             raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
-        return sketches, counts.model_copy(update={"data_sha256": sha256})
+        return sketches, counts.model_copy(update={"data_sha256": data_sha256[which]})
 
-    with measuring(model):
-        forget, forget_counts = measure(forget_batches, "forget", data_sha256[0])
-        retain, retain_counts = {}, None
-        if retain_batches is not None:
-            retain, retain_counts = measure(retain_batches, "retain", data_sha256[1])
+    forget, forget_counts = measure(model, targets, forget_batches, 0)
+    retain, retain_counts = {}, None
+    if retain_batches is not None:
+        retain, retain_counts = measure(retain_model, retain_targets, retain_batches, 1)
     modules = {
         name: _module_contrast(target, forget[name], retain.get(name), rank=rank, damping=damping)
         for name, target in targets.items()

@@ -32,7 +32,7 @@ from unlora.importance.spaces import (
     virtual_factors,
 )
 from unlora.models.load import fingerprint
-from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
 
 
 class ImportancePreset(NamedTuple):
@@ -59,6 +59,7 @@ def estimate_importance(
     forget_batches: Iterable[Batch],
     retain_batches: Iterable[Batch] | None,
     *,
+    retain_model: PreTrainedModel | None = None,
     preset: str | None = None,
     statistic: StatisticName | None = None,
     space: SpaceName | None = None,
@@ -85,6 +86,8 @@ def estimate_importance(
         model: a causal language model; dropout is switched off while it is measured.
         forget_batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
         retain_batches: the same for the retain set, or None when there is none.
+        retain_model: another model with the same layers, which the retain set is measured on; the map stays `model`'s
+            and does not say so.
         preset: a name of `IMPORTANCE_PRESETS`, instead of `statistic` and `space`.
         statistic: "second_moment" E[g^2] or "variance" E[g^2] - E[g]^2 (unbiased).
         space: "marginals", "lora_factors" or "full_weights".
@@ -103,8 +106,8 @@ def estimate_importance(
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
-        InputError: unknown preset or choice, no target module, an empty set, a variance of a single sample, a layer
-            whose inputs do not keep the examples apart, or a gradient that is not finite.
+        InputError: unknown preset or choice, no target module, other layers in `retain_model`, an empty set, a variance
+            of a single sample, a layer whose inputs do not keep the examples apart, or a gradient that is not finite.
         UnloraError: the disk is full (offload "disk").
     """
     _refuse_unknown("statistic", statistic, get_args(StatisticName))
@@ -116,11 +119,15 @@ def estimate_importance(
     choice = _Choice(statistic, space, gradient_unit, reduction, rank, probe_std, seed, offload)
     targets = find_target_modules(model, target_modules)
     on_disk = offload == "disk" and space == "full_weights"
-    with scratch_folder(scratch) if on_disk else nullcontext() as folder, measuring(model):
+    retain_model = model if retain_model is None else retain_model
+    retain_targets = find_same_modules(retain_model, targets)
+    with scratch_folder(scratch) if on_disk else nullcontext() as folder:
         forget, forget_counts = _measure(model, targets, forget_batches, choice, "forget", folder, progress)
         retain, retain_counts = {}, None
         if retain_batches is not None:
-            retain, retain_counts = _measure(model, targets, retain_batches, choice, "retain", folder, progress)
+            retain, retain_counts = _measure(
+                retain_model, retain_targets, retain_batches, choice, "retain", folder, progress
+            )
             retain_counts = retain_counts.model_copy(update={"data_sha256": data_sha256[1]})
 
     metadata = ImportanceMetadata(
@@ -188,16 +195,17 @@ def _measure(
         )
         for index, (name, target) in enumerate(targets.items())
     }
-    counts = accumulate(
-        model,
-        targets,
-        batches,
-        statistics,
-        progress,
-        set_name=set_name,
-        gradient_unit=choice.gradient_unit,
-        reduction=choice.reduction,
-    )
+    with measuring(model):
+        counts = accumulate(
+            model,
+            targets,
+            batches,
+            statistics,
+            progress,
+            set_name=set_name,
+            gradient_unit=choice.gradient_unit,
+            reduction=choice.reduction,
+        )
     if counts.example_count == 0:
         raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
     if counts.sample_count == 1 and choice.statistic == "variance":

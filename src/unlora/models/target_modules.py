@@ -1,6 +1,6 @@
 """Which linear layers get an adapter, under the names they have in the plain transformers model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -77,6 +77,23 @@ def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = Non
     if not chosen:
         raise InputError("target modules: the list is empty; leave it out to take every linear layer.")
     return {name: layer for name, layer in layers.items() if name in chosen}
+
+
+def find_same_modules(model: CausalModel, targets: Mapping[str, TargetModule]) -> dict[str, TargetModule]:
+    """Find the linear layers of another model that have the names of `targets`.
+
+    Raises:
+        InputError: it has no layer of a name, or one of another shape.
+    """
+    layers = _linear_layers(model)
+    for name, target in targets.items():
+        layer = layers.get(name)
+        if layer is None or (layer.d_out, layer.d_in) != (target.d_out, target.d_in):
+            found = "none" if layer is None else f"one of shape {(layer.d_out, layer.d_in)}"
+            raise InputError(
+                f"target module '{name}': has shape {(target.d_out, target.d_in)}; the other model has {found}."
+            )
+    return {name: layers[name] for name in targets}
 
 
 def peft_target_modules(model: CausalModel, names: Sequence[str]) -> list[str]:
