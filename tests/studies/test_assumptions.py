@@ -6,25 +6,14 @@ import pandas
 import pytest
 import torch
 
-from unlora.studies.assumptions import (
-    BEST,
-    DISTRIBUTIONS,
-    FORMS,
-    LIMIT,
-    RANK,
-    AssumptionsSettings,
-    Gradients,
-    best_product,
-    cells,
-    draw_factor,
-    errors,
-    factor_parts,
-    figures,
-    noise,
-    slope,
-    summary,
-    truth_of,
-)
+from unlora.studies.assumptions.accuracy import errors
+from unlora.studies.assumptions.factors import DISTRIBUTIONS, Factors, draw_factor, draw_factors
+from unlora.studies.assumptions.figures import figures
+from unlora.studies.assumptions.grid import RANK, AssumptionsSettings, cells
+from unlora.studies.assumptions.questions import BEST, LIMIT
+from unlora.studies.assumptions.reading import noise, slope
+from unlora.studies.assumptions.summary import summary
+from unlora.studies.assumptions.theorem import FORMS, Gradients, best_product, factor_parts, truth_of
 
 
 def gradients(examples: int = 5, d_out: int = 6, d_in: int = 4) -> tuple[Gradients, torch.Tensor]:
@@ -54,6 +43,17 @@ def test_orthogonal_columns_and_correlated_entries_are_what_they_are_called():
     assert float((between[:, 0] * between[:, 1]).mean()) == pytest.approx(0.9, abs=0.05)
 
 
+def test_a_layers_factors_depend_on_its_name_alone():
+    both = draw_factors({"first": (6, 4), "second": (6, 4)}, "gaussian", 2, seed=0, draw=0)
+    assert (both["second"].lora_b.shape, both["second"].lora_a.shape) == ((6, 2), (2, 4))
+    assert not torch.equal(both["first"].lora_a, both["second"].lora_a)
+    alone = draw_factors({"second": (6, 4)}, "gaussian", 2, seed=0, draw=0)["second"].scaled(0.1)
+    torch.testing.assert_close(alone.lora_b, 0.1 * both["second"].lora_b)
+    assert not torch.equal(
+        draw_factors({"first": (6, 4)}, "gaussian", 2, seed=0, draw=1)["first"].lora_a, both["first"].lora_a
+    )
+
+
 def test_truth_is_the_variance_of_explicit_gradients_and_its_limit_the_product_of_marginals():
     seen, explicit = gradients()
     truth, variance = truth_of(seen), explicit.var(dim=0)
@@ -73,7 +73,7 @@ def test_product_of_many_independent_columns_comes_to_its_limit(form: str):
     generator, rank = torch.Generator().manual_seed(3), 100_000
     lora_a = draw_factor("gaussian", 4, rank, generator)
     lora_b = draw_factor("gaussian", 6, rank, generator).T
-    estimate = factor_parts(seen, lora_a, lora_b).estimate(form, rank) / rank
+    estimate = factor_parts(seen, Factors(lora_a, lora_b)).estimate(form, rank) / rank
     assert torch.allclose(estimate, truth_of(seen).limits[form], rtol=0.05)
 
 
@@ -82,7 +82,7 @@ def test_rank_takes_the_first_columns():
     lora_a, lora_b = torch.randn(5, 4), torch.randn(6, 5)
     variance_b = (explicit @ lora_a[:2].T).var(dim=0)
     variance_a = (lora_b[:, :2].T @ explicit).var(dim=0)
-    estimate = factor_parts(seen, lora_a, lora_b).estimate("variances", 2)
+    estimate = factor_parts(seen, Factors(lora_a, lora_b)).estimate("variances", 2)
     assert torch.allclose(estimate, variance_b @ variance_a, rtol=1e-3)
 
 
@@ -170,3 +170,8 @@ def test_figures_and_summary_of_what_there_is():
     only = TABLE[TABLE["asked"] == "rank"]
     assert list(figures(only)) == ["rank"]
     assert "**Coverage**" not in summary(only)
+    unlearnt = alone.dropna(
+        axis="columns", how="all"
+    )  # As a study leaves it in which no cell of the theorem succeeded.
+    assert list(figures(unlearnt)) == ["coverage"]
+    assert summary(unlearnt).startswith("- Balance, top 25 % by importance minus random 25 %")
