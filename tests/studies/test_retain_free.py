@@ -1,25 +1,21 @@
-"""Maps of two models against those of one, samples that name nobody to be forgotten, and what the tables say."""
+"""Maps whose two sets are drawn as a source says, samples that name nobody to be forgotten, and what the tables say."""
 
 import pandas
 import pytest
 import torch
 
 from tests.tiny import build_tiny_model
+from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance import estimate_contrast, estimate_importance
-from unlora.importance.importance_map import MarginalImportance
-from unlora.studies.retain_free import (
-    GradientSet,
-    RetainFreeSettings,
-    agreement,
-    cells,
-    contrast_map,
-    figures,
-    importance_map,
-    lost,
-    overlap,
-    summary,
-)
+from unlora.studies.measuring import MeasuredModel
+from unlora.studies.retain_free.figures import figures
+from unlora.studies.retain_free.maps import agreement, contrast_map, importance_map, measure_map, overlap
+from unlora.studies.retain_free.names import SOURCES
+from unlora.studies.retain_free.sources import GradientSet, GradientSets, gradient_sets, own_samples
+from unlora.studies.retain_free.study import RetainFreeSettings, cells
+from unlora.studies.retain_free.summary import lost, summary
+from unlora.studies.small_world import TINY_WORLD, build_small_world, world_people
 
 PAD = 1
 
@@ -28,56 +24,75 @@ def gradient_set(*, seed: int = 0, weights: int = 0) -> GradientSet:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(2, 100, (12, 9), generator=generator).tolist()
     examples = [TokenisedExample(tuple(row), 4, False, "made up") for row in rows]
-    built = build_tiny_model("llama")
-    with torch.no_grad():
-        for parameter in built.parameters():
-            parameter.add_(0.02 * weights * torch.randn(parameter.shape, generator=generator))
-    return GradientSet(built, examples, PAD)
+    return GradientSet(
+        build_tiny_model("llama", seed=weights), [collate(examples[:8], PAD), collate(examples[8:], PAD)]
+    )
 
 
 @pytest.mark.parametrize("method", ["vila", "marginal"])
-def test_map_of_two_sets_of_one_model_is_the_one_that_is_measured_together(method: str):
-    forget, retain = gradient_set(), gradient_set(seed=1)
-    together = estimate_importance(forget.model, forget.batches(), retain.batches(), preset=method, rank=8, seed=3)
-    found = importance_map(method, forget, retain, 3)
-    assert agreement(found, together) == pytest.approx(1)
-    assert found.metadata == together.metadata
+def test_importance_is_the_librarys_of_both_models(method: str):
+    forget, other = gradient_set(), gradient_set(seed=1, weights=1)
+    expected = estimate_importance(
+        forget.model, forget.batches, other.batches, retain_model=other.model, preset=method, rank=8, seed=3
+    )
+    found = importance_map(method, forget, other, 3)
+    assert agreement(found, expected) == pytest.approx(1)
+    assert found.metadata == expected.metadata
     alone = importance_map(method, forget, None, 3)
     assert alone.metadata.retain is None
-    assert agreement(alone, together) < 0.99
+    assert agreement(alone, expected) < 0.99
 
 
-def test_divisor_of_another_model_changes_the_map_and_leaves_it_the_targets():
-    forget, other = gradient_set(), gradient_set(weights=1)
-    found, same = (importance_map("marginal", forget, one, 3) for one in (other, forget))
-    assert found.metadata.model_fingerprint == same.metadata.model_fingerprint
-    name = found.modules[0]
-    expected = estimate_importance(other.model, other.batches(), None, preset="marginal")
-    for one, wanted in ((found[name].forget, same[name].forget), (found[name].retain, expected[name].forget)):
-        assert isinstance(one, MarginalImportance)
-        assert isinstance(wanted, MarginalImportance)
-        assert torch.equal(one.rows, wanted.rows)
-
-
-@pytest.mark.parametrize("inputs_only", [False, True])
+@pytest.mark.parametrize("start", ["contrast", "contrast_inputs"])
 @pytest.mark.parametrize("has_divisor", [False, True])
-def test_contrast_of_one_model_is_that_of_the_library(inputs_only: bool, has_divisor: bool):
-    forget, retain = gradient_set(), gradient_set(seed=1) if has_divisor else None
-    found = contrast_map(forget, retain, 3, inputs_only=inputs_only)
+def test_contrast_is_the_librarys(start: str, has_divisor: bool):
+    forget, divisor = gradient_set(), gradient_set(seed=1) if has_divisor else None
+    found = contrast_map(start, forget, divisor, 3)
     expected = estimate_contrast(
-        forget.model, forget.batches(), retain.batches() if retain else None, seed=3, inputs_only=inputs_only
+        forget.model,
+        forget.batches,
+        divisor.batches if divisor else None,
+        seed=3,
+        inputs_only=start == "contrast_inputs",
     )
     assert found.metadata == expected.metadata
     assert overlap(found, expected) == pytest.approx(1, abs=1e-4)
-    for name, one in expected.items():
-        assert torch.allclose(found[name].input_eigenvalues, one.input_eigenvalues, rtol=1e-3)
-        assert (found[name].outputs is None) == inputs_only
+
+
+@pytest.mark.parametrize("start", ["marginal", "contrast_inputs"])
+def test_agreement_is_one_with_the_retain_set_and_less_without(start: str):
+    forget, retain = gradient_set(), gradient_set(seed=1)
+    assert measure_map(start, GradientSets(forget, retain, retain), 3)[1] == pytest.approx(1, abs=1e-5)
+    assert measure_map(start, GradientSets(forget, retain, None), 3)[1] < 0.99
+
+
+def test_sets_are_those_that_a_source_names():
+    files, people = build_small_world(TINY_WORLD), world_people(TINY_WORLD)
+    target = MeasuredModel.load(files.target, "cpu")
+    own, dropped = own_samples(target, people.forget, 4, seed=0)
+    names = {str(one.person) for one in people.forget}
+    assert dropped >= 0
+    assert 0 < len(own) <= 4
+    assert not [one for one in own if any(name in one.completion for name in names)]
+    found = {
+        source: gradient_sets(source, target, people, own, files.retain_only, count=4, seed=0) for source in SOURCES
+    }
+    for source, sets in found.items():
+        assert sets.forget.model is sets.retain.model is target.model
+        assert sum(len(batch["labels"]) for batch in sets.forget.batches) == len(people.forget)
+        divisor = sets.divisor
+        if divisor is None:
+            assert source == "none"
+            continue
+        assert sum(len(batch["labels"]) for batch in divisor.batches) == (len(own) if source == "own_samples" else 4)
+        assert (divisor.model is target.model) == (source != "base")
+        assert (divisor is sets.retain) == (source == "retain")
 
 
 def test_overlap_of_directions_with_their_complement_is_nought():
     forget, retain = gradient_set(), gradient_set(seed=1)
-    found = contrast_map(forget, retain, 3, inputs_only=True)
-    turned = contrast_map(forget, retain, 3, inputs_only=True)
+    found = contrast_map("contrast_inputs", forget, retain, 3)
+    turned = contrast_map("contrast_inputs", forget, retain, 3)
     for name in found:
         q = found[name].inputs
         outside = torch.linalg.qr(torch.cat([q, torch.randn(len(q), 8)], dim=1)).Q[:, 8:]
