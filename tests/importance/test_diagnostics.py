@@ -11,7 +11,14 @@ from torch import Tensor
 
 from tests.importance.reference import batches_of, examples
 from tests.tiny import build_tiny_model
-from unlora.importance.diagnostics import MapDiagnostics, diagnose, dynamic_range, gini, rank_correlation
+from unlora.importance.diagnostics import (
+    MapDiagnostics,
+    diagnose,
+    dynamic_range,
+    gini,
+    module_evidence,
+    rank_correlation,
+)
 from unlora.importance.estimate import IMPORTANCE_PRESETS, estimate_importance
 from unlora.importance.evidence import HalfSums, SetEvidence
 from unlora.importance.importance_map import (
@@ -87,7 +94,7 @@ def module_of(
     if halves is None:
         return ModuleImportance(forget, retain)
     evidences = [SetEvidence(half, torch.tensor(float(share))) for half, share in zip(halves, shares, strict=True)]
-    return ModuleImportance(forget, retain, *evidences)
+    return ModuleImportance(forget, retain, module_evidence(*evidences))
 
 
 def map_of(modules: dict[str, ModuleImportance]) -> ImportanceMap:
@@ -186,7 +193,8 @@ def test_energy_is_the_total_of_the_statistic(record, energy: float):
 
 def test_what_is_not_known_is_none_and_json_takes_it():
     bare = module_of((torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])))
-    lonely = replace(bare, forget_evidence=SetEvidence(torch.full((2, 3), math.nan), torch.tensor(math.nan)))
+    nothing = SetEvidence(torch.full((2, 3), math.nan), torch.tensor(math.nan))
+    lonely = replace(bare, evidence=module_evidence(nothing, None))
     found = diagnose(map_of({"a": bare, "layers.1.b": lonely}))
     for module in found.modules:
         assert module.forget_stability is module.ratio_stability is module.forget_squared_mean is None

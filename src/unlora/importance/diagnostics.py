@@ -1,6 +1,6 @@
 """Whether a map can be trusted and says anything: stability, spread, floor, the squared mean, where the forget set is.
 
-Everything is read from the map and what it keeps beside (`SetEvidence`); nothing is measured again.
+Everything is read from the map and what it keeps beside (`ModuleEvidence`); nothing is measured again.
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from unlora.config import Config
-from unlora.importance.evidence import SetEvidence
+from unlora.importance.evidence import ModuleEvidence, SetEvidence
 from unlora.importance.importance_map import (
     FactoredImportance,
     ImportanceMap,
@@ -34,7 +34,7 @@ UNSTABLE = 0.3
 """Below this rank correlation of two halves, in the median layer, the order of the rows is mostly chance."""
 
 
-class ModuleDiagnostics(Config):
+class ModuleDiagnostics(ModuleEvidence):
     """One module; None where a number is not defined or the map keeps nothing to tell it by."""
 
     name: str
@@ -45,18 +45,6 @@ class ModuleDiagnostics(Config):
     """95th percentile of the row weights over the 5th: 1 = all rows weigh the same. None where the 5th is 0."""
     gini: float | None
     """Gini coefficient of the row weights: 0 = all the same, towards 1 = one row has everything."""
-    forget_stability: float | None
-    """Spearman correlation of the forget set's rows between its even and its odd samples: 1 = stable, 0 = chance. Each
-    half has half the samples, so the whole set's estimate is more stable than this."""
-    retain_stability: float | None
-    """The same of the retain set."""
-    ratio_stability: float | None
-    """The same of the ratio of the rows, even forget and retain samples against odd ones: it decides the weights."""
-    forget_squared_mean: float | None
-    """Share of E[g]^2 in E[g^2] over the forget set: what the variance leaves out and the second moment does not. An
-    unbiased estimate, so it may fall below 0 by chance."""
-    retain_squared_mean: float | None
-    """The same of the retain set."""
     forget_energy: float
     """Total of the statistic over the module."""
     retain_energy: float | None
@@ -134,37 +122,38 @@ def rank_correlation(first: Float[Tensor, " row"], second: Float[Tensor, " row"]
     return math.nan if constant else float(numpy.corrcoef(rankdata(first.numpy()), rankdata(second.numpy()))[0, 1])
 
 
-def _diagnose_module(
-    name: str, importance: ModuleImportance, weights: Float[Tensor, " d_out"], floored_fraction: float
-) -> ModuleDiagnostics:
-    forget, retain = importance.forget_evidence, importance.retain_evidence
-    return ModuleDiagnostics(
-        name=name,
-        floored_fraction=floored_fraction,
-        dynamic_range=_finite(dynamic_range(weights)),
-        gini=_finite(gini(weights)),
-        forget_stability=_stability(forget),
-        retain_stability=_stability(retain),
-        ratio_stability=_ratio_stability(forget, retain),
-        forget_squared_mean=_finite(float(forget.squared_mean_share)) if forget is not None else None,
+def module_evidence(forget: SetEvidence, retain: SetEvidence | None) -> ModuleEvidence:
+    """Reduce what both sets say to a few numbers; `retain` is None without a retain set."""
+    return ModuleEvidence(
+        forget_stability=_finite(rank_correlation(*forget.halves)),
+        retain_stability=_finite(rank_correlation(*retain.halves)) if retain is not None else None,
+        ratio_stability=_ratio_stability(forget, retain) if retain is not None else None,
+        forget_squared_mean=_finite(float(forget.squared_mean_share)),
         retain_squared_mean=_finite(float(retain.squared_mean_share)) if retain is not None else None,
-        forget_energy=_energy(importance.forget),
-        retain_energy=_energy(importance.retain) if importance.retain is not None else None,
     )
 
 
-def _stability(evidence: SetEvidence | None) -> float | None:
-    return _finite(rank_correlation(*evidence.halves)) if evidence is not None else None
-
-
-def _ratio_stability(forget: SetEvidence | None, retain: SetEvidence | None) -> float | None:
-    if forget is None or retain is None:
-        return None
+def _ratio_stability(forget: SetEvidence, retain: SetEvidence) -> float | None:
     ratios = []
     for rows in zip(forget.halves, retain.halves, strict=True):
         of_forget, of_retain = (MarginalImportance(rows=one, columns=one) for one in rows)
         ratios.append(module_ratio(ModuleImportance(of_forget, of_retain)).row_weights)
     return _finite(rank_correlation(*ratios))
+
+
+def _diagnose_module(
+    name: str, importance: ModuleImportance, weights: Float[Tensor, " d_out"], floored_fraction: float
+) -> ModuleDiagnostics:
+    known = importance.evidence.model_dump() if importance.evidence is not None else {}
+    return ModuleDiagnostics(
+        name=name,
+        floored_fraction=floored_fraction,
+        dynamic_range=_finite(dynamic_range(weights)),
+        gini=_finite(gini(weights)),
+        forget_energy=_energy(importance.forget),
+        retain_energy=_energy(importance.retain) if importance.retain is not None else None,
+        **known,
+    )
 
 
 def _energy(importance: SetImportance) -> float:

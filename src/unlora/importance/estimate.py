@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from unlora.errors import InputError, nearest
 from unlora.importance.accumulate import Batch, accumulate
+from unlora.importance.diagnostics import module_evidence
 from unlora.importance.evidence import SetEvidence
 from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import (
@@ -146,7 +147,7 @@ def estimate_importance(
     modules = {}
     for name in targets:
         (of_forget, forget_evidence), (of_retain, retain_evidence) = forget[name], retain.get(name, (None, None))
-        modules[name] = ModuleImportance(of_forget, of_retain, forget_evidence, retain_evidence)
+        modules[name] = ModuleImportance(of_forget, of_retain, module_evidence(forget_evidence, retain_evidence))
     return ImportanceMap(modules, metadata)
 
 

@@ -1,4 +1,4 @@
-"""What one set says about its own estimate: whether halves of it agree, and how far its mean gradient is from zero."""
+"""What a set says about its own estimate: whether halves of it agree, and how far its mean gradient is from zero."""
 
 import math
 from dataclasses import dataclass
@@ -8,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unlora import processes
+from unlora.config import Config
 
 
 @dataclass(frozen=True)
 class SetEvidence:
-    """Kept beside a module's importance for `unlora.importance.diagnostics`; float32 on the CPU."""
+    """Of one set and module, while both sets are measured; float32 on the CPU."""
 
     halves: Float[Tensor, "half d_out"]
     """Row sums of the second moment over the samples 0, 2, 4, ... and over 1, 3, 5, ..., whatever the statistic; NaN in
@@ -20,6 +21,23 @@ class SetEvidence:
     squared_mean_share: Float[Tensor, ""]
     """Unbiased estimate of the share of E[g]^2 in E[g^2], both summed over the module. It scatters around zero where
     the mean is zero, so it may fall below; NaN where no two samples were compared."""
+
+
+class ModuleEvidence(Config):
+    """What is kept of both sets' evidence beside a module's importance; None where it is not defined or not known."""
+
+    forget_stability: float | None = None
+    """Spearman correlation of the forget set's rows between its even and its odd samples: 1 = stable, 0 = chance. Each
+    half has half the samples, so the whole set's estimate is more stable than this."""
+    retain_stability: float | None = None
+    """The same of the retain set."""
+    ratio_stability: float | None = None
+    """The same of the ratio of the rows, even forget and retain samples against odd ones: it decides the weights."""
+    forget_squared_mean: float | None = None
+    """Share of E[g]^2 in E[g^2] over the forget set: what the variance leaves out and the second moment does not. An
+    unbiased estimate, so it may fall below 0 by chance."""
+    retain_squared_mean: float | None = None
+    """The same of the retain set."""
 
 
 class HalfSums:

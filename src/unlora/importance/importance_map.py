@@ -13,12 +13,14 @@ from unlora.artifacts import read_tensors, write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
 from unlora.importance.arithmetic import PublishedArithmetic
-from unlora.importance.evidence import SetEvidence
+from unlora.importance.evidence import ModuleEvidence
 from unlora.importance.moments import GradientUnit, Reduction, StatisticName
 from unlora.importance.spaces import SpaceName
 from unlora.shapes import LoraA, LoraB
 
 SCHEMA_VERSION = 1
+EVIDENCE = "evidence"
+"""Key of the header: module name -> `ModuleEvidence`."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,8 @@ class ModuleImportance:
 
     forget: SetImportance
     retain: SetImportance | None
-    forget_evidence: SetEvidence | None = None
+    evidence: ModuleEvidence | None = None
     """None in a map whose maker kept none."""
-    retain_evidence: SetEvidence | None = None
 
 
 class SetCounts(Config):
@@ -126,14 +127,16 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         return len(self._modules)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, atomically; tensors are named "module|set|field"."""
+        """Write one safetensors file, atomically: tensors named "module|set|field", all else in its header."""
         tensors: dict[str, Tensor] = {}
         for name, importance in self._modules.items():
             for set_name in ("forget", "retain"):
-                for record in (getattr(importance, set_name), getattr(importance, f"{set_name}_evidence")):
-                    for field, tensor in vars(record).items() if record is not None else ():
-                        tensors[f"{name}|{set_name}|{field}"] = tensor
-        write_tensors(path, tensors, {"kind": "importance", **self.metadata.model_dump(mode="json")})
+                record = getattr(importance, set_name)
+                for field, tensor in vars(record).items() if record is not None else ():
+                    tensors[f"{name}|{set_name}|{field}"] = tensor
+        kept = {name: one.evidence.model_dump() for name, one in self._modules.items() if one.evidence is not None}
+        header = {"kind": "importance", EVIDENCE: kept, **self.metadata.model_dump(mode="json")}
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: Path) -> "ImportanceMap":
@@ -149,9 +152,15 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             raise InputError(
                 f"{path}: schema version {header.get('schema_version')}; this unlora reads {SCHEMA_VERSION}."
             )
+        kept = {
+            name: ModuleEvidence.from_mapping(one, where=f"{path}, {EVIDENCE}")
+            for name, one in header.pop(EVIDENCE, {}).items()
+        }
         metadata = ImportanceMetadata.from_mapping(header, where=str(path))
         try:
-            modules = {name: _module_importance(name, tensors, metadata) for name in metadata.module_shapes}
+            modules = {
+                name: _module_importance(name, tensors, metadata, kept.get(name)) for name in metadata.module_shapes
+            }
         except KeyError as error:
             raise InputError(f"{path}: incomplete; tensor {error} is missing.") from None
         return cls(modules, metadata)
@@ -204,23 +213,15 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             )
 
 
-def _module_importance(name: str, tensors: dict[str, Tensor], metadata: ImportanceMetadata) -> ModuleImportance:
+def _module_importance(
+    name: str, tensors: dict[str, Tensor], metadata: ImportanceMetadata, evidence: ModuleEvidence | None
+) -> ModuleImportance:
     def record(set_name: str) -> SetImportance:
         kind = _RECORDS[metadata.space]
         fields = {field: tensors[f"{name}|{set_name}|{field}"] for field in kind.__dataclass_fields__}
         return kind(**fields)
 
-    def evidence(set_name: str) -> SetEvidence | None:
-        fields = {field: tensors.get(f"{name}|{set_name}|{field}") for field in SetEvidence.__dataclass_fields__}
-        known = {field: tensor for field, tensor in fields.items() if tensor is not None}
-        return SetEvidence(**known) if len(known) == len(fields) else None
-
-    return ModuleImportance(
-        record("forget"),
-        record("retain") if metadata.retain is not None else None,
-        evidence("forget"),
-        evidence("retain"),
-    )
+    return ModuleImportance(record("forget"), record("retain") if metadata.retain is not None else None, evidence)
 
 
 def set_importance(space: SpaceName, tensors: Mapping[str, Tensor]) -> SetImportance:

@@ -245,7 +245,7 @@ def _file_bytes(settings: UnlearnSettings, layers: Layers, *, sets: int) -> int:
     if settings.importance.initialisation not in WEIGHTED + CONTRAST:
         return 0
     kind, rank = _measurement(settings), settings.adapter.rank
-    return arithmetic.file_bytes(kind, layers, rank=rank, sets=sets, evidence=not is_published(settings))
+    return arithmetic.file_bytes(kind, layers, rank=rank, sets=sets)
 
 
 def _measurement(settings: UnlearnSettings) -> Measurement:

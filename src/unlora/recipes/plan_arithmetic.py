@@ -115,18 +115,14 @@ def published_statistics_bytes(layers: Layers, size: int, *, rank: int | None) -
     return 2 * size * (2 * rank * layers.width if rank is not None else layers.area)
 
 
-def file_bytes(kind: Measurement, layers: Layers, *, rank: int, sets: int, evidence: bool = True) -> int:
-    """Importance file without its header, which is a few hundred bytes a tensor; float32.
-
-    Beside the statistic, a map keeps for each set the rows of either half and one number a module (`SetEvidence`).
-    """
+def file_bytes(kind: Measurement, layers: Layers, *, rank: int, sets: int) -> int:
+    """Importance file without its header, which is a few hundred bytes a module; float32."""
     if kind in ("contrast", "contrast_inputs"):
         sides = layers.width if kind == "contrast" else layers.inputs
         eigenvalues = layers.modules * (2 if kind == "contrast" else 1)
         return FLOAT32 * rank * (sides + eigenvalues)
     values = {"marginals": layers.width, "lora_factors": rank * layers.width, "full_weights": layers.area}
-    kept = 2 * layers.outputs + layers.modules if evidence else 0
-    return FLOAT32 * sets * (values[kind] + kept)
+    return FLOAT32 * sets * values[kind]
 
 
 def pass_flops(flops_a_token: float, head: int, batch: BatchShape) -> float:
