@@ -8,27 +8,17 @@ import pytest
 import torch
 
 from tests.tiny import build_tiny_model
-from unlora.data.tokenise import ExampleTokeniser
-from unlora.models.load import load_model
 from unlora.models.target_modules import find_target_modules
-from unlora.studies.sanity import (
-    EVERYWHERE,
-    Known,
-    Ranking,
-    at_damage,
-    auc,
-    curves,
-    figures,
-    highest_rows,
-    linear_weights,
-    located,
-    paired,
-    put_back,
-    rank_rows,
-    shifted_sets,
-    summary,
-    told,
-)
+from unlora.studies.measuring import MeasuredModel
+from unlora.studies.sanity.curves import at_damage
+from unlora.studies.sanity.figures import figures
+from unlora.studies.sanity.forget_sets import shifted_sets
+from unlora.studies.sanity.knowledge import Known, told
+from unlora.studies.sanity.location import auc, located
+from unlora.studies.sanity.names import EVERYWHERE
+from unlora.studies.sanity.rankings import Ranking, rank_rows
+from unlora.studies.sanity.rows import highest_rows, linear_weights, put_back
+from unlora.studies.sanity.summary import summary
 from unlora.studies.small_world import (
     TINY_WORLD,
     build_small_world,
@@ -64,7 +54,7 @@ def test_highest_rows_are_taken_over_all_modules_and_put_back_alone():
     scores[name][[1, 3]], scores[other][2] = torch.tensor([5.0, 7.0]), 6.0
     rows = sum(map(len, scores.values()))
     chosen = highest_rows(scores, 3 / rows)
-    put_back(model, chosen, before)
+    put_back(model, before, chosen)
     now = linear_weights(model)
     for module, one in now.items():
         back = {name: [1, 3], other: [2]}.get(module, [])
@@ -72,6 +62,8 @@ def test_highest_rows_are_taken_over_all_modules_and_put_back_alone():
         expected = after[module].clone()
         expected[back] = before[module][back]
         assert torch.equal(one, expected)
+    put_back(model, after)
+    assert all(torch.equal(one, after[module]) for module, one in linear_weights(model).items())
 
 
 def test_located_finds_the_place_the_rows_and_their_order():
@@ -105,10 +97,9 @@ def test_what_one_layer_learnt_goes_with_its_rows(tmp_path: Path):
     """The whole causal check on a place that is known: the true change forgets all, nothing else moved."""
     people = world_people(TINY_WORLD)
     sets = shifted_sets("token", people)
-    loaded = load_model(str(build_small_world(TINY_WORLD).retain_only), device=torch.device("cpu"))
-    model, tokeniser = loaded.model, ExampleTokeniser(loaded.tokenizer, template="plain", max_length=128)
+    measured = MeasuredModel.load(build_small_world(TINY_WORLD).retain_only, "cpu")
+    model, tokeniser = measured
     forget, pad = tokeniser.encode_set(sets.forget), tokeniser.pad_token_id
-    retain = tokeniser.encode_set(sets.retain)
     everything = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before, asked_before = linear_weights(model), probabilities(model, forget, pad)
     learn_further(
@@ -125,7 +116,7 @@ def test_what_one_layer_learnt_goes_with_its_rows(tmp_path: Path):
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, everything[name])}
     assert changed == {f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
     assert sum(probabilities(model, forget, pad)) > sum(asked_before) + 0.5
-    rankings = rank_rows(model, forget, retain, pad, before, seed=0)
+    rankings = rank_rows(model, measured.batches(sets.forget, 16), measured.batches(sets.retain, 16), before, seed=0)
     after = linear_weights(model)
     truth = located(rankings["change"], before, after)
     assert (truth["module_auc"], truth["row_auc"], truth["row_correlation"]) == (1.0, 1.0, pytest.approx(1.0))
@@ -134,7 +125,7 @@ def test_what_one_layer_learnt_goes_with_its_rows(tmp_path: Path):
         assert {module: len(one) for module, one in ranking.rows.items()} == rows, name
         assert all(bool((one >= 0).all()) for one in ranking.rows.values()), name
     share = sum(rows[name.removesuffix(".weight")] for name in changed) / sum(rows.values())
-    put_back(model, highest_rows(rankings["change"].rows, share), before)
+    put_back(model, before, highest_rows(rankings["change"].rows, share))
     assert probabilities(model, forget, pad) == pytest.approx(asked_before, abs=1e-6)
 
 
@@ -160,9 +151,6 @@ def auc_of(place: str, value: float) -> float:
 
 
 def test_summary_says_who_wins_by_how_much():
-    found = curves(table())
-    assert paired(found, "forgotten", "marginal", "random") == pytest.approx([0.3] * 4)
-    assert paired(found, "forgotten", "marginal", "weight_norm") == []
     text = summary(table())
     assert "| `marginal` |  | 0.30 [0.30, 0.30], above 0 in 4 of 4 |  |" in text  # no `weight_norm` in this table
     assert "| all layers | `marginal` | 0.59 [0.59, 0.60] | 99.0 [99.0, 99.0] % |" in text

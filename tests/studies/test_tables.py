@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from unlora.errors import InputError
-from unlora.studies.tables import in_order, markdown_table, read_table, spread
+from unlora.studies.tables import in_order, markdown_table, paired_differences, read_table, spread
 from unlora.studies.unlearning import best_rates
 
 
@@ -21,6 +21,22 @@ def test_spread_counts_what_is_missing():
 def test_markdown():
     assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
     assert in_order(["x", "b", "a", "b"], ["a", "b", "c"]) == ["a", "b", "x"]
+
+
+def test_differences_are_paired_by_place_and_nothing_without_a_pair():
+    rows = [
+        ("vila", 0, 0.9),
+        ("vila", 1, 0.8),
+        ("vila", 2, 0.7),
+        ("plain", 0, 0.6),
+        ("plain", 1, 0.7),
+        ("fila", 3, 0.5),
+    ]
+    table = pandas.DataFrame(rows, columns=["start", "seed", "balance"])
+    pairs = {"by": "start", "within": "seed"}
+    assert paired_differences(table, "balance", "vila", "plain", **pairs) == pytest.approx([0.3, 0.1])
+    assert paired_differences(table, "balance", "vila", "fila", **pairs) == []
+    assert paired_differences(table, "balance", "vila", "uniform", **pairs) == []
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path):
