@@ -10,17 +10,11 @@ from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.published import token_mean_loss
 from unlora.models.target_modules import find_target_modules
-from unlora.studies.shift import (
-    ShiftSettings,
-    cells,
-    compare_maps,
-    figures,
-    measure_set,
-    mixture,
-    paired,
-    plug_in,
-    summary,
-)
+from unlora.studies.shift.figures import figures
+from unlora.studies.shift.grid import ShiftSettings, cells
+from unlora.studies.shift.maps import compare_maps, measure_set, plug_in
+from unlora.studies.shift.mixtures import mixture
+from unlora.studies.shift.summary import summary
 from unlora.studies.small_world import TINY_WORLD, world_people
 
 PAD = 1
@@ -125,8 +119,9 @@ def test_summary_says_what_the_table_holds():
     assert "a mean of zero gives 2.8 %" in text
     assert "Over all 6 forget sets: rank correlation of the loss with the squared mean 1.00" in text
     assert "from variances minus from second moments: -0.100 [-0.100, -0.100], above 0 in 0 of 6" in text
-    assert paired(table(), "variance", "second_moment", learnt=False) == pytest.approx([0.02, 0.02])
-    assert "replaced text never seen: balance from `variance` minus `second_moment` 0.020 [0.020, 0.020]" in text
+    assert "`variance` minus `second_moment` 0.020 [0.020, 0.020], above 0 in 2 of 2." in text
+    assert "Unlearning, replaced text taught: balance" in text
+    assert "Unlearning, replaced text never seen: balance" in text
     assert "| general knowledge | never seen | 50% | 0.900 [0.900, 0.900] | 0.880 [0.880, 0.880] |" in text
 
 

@@ -95,20 +95,26 @@ def unlearn_at_rates(
         searched: dict[str, Any] = {"training": {"learning_rate": rate}, "seed": seed}
         if measured is not None:
             searched["importance"] = {"file": str(measured)}  # The start is the same: it is measured once.
-        values = yaml.safe_load(preset(preset_name).text)
-        for more in (base, changes, searched):
-            values = merge(values, dict(more))
-        settings = UnlearnSettings.from_mapping(values, where=preset_name)
-        row: Row = {"learning_rate": rate, "diverged": False}
-        try:
-            unlearn(settings, run)
+        diverged = not unlearn_from(preset_name, run, base, changes, searched)
+        row: Row = {"learning_rate": rate, "diverged": diverged}
+        if not diverged:
             row |= training_row(run) | halves_row(run)
-        except TrainingDivergedError:
-            row |= {"diverged": True}
         rows.append(row)
         if measured is None and (run / "importance.safetensors").is_file():
             measured = run / "importance.safetensors"
     return rows
+
+
+def unlearn_from(preset_name: str, run: Path, *changes: Mapping[str, Any]) -> bool:
+    """Unlearn into the folder `run`, with changes laid over the preset one after the other; False if it diverged."""
+    values = yaml.safe_load(preset(preset_name).text)
+    for more in changes:
+        values = merge(values, dict(more))
+    try:
+        unlearn(UnlearnSettings.from_mapping(values, where=preset_name), run)
+    except TrainingDivergedError:
+        return False
+    return True
 
 
 def training_row(run: Path) -> Row:

@@ -1,0 +1,87 @@
+"""Unlearning the whole of a mixture from several starts; what is asked is the part that the target knew."""
+
+import json
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from unlora.adapters.export import load_trained_adapter
+from unlora.artifacts import write_text
+from unlora.config import merge
+from unlora.data.tokenise import TokenisedExample
+from unlora.models.wrapping import CausalModel
+from unlora.studies.engine import Row, Workplace
+from unlora.studies.halves import HalfResult, balance
+from unlora.studies.measuring import MeasuredModel
+from unlora.studies.shift.grid import STARTS, ShiftCell
+from unlora.studies.shift.mixtures import Mixture
+from unlora.studies.small_world import SmallWorldFiles, probabilities, world_people
+from unlora.studies.unlearning import small_world_run, unlearn_from
+
+
+class Asked(NamedTuple):
+    """What every model is asked."""
+
+    forget: list[TokenisedExample]
+    held_out: list[TokenisedExample]
+    pad: int
+
+    def of(self, model: CausalModel) -> HalfResult:
+        """Mean probability of the answers; nothing else is measured."""
+        forget, held_out = (fmean(probabilities(model, one, self.pad)) for one in (self.forget, self.held_out))
+        return HalfResult(forget, held_out, float("nan"), float("nan"))
+
+
+def start_rows(
+    cell: ShiftCell, target: MeasuredModel, files: SmallWorldFiles, parts: Mixture, place: Workplace
+) -> list[Row]:
+    """Unlearn from every start of the cell; a row each.
+
+    Args:
+        cell: starts, and how to train.
+        target: the model that is to forget.
+        files: where it lies, beside the retain set and the retain-only model.
+        parts: the forget set; `kept` alone is asked where the target never saw the rest.
+        place: the cell's folder; runs lie in it under their starts.
+
+    Returns:
+        Columns target_forget_probability, retain_only_forget_probability, start, diverged, and of a run that did not
+        diverge forget_probability, kept and balance.
+    """
+    tokeniser = target.tokeniser
+    asked = Asked(
+        tokeniser.encode_set(parts.forget if cell.learnt else parts.kept),
+        tokeniser.encode_set(world_people(cell.world).held_out),
+        tokeniser.pad_token_id,
+    )
+    before = asked.of(target.model)
+    retain_only = asked.of(MeasuredModel.load(files.retain_only, place.device).model)
+    about: Row = {
+        "target_forget_probability": before.forget_probability,
+        "retain_only_forget_probability": retain_only.forget_probability,
+    }
+    base = _run_settings(cell, files, parts, place)
+    rows: list[Row] = []
+    for start in cell.starts:
+        run = place.folder / start
+        diverged = not unlearn_from("marginal", run, base, {"importance": STARTS[start]})
+        row = about | {"start": start, "diverged": diverged}
+        if not diverged:
+            plain = MeasuredModel.load(files.target, place.device).model
+            unlearned = asked.of(load_trained_adapter(plain, run / "adapter"))
+            row |= {
+                "forget_probability": unlearned.forget_probability,
+                "kept": unlearned.retain_probability / before.retain_probability,
+                "balance": balance(unlearned, before, retain_only),
+            }
+        rows.append(row)
+    return rows
+
+
+def _run_settings(cell: ShiftCell, files: SmallWorldFiles, parts: Mixture, place: Workplace) -> dict[str, Any]:
+    """What every start shares; writes the mixture for it."""
+    forget = place.folder / "forget.jsonl"
+    lines = [json.dumps({"question": one.prompt, "answer": one.completion}) + "\n" for one in parts.forget]
+    write_text(forget, "".join(lines))
+    base = small_world_run(files._replace(forget=forget), place.device, epochs=cell.epochs)
+    changes = {"training": {"learning_rate": cell.learning_rate}, "seed": cell.seed}
+    return merge(base, changes) | {"evaluation": {"skip": True}}
