@@ -7,7 +7,11 @@ import pandas
 import pytest
 
 from unlora.studies.engine import Workplace
-from unlora.studies.scale import EXTRACTION, OTHERS, Point, ScaleCell, figures, run, slope, subject, summary
+from unlora.studies.scale.figures import figures
+from unlora.studies.scale.names import EXTRACTION, OTHERS
+from unlora.studies.scale.study import ScaleCell, run
+from unlora.studies.scale.subjects import Point, subject
+from unlora.studies.scale.summary import slope, summary
 
 
 def test_slopes_of_known_curves():
