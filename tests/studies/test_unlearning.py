@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from unlora.artifacts import read_json
+from unlora.errors import TrainingDivergedError
 from unlora.evaluation.scores import load_scores
+from unlora.recipes.settings import UnlearnSettings
 from unlora.studies import unlearning
 from unlora.studies.engine import Workplace
 from unlora.studies.small_world import TINY_WORLD, SmallWorldFiles, build_small_world
-from unlora.studies.unlearning import small_world_run, unlearn_at_rates
+from unlora.studies.unlearning import small_world_run, unlearn_at_rates, unlearn_from
 
 RATES = (1e-9, 2e-2)
 ADAPTER = {"adapter": {"rank": 2, "alpha": 4}}
@@ -50,3 +52,17 @@ def test_halves_are_every_other_question(files: SmallWorldFiles, tmp_path: Path)
     for name, first in unlearning.HALVES.items():
         half = [one.probability for one in examples[first::2]]
         assert row[f"{name}_forget_probability"] == pytest.approx(math.fsum(half) / len(half), rel=1e-6)
+
+
+def test_later_changes_win_and_a_run_that_diverges_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[UnlearnSettings] = []
+
+    def diverge(settings: UnlearnSettings, _: Path) -> None:
+        asked.append(settings)
+        raise TrainingDivergedError("training")
+
+    monkeypatch.setattr(unlearning, "unlearn", diverge)
+    base = {"model": {"name": "m"}, "data": {"forget": "f", "retain": "r"}, "training": {"epochs": 3}, "seed": 1}
+    assert not unlearn_from("plain", tmp_path, base, {"training": {"learning_rate": 0.5}}, {"seed": 2})
+    (settings,) = asked
+    assert (settings.training.epochs, settings.training.learning_rate, settings.seed) == (3, 0.5, 2)
