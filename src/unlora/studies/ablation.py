@@ -18,7 +18,7 @@ from unlora.recipes.presets import preset
 from unlora.studies.engine import Row, Study, Workplace
 from unlora.studies.figures import COLOURS, draw_ranges, new_figure
 from unlora.studies.small_world import TINY_WORLD, SmallWorld, build_small_world
-from unlora.studies.tables import markdown_table, spread
+from unlora.studies.tables import markdown_table, paired_differences, spread
 from unlora.studies.unlearning import best_rates, small_world_run, tofu_mini_run, unlearn_at_rates
 
 STARTS = (
@@ -142,10 +142,7 @@ def _questions(chosen: pandas.DataFrame) -> str:
 
 def paired(chosen: pandas.DataFrame, one: str, other: str) -> list[float]:
     """Differences in balance between two starts in the same world, for each seed that both have."""
-    balances = chosen.pivot_table(index="seed", columns="start", values="test_balance")
-    if one not in balances or other not in balances:
-        return []
-    return [float(value) for value in (balances[one] - balances[other]).dropna()]
+    return paired_differences(chosen, "test_balance", one, other, by="start", within="seed")
 
 
 def _table_of_loss(chosen: pandas.DataFrame, table: pandas.DataFrame) -> str:

@@ -54,6 +54,6 @@ def _slopes(table: pandas.DataFrame, what: str, column: str) -> str:
         along = [own[own["axis"] == axis] for axis in axes]
         found = [slope(list(one["value"]), list(one[column])) for one in along]
         over_plain = [spread(own["ratio"], 2)] if column == "seconds" else []
-        rows.append([names[method], *("" if math.isnan(one) else f"{one:.2f}" for one in found), *over_plain])
+        rows.append([names[method], *("" if math.isnan(one) else f"{one:z.2f}" for one in found), *over_plain])
     headings = [f"{what}: slope along", *axes, *(["over a plain pass, all points"] if column == "seconds" else [])]
     return markdown_table(headings, rows)
