@@ -26,6 +26,15 @@ def test_copied_preset_means_the_same_as_its_name(name: str, tmp_path: Path):
     assert copied == resolve_settings(preset_name=name, config_file=None, flags=SETS, overrides=[])
 
 
+def test_config_that_does_not_say_how_to_start_starts_like_the_default(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("objective: {forget: npo}\n")
+    mine = resolve_settings(preset_name=None, config_file=file, flags=SETS, overrides=[])
+    default = resolve_settings(preset_name=None, config_file=None, flags=SETS, overrides=["objective.forget=npo"])
+    assert mine == default
+    assert mine.adapter.freeze_a  # It is more than the section that was missing.
+
+
 def test_cp_overwrites_nothing(tmp_path: Path):
     file = tmp_path / "run.yaml"
     file.write_text("mine")

@@ -59,7 +59,8 @@ def resolve_settings(
     """Lay config file over preset, flags over both, and --set over everything; then validate.
 
     Args:
-        preset_name: a preset; None takes the default one, or none where a config file is given.
+        preset_name: a preset; None takes the default one, or none where the config file says itself how to start
+            (its section `importance`).
         config_file: a YAML file.
         flags: dotted keys and values from the command line; None values are left out.
         overrides: "section.key=value" texts.
@@ -67,14 +68,13 @@ def resolve_settings(
     Raises:
         InputError: the first thing that is wrong, with its key.
     """
-    if preset_name is None and config_file is None:
+    from_file = read_yaml(config_file) if config_file is not None else {}
+    if preset_name is None and "importance" not in from_file:
         preset_name = DEFAULT_PRESET
     values: dict[str, Any] = {"model": {}, "data": {}}
     if preset_name is not None:
         values = merge(values, yaml.safe_load(preset(preset_name).text))
-    if config_file is not None:
-        values = merge(values, read_yaml(config_file))
-    values = lay_over(values, flags, overrides)
+    values = lay_over(merge(values, from_file), flags, overrides)
     where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
     return UnlearnSettings.from_mapping(values, where=where)
 
