@@ -61,3 +61,12 @@ def test_summary_and_figure_of_a_made_table():
     assert "10240.0 at the largest width) and 40 [40, 40] times" in text
     assert "| FILA, one pass | 2.00 |" in text
     assert [axes.get_xlabel() for axes in figures(pandas.DataFrame(rows))["scale"].axes] == ["width"]
+
+
+def test_a_slope_of_nought_has_no_sign():
+    rows = [
+        {"axis": "rank", "value": rank, "cell": f"c{rank}", "method": "marginal", "ratio": 1.0, "seconds": 1.0,
+         "disk_bytes": 1.0 - 1e-6 * rank}
+        for rank in (4, 8, 16)
+    ]  # fmt: skip
+    assert "| marginal | 0.00 |" in summary(pandas.DataFrame(rows)).partition("on disk, bytes")[2]

@@ -54,6 +54,7 @@ def _slopes(table: pandas.DataFrame, what: str, column: str) -> str:
         along = [own[own["axis"] == axis] for axis in axes]
         found = [slope(list(one["value"]), list(one[column])) for one in along]
         over_plain = [spread(own["ratio"], 2)] if column == "seconds" else []
+        # z: of a flat curve, rounding alone decides the sign of nought.
         rows.append([names[method], *("" if math.isnan(one) else f"{one:z.2f}" for one in found), *over_plain])
     headings = [f"{what}: slope along", *axes, *(["over a plain pass, all points"] if column == "seconds" else [])]
     return markdown_table(headings, rows)
