@@ -151,6 +151,7 @@ def estimate_contrast(
     seed: int = 0,
     inputs_only: bool = False,
     data_sha256: tuple[str | None, str | None] = (None, None),
+    model_fingerprint: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ContrastMap:
     """Find the directions in which the forget set has much more gradient energy than the retain set.
@@ -173,6 +174,7 @@ def estimate_contrast(
         seed: of the sketch.
         inputs_only: leave the output directions out, for half the price; the input directions are the same.
         data_sha256: content hashes of the two sets, recorded.
+        model_fingerprint: `fingerprint(model)`, where it is known: it takes a pass over the weights.
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
@@ -221,7 +223,7 @@ def estimate_contrast(
         sketch_columns=sketch_columns,
         seed=seed,
         inputs_only=inputs_only,
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=model_fingerprint or fingerprint(model),
         module_shapes={name: (target.d_out, target.d_in) for name, target in targets.items()},
         forget=forget_counts,
         retain=retain_counts,

@@ -73,6 +73,7 @@ def estimate_importance(
     offload: Offload = "none",
     scratch: Path | None = None,
     data_sha256: tuple[str | None, str | None] = (None, None),
+    model_fingerprint: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImportanceMap:
     """Measure how much each linear layer's weights matter to either set.
@@ -104,6 +105,7 @@ def estimate_importance(
         scratch: folder for the temporary files of "disk"; None takes the user's cache. They are removed on every way
             out, and their space is free once the map is gone.
         data_sha256: content hashes of the two sets, recorded.
+        model_fingerprint: `fingerprint(model)`, where it is known: it takes a pass over the weights.
         progress: called with the number of examples of each finished batch, scored or not.
 
     Raises:
@@ -139,7 +141,7 @@ def estimate_importance(
         rank=rank if space == "lora_factors" else None,
         probe_std=probe_std if space == "lora_factors" else None,
         seed=seed,
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=model_fingerprint or fingerprint(model),
         module_shapes={target.name: (target.d_out, target.d_in) for target in targets.values()},
         forget=forget_counts.model_copy(update={"data_sha256": data_sha256[0]}),
         retain=retain_counts,

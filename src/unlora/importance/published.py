@@ -74,6 +74,7 @@ def estimate_published_importance(
     accumulator_dtype: AccumulatorDtype = "gradient",
     seed: int = 0,
     data_sha256: tuple[str | None, str | None] = (None, None),
+    model_fingerprint: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ImportanceMap:
     """Measure importance with the arithmetic of the released code.
@@ -95,6 +96,7 @@ def estimate_published_importance(
         accumulator_dtype: of S1 and S2. "gradient", as released, takes the gradient's format, which is the model's.
         seed: of the factors, the order of the forget set and the retain draws.
         data_sha256: content hashes of the two sets, recorded.
+        model_fingerprint: `fingerprint(model)`, where it is known: it takes a pass over the weights.
         progress: called with the number of examples of each finished step, both sets together.
 
     Returns:
@@ -138,7 +140,7 @@ def estimate_published_importance(
         rank=rank if of_lora else None,
         probe_std=probe_std if of_lora else None,
         seed=seed,
-        model_fingerprint=fingerprint(model),
+        model_fingerprint=model_fingerprint or fingerprint(model),
         module_shapes={target.name: (target.d_out, target.d_in) for target in targets.values()},
         forget=_counts(len(forget), batch_count, forget_sums, data_sha256[0]),
         retain=_counts(len(drawn), passes * batch_count, retain_sums, data_sha256[1]),

@@ -1,6 +1,7 @@
 """From a name to a model: the embedded one, a folder, an adapter folder (merged into its base), or a hub id."""
 
 import contextlib
+import functools
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,11 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: ModelSource
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the weights as they were when it was first asked for."""
+        return fingerprint(self.model)
 
 
 def load_model(

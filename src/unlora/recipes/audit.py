@@ -103,7 +103,7 @@ def load_subject(
     retain = load_examples(made_with.data.retain) if made_with.data.retain is not None else None
     reporter.say(f"Loading the target model {made_with.model.name}")
     target = load(made_with.model)
-    target_fingerprint = fingerprint(target.model)
+    target_fingerprint = target.fingerprint
     refuse_other_model(run, target_fingerprint)
     tokeniser = ExampleTokeniser(
         target.tokenizer,

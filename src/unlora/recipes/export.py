@@ -9,7 +9,6 @@ from unlora.adapters.factors import concatenate, squeeze
 from unlora.artifacts import read_json_object
 from unlora.config import read_yaml
 from unlora.errors import InputError
-from unlora.models.load import fingerprint
 from unlora.models.save import new_folder, save_model
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
@@ -79,7 +78,7 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
         )
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    refuse_other_model(run, fingerprint(target.model))
+    refuse_other_model(run, target.fingerprint)
     if bits is not None:
         reporter.say(
             f"Loading it again in full precision to merge into: the adapter was trained and evaluated on the same "

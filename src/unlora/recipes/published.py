@@ -37,5 +37,6 @@ def measure_published_importance(
             accumulator_dtype=chosen.accumulator_dtype,
             seed=settings.seed,
             data_sha256=(sets.forget.sha256(), sets.retain.sha256()),
+            model_fingerprint=target.fingerprint,
             progress=task.advance,
         )

@@ -16,7 +16,7 @@ from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.muse_scores import MuseScores
 from unlora.evaluation.scores import ModelScores
 from unlora.evaluation.wmdp_scores import WmdpScores
-from unlora.models.load import LoadedModel, fingerprint, load_model, load_tokenizer
+from unlora.models.load import LoadedModel, load_model, load_tokenizer
 from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.loading import load
@@ -72,7 +72,7 @@ def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Repor
     """
     reporter.say(f"Loading {settings.name}")
     target = load(settings)
-    weights = fingerprint(target.model)
+    weights = target.fingerprint
     if adapter is None:
         return Measured(target, target.model, weights, None)
     model = load_trained_adapter(target.model, adapter).eval()

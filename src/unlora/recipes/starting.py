@@ -123,6 +123,7 @@ def measure_importance(
             probe_std=settings.importance.probe_std,
             seed=settings.seed,
             data_sha256=content_hashes(sets),
+            model_fingerprint=target.fingerprint,
             progress=task.advance,
         )
 
@@ -143,6 +144,7 @@ def measure_contrast(
             inputs_only=settings.importance.inputs_only,
             seed=settings.seed,
             data_sha256=content_hashes(sets),
+            model_fingerprint=target.fingerprint,
             progress=task.advance,
         )
 

@@ -66,7 +66,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     targets = find_target_modules(target.model, settings.adapter.target_modules)
-    target_fingerprint = fingerprint(target.model)
+    target_fingerprint = target.fingerprint
     for module in targets.values():
         refuse_rank(settings.adapter.rank, module)
     if measured is None and run.importance.is_file():
