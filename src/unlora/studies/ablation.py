@@ -182,7 +182,7 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
     order = list(first.sort_values(ascending=False).index)
     figure, panels = new_figure(
         "Every start at its own best learning rate\n(controls in orange; bar: smallest to largest seed)",
-        width=4.2 * len(losses) + 1,
+        width=3.2 * len(losses) + 1.5,
         height=1.7 + 0.26 * len(order),
         columns=len(losses),
         share_y=True,
@@ -193,7 +193,8 @@ def figures(table: pandas.DataFrame) -> Mapping[str, Figure]:
         draw_ranges(
             axes, {start: of_loss[of_loss["start"] == start]["test_balance"] for start in order}, colours=colours
         )
-        axes.set(title=loss.upper(), xlabel="balance of forgetting and keeping (1 is best)")
+        axes.set(title=loss.upper(), xlabel="balance (1 is best)")
+        axes.tick_params(labelleft=axes is panels[0])
     return {"ablation": figure}
 
 
