@@ -4,15 +4,17 @@ Every process runs the same recipe. They share the work of measuring, training a
 writes and speaks. What is summed or gathered here must be reached by all of them, in the same order.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from accelerate import DistributedType, PartialState
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from unlora.errors import InputError
 
@@ -29,7 +31,10 @@ def join(device: torch.device) -> None:
         InputError: one device is named for all of them, or the launcher was asked for an engine that would give other
             results than one process: better none than those.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _joined():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        os.environ.pop(ASKS["zero3"], None)  # else the Trainer gives one process to DeepSpeed as well
+        return
+    if _joined():
         return
     if device.index is not None:
         raise InputError(
@@ -37,34 +42,62 @@ def join(device: torch.device) -> None:
         )
     _refuse_other_engines()
     state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
-    if state.distributed_type == DistributedType.MULTI_CPU and _fsdp_asked():
+    if state.distributed_type == DistributedType.MULTI_CPU and _engine_asked() == "fsdp2":
         # accelerate makes FSDP of this kind alone; torch's own runs over gloo just as well, and our tests run it there.
         state.distributed_type = DistributedType.MULTI_GPU
 
 
-FSDP_NEEDS = {
-    "FSDP_VERSION": ("2", "fsdp_version"),
-    "FSDP_STATE_DICT_TYPE": ("full_state_dict", "fsdp_state_dict_type"),
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": ("false", "fsdp_cpu_ram_efficient_loading"),
-}
-"""Variable of accelerate's launcher -> what it must be, and its key in a launch configuration.
+ASKS = {"fsdp2": "ACCELERATE_USE_FSDP", "zero3": "ACCELERATE_USE_DEEPSPEED"}
+"""Engine that trains on pieces of each weight -> the variable by which accelerate's launcher asks for it."""
 
-Version 1 flattens frozen and trained weights together; a sharded state leaves checkpoints without an adapter; efficient
-loading leaves all processes but one without the weights that importance is measured on.
+
+class Need(NamedTuple):
+    """What a launch configuration must say."""
+
+    key: str
+    value: str
+    unsaid: str
+    """What accelerate takes it to say where it says nothing."""
+
+
+NEEDS = {
+    "fsdp2": {
+        "FSDP_VERSION": Need("fsdp_version", "2", "1"),
+        "FSDP_STATE_DICT_TYPE": Need("fsdp_state_dict_type", "full_state_dict", "sharded_state_dict"),
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": Need("fsdp_cpu_ram_efficient_loading", "false", "false"),
+    },
+    "zero3": {
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": Need("deepspeed_config_file", "none", "none"),
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": Need("zero_stage", "3", "2"),
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": Need("zero3_save_16bit_model", "true", "false"),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": Need("offload_optimizer_device", "none", "none"),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": Need("offload_param_device", "none", "none"),
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": Need("gradient_accumulation_steps", "auto", "auto"),
+        "ACCELERATE_GRADIENT_CLIPPING": Need("gradient_clipping", "auto", "auto"),
+        "ACCELERATE_MIXED_PRECISION": Need("mixed_precision", "no", "no"),
+    },
+}
+"""Engine -> variable of accelerate's launcher -> what it must be.
+
+FSDP version 1 flattens frozen and trained weights together; a sharded state leaves checkpoints without an adapter, as
+does ZeRO-3 without `zero3_save_16bit_model`; efficient loading leaves all processes but one without the weights that
+importance is measured on. Accumulation, clipping and formats are the settings' of the run; DeepSpeed's own files, its
+other stages and offloading have not been tried.
 """
 
 
 def _refuse_other_engines() -> None:
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise InputError("DeepSpeed: has not been tried with unlora; use --accelerate-config ddp or fsdp2.")
-    for variable, (needed, key) in FSDP_NEEDS.items() if _fsdp_asked() else ():
-        found = os.environ.get(variable, needed).lower()
-        if found != needed:
-            raise InputError(f"launch configuration: {key} is {found} and must be {needed}; see fsdp2.yaml of unlora.")
+    engine = _engine_asked()
+    for variable, need in NEEDS[engine].items() if engine is not None else ():
+        found = os.environ.get(variable, need.unsaid).lower()
+        if found != need.value:
+            raise InputError(
+                f"launch configuration: {need.key} is {found} and must be {need.value}; see {engine}.yaml of unlora."
+            )
 
 
-def _fsdp_asked() -> bool:
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+def _engine_asked() -> str | None:
+    return next((engine for engine, asks in ASKS.items() if os.environ.get(asks, "").lower() == "true"), None)
 
 
 def count() -> int:
@@ -163,19 +196,35 @@ def join_shares(mine: Sequence[Value]) -> list[Value]:
     return [parts[place % len(parts)][place // len(parts)] for place in range(sum(map(len, parts)))]
 
 
-def will_shard() -> bool:
-    """Whether the launcher asked for training on pieces of each weight (FSDP2)."""
-    return count() > 1 and _fsdp_asked()
+def sharding() -> str | None:
+    """Name the engine that will train on pieces of each weight, fsdp2 or zero3; None if every process has them all."""
+    return _engine_asked() if count() > 1 else None
+
+
+def stop_sharding() -> None:
+    """Load models whole from now on; without it transformers cuts all that is loaded once ZeRO-3 has begun."""
+    unset_hf_deepspeed_config()
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether every process holds only a piece of each weight (FSDP2)."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    """Whether every process holds only a piece of each weight."""
+    return any(isinstance(parameter, DTensor) or _is_zero(parameter) for parameter in model.parameters())
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Put a sharded tensor together in every process; others are returned as they are."""
+    """Put a sharded tensor together in every process; others are returned as they are.
+
+    Args:
+        tensor: as the model holds it; detached from its parameter, what ZeRO-3 has cut cannot be told from any other.
+    """
+    if _is_zero(tensor):
+        with importlib.import_module("deepspeed").zero.GatheredParameters([tensor]):
+            return tensor.detach().clone()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return hasattr(tensor, "ds_id")  # as transformers and PEFT ask; the class of the parameter stays that of any other
 
 
 def local(tensor: Tensor) -> Tensor:

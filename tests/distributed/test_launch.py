@@ -14,12 +14,13 @@ import torch
 
 from tests.cli.commands import unlora
 from tests.distributed.ranks import run_ranks
-from tests.distributed.test_runs import FSDP2, command, said
+from tests.distributed.test_runs import FSDP2, ZERO3, command, said
 from tests.distributed.test_runs import unlora as unlora_rank
 from tests.recipes.processes import run, wait_for
 from tests.taught import Taught
 from unlora import processes
 from unlora.errors import InputError
+from unlora.recipes.training import refuse_engine
 from unlora.training.callbacks import read_train_log
 from unlora.training.checkpoints import last_complete_checkpoint
 
@@ -99,7 +100,9 @@ def test_every_process_refuses_bad_input_and_the_first_one_says_it(taught: Taugh
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed: has not been tried with unlora"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "zero_stage is 2 and must be 3; see zero3.yaml"),
+        (ZERO3 | {"ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "false"}, "zero3_save_16bit_model is false"),
+        (ZERO3 | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "mine.json"}, "deepspeed_config_file is mine.json"),
         (FSDP2 | {"FSDP_VERSION": "1"}, "fsdp_version is 1 and must be 2"),
         (FSDP2 | {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, "fsdp_cpu_ram_efficient_loading is true"),
     ],
@@ -119,6 +122,13 @@ def test_one_device_for_several_processes_is_refused(monkeypatch: pytest.MonkeyP
         processes.join(torch.device("cuda:0"))
 
 
+def test_eight_bits_are_refused_where_their_layers_could_not_read_them(taught: Taught, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"model\.quantisation '8bit': fsdp2 makes plain parameters"):
+        refuse_engine(taught.settings(model={"quantisation": "8bit"}))
+
+
 def test_other_commands_run_in_one_process():
     main, other = run_ranks(2, unlora_rank, ["audit", "--model", "x"])
     assert main.code == 2
@@ -127,10 +137,17 @@ def test_other_commands_run_in_one_process():
 
 
 def test_unknown_configuration_names_the_known_ones(taught: Taught, tmp_path: Path):
-    result = unlora(*command(taught, tmp_path / "run"), "--accelerate-config", "zero9")
+    result = unlora(*command(taught, tmp_path / "run"), "--accelerate-config", "elsewhere")
     assert result.exit_code == 2
-    assert "zero9: neither a known name nor a file" in result.stderr
-    assert "ddp, fsdp2" in result.stderr
+    assert "elsewhere: neither a known name nor a file" in result.stderr
+    assert "ddp, fsdp2, zero3" in result.stderr
+
+
+def test_zero3_without_deepspeed_says_what_to_install(taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("unlora.cli.launch.find_spec", lambda name: None)
+    result = unlora(*command(taught, tmp_path / "run"), "--accelerate-config", "zero3", "--num-processes", "2")
+    assert result.exit_code == 2
+    assert "zero3: needs DeepSpeed; pip install 'unlora[deepspeed]'" in result.stderr
 
 
 def test_a_number_of_processes_alone_starts_nothing(taught: Taught, tmp_path: Path):

@@ -1,5 +1,6 @@
-"""Whole runs by two processes, DDP and FSDP2 over gloo: importance, training, evaluation, equal to one process."""
+"""Whole runs by two processes, DDP, FSDP2 and ZeRO-3 over gloo: importance, training, evaluation, equal to one."""
 
+import importlib.util
 import json
 import math
 import os
@@ -25,7 +26,16 @@ FSDP2 = {
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
 }
 """What the launcher makes of unlora/launch/fsdp2.yaml."""
-ENGINES = {"ddp": {}, "fsdp2": FSDP2}
+ZERO3 = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+}
+"""What it makes of unlora/launch/zero3.yaml."""
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+ENGINES = {"ddp": {}, "fsdp2": FSDP2, "zero3": ZERO3}
+SHARDED = ["fsdp2", pytest.param("zero3", marks=needs_deepspeed)]
 
 
 def command(taught: Taught, output: Path, *further: str) -> list[str]:
@@ -103,7 +113,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-4, abs=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ["ddp", *SHARDED])
 def test_a_run_by_two_processes_is_that_of_one(taught: Taught, alone: dict[str, Any], tmp_path: Path, engine: str):
     main, other = run_ranks(2, unlora, command(taught, tmp_path / "run"), **ENGINES[engine])
     assert (main.code, other.code) == (0, 0), main.text + other.text
@@ -111,17 +121,20 @@ def test_a_run_by_two_processes_is_that_of_one(taught: Taught, alone: dict[str, 
     assert_same(results(tmp_path / "run"), alone)
 
 
-def test_a_sharded_run_goes_on_sharded_and_not_otherwise(taught: Taught, alone: dict[str, Any], tmp_path: Path):
+@pytest.mark.parametrize("engine", SHARDED)
+def test_a_sharded_run_goes_on_sharded_and_not_otherwise(
+    taught: Taught, alone: dict[str, Any], tmp_path: Path, engine: str
+):
     arguments = command(taught, tmp_path / "run")
     kill = KillAt("unlora.training.callbacks", "TrainLog.on_log", 3)  # of 4 steps, with a checkpoint after the second
-    assert KILLED in [ended.code for ended in run_ranks(2, unlora, arguments, kill, **FSDP2)]
+    assert KILLED in [ended.code for ended in run_ranks(2, unlora, arguments, kill, **ENGINES[engine])]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-2"]
 
     code, text = run(arguments)
     assert code == 2
-    assert "checkpoint-2: was written with fsdp2; start the same command with it again" in text
+    assert f"checkpoint-2: was written with {engine}; start the same command with it again" in text
 
-    for ended in run_ranks(2, unlora, arguments, **FSDP2):
+    for ended in run_ranks(2, unlora, arguments, **ENGINES[engine]):
         assert ended.code == 0, ended.text
     assert_same(results(tmp_path / "run"), alone)
 

@@ -58,3 +58,15 @@ def test_damaged_file_is_named_and_its_checkpoint_removed(tmp_path: Path, name: 
     assert last_complete_checkpoint(tmp_path) == whole
     assert remove_damaged_checkpoints(tmp_path) == ["checkpoint-4"]
     assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_pieces_of_zero3_are_looked_into(tmp_path: Path):
+    path = checkpoint(tmp_path, 2)
+    pieces = path / "global_step2"
+    pieces.mkdir()
+    (path / "optimizer.pt").rename(pieces / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    assert damage(path) is None
+    os.truncate(pieces / "zero_pp_rank_0_mp_rank_00_optim_states.pt", 200)
+    assert damage(path) == "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    (pieces / "zero_pp_rank_0_mp_rank_00_optim_states.pt").unlink()
+    assert damage(path) == "global_step*/*_optim_states.pt"

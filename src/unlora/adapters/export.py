@@ -101,7 +101,8 @@ def save_trained_adapter(
         UnloraError: it cannot be written.
     """
     model.peft_config[ADAPTER_NAME].base_model_name_or_path = base_model
-    state = {name: processes.whole(tensor) for name, tensor in model.state_dict().items() if ".lora_" in name}
+    held = model.state_dict(keep_vars=True)
+    state = {name: processes.whole(tensor).detach() for name, tensor in held.items() if ".lora_" in name}
 
     def write() -> None:
         with new_folder(folder) as temporary:

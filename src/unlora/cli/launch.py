@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,16 @@ def _launch(config: Path, count: int | None, words: list[str]) -> None:
     """Start `unlora WORDS` in `count` processes and end as they do: what went wrong is said once, by one of them."""
     import logging
 
+    import yaml
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # It reports each process that it had to end.
-    options = ["--config_file", str(config), "--num_processes", str(count or _device_count(config))]
+    chosen = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if chosen.get("distributed_type") == "DEEPSPEED" and find_spec("deepspeed") is None:
+        raise click.UsageError(f"--accelerate-config {config.stem}: needs DeepSpeed; pip install 'unlora[deepspeed]'.")
+    count = count or chosen.get("num_processes") or _device_count(config)
+    options = ["--config_file", str(config), "--num_processes", str(count)]
     if config.parent.name == "launch" and config.stem in config_names():
         options += ["--main_process_port", "0"]  # any that is free: two runs on one machine do not meet
     arguments = launch_command_parser().parse_args([*options, "--module", "unlora", *words])
@@ -99,10 +105,8 @@ def _launch(config: Path, count: int | None, words: list[str]) -> None:
 
 def _device_count(config: Path) -> int:
     import torch
-    import yaml
 
-    named = yaml.safe_load(config.read_text(encoding="utf-8")).get("num_processes")
-    count = named or torch.accelerator.device_count()
+    count = torch.accelerator.device_count()
     if not count:
         raise click.UsageError(f"--accelerate-config {config.stem}: no GPU here to count; say --num-processes.")
     return count

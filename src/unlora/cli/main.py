@@ -92,7 +92,10 @@ def main() -> None:
             sys.stdout = open(os.devnull, "w")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        for library in ("bitsandbytes", "accelerate.accelerator"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        # DeepSpeed sets its level when it is imported, and speaks where our results go.
+        logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
 for command in (

@@ -150,8 +150,9 @@ def fingerprint(model: CausalModel) -> str:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(processes.whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        whole = processes.whole(tensor).detach()
+        digest.update(f"{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
+        digest.update(whole.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

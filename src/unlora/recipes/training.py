@@ -22,7 +22,7 @@ from unlora.recipes.sets import Sets
 from unlora.recipes.settings import ObjectiveSettings, UnlearnSettings
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import Progress, TrainLog
-from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints
+from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import Plan
 from unlora.training.trainer import Penalty
 
@@ -88,25 +88,34 @@ def refuse_engine(settings: UnlearnSettings) -> None:
     Raises:
         InputError: naming the setting.
     """
-    if processes.will_shard() and settings.importance.initialisation == "reglu":
+    engine = processes.sharding()
+    if engine is not None and settings.importance.initialisation == "reglu":
         raise InputError(
-            "importance.initialisation 'reglu': its penalty reads whole factors, which no process has under fsdp2; "
+            f"importance.initialisation 'reglu': its penalty reads whole factors, which no process has under {engine}; "
             "use --accelerate-config ddp."
+        )
+    if engine == "fsdp2" and settings.model.quantisation == "8bit":
+        raise InputError(
+            "model.quantisation '8bit': fsdp2 makes plain parameters of bitsandbytes' own, which its layers cannot read; "
+            "use --accelerate-config zero3 or ddp, or 4bit."
         )
 
 
 def refuse_other_engine(checkpoint: Path) -> None:
-    """Refuse to go on from a checkpoint whose optimiser state is of the other kind, sharded or whole.
+    """Refuse to go on from a checkpoint whose optimiser state is of another kind, or in more or fewer pieces.
 
     Raises:
         InputError: naming it.
     """
-    sharded = any(checkpoint.glob("pytorch_model_fsdp*"))
-    if sharded != processes.will_shard():
-        raise InputError(
-            f"{checkpoint}: was written {'with' if sharded else 'without'} fsdp2; start the same command "
-            f"{'with' if sharded else 'without'} it again, or remove {checkpoint.parent} to train anew."
-        )
+    engine, pieces = sharding_of(checkpoint)
+    name, how = engine or processes.sharding(), "with" if engine is not None else "without"
+    if engine != processes.sharding():
+        found = f"was written {how} {name}; start the same command {how} it again"
+    elif pieces not in (None, processes.count()):
+        found = f"was written in {pieces} pieces by {name}; start the same command in as many processes"
+    else:
+        return
+    raise InputError(f"{checkpoint}: {found}, or remove {checkpoint.parent} to train anew.")
 
 
 def train(
@@ -166,3 +175,4 @@ def train(
             callbacks=[TrainLog(run.train_log), Progress(report)],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    processes.stop_sharding()

@@ -119,7 +119,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     evaluation = {}
     if not settings.evaluation.skip:
         with run.stage("evaluation"):
-            if processes.is_sharded(model):  # A model once cut into pieces (FSDP2) stays cut: what was saved is read.
+            if processes.is_sharded(model):  # A model once cut into pieces stays cut: what was saved is read.
                 model = load_trained_adapter(load(settings.model).model, run.adapter)
             evaluation = evaluate(settings, run, model, sets, sets_to_evaluate, reporter)
 

@@ -1,6 +1,7 @@
 """What a run writes and shows while it trains."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,7 @@ class TrainLog(TrainerCallback):
 
 
 class StopWhenDiverged(TrainerCallback):
-    """Raises before a step with an infinite or undefined gradient is taken: no checkpoint ever holds its result."""
+    """Raises at a step with an infinite or undefined gradient: no checkpoint ever holds its result."""
 
     def on_pre_optimizer_step(
         self,
@@ -69,13 +70,25 @@ class StopWhenDiverged(TrainerCallback):
         # Of a sharded gradient every process looks at its own piece, and all hear what the others found.
         finite = all(bool(torch.isfinite(processes.local(gradient)).all()) for gradient in gradients)
         if not all(processes.from_all(finite)):
-            raise TrainingDivergedError(diverged("gradient is not finite", state, args))
+            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step + 1, args))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # DeepSpeed takes the step, or leaves it out, within the backward pass; of the gradient the norm alone is heard.
+        if not math.isfinite((logs or {}).get("grad_norm", 0.0)):
+            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step, args))
 
 
-def diverged(what: str, state: TrainerState, args: TrainingArguments) -> str:
-    """Say what happened in the step that was going on, and what to change."""
+def diverged(what: str, step: int, args: TrainingArguments) -> str:
+    """Say what happened in a step, and what to change."""
     return (
-        f"step {state.global_step + 1}: the {what}; training stopped, the checkpoints before it are kept. Likely "
+        f"step {step}: the {what}; training stopped, the checkpoints before it are kept. Likely "
         f"causes, in this order: the learning rate ({args.learning_rate:g}) is too high; the retain weight is too low; "
         "an importance map measured with a published-mode probe of large sigma. Other settings need another --output."
     )

@@ -8,8 +8,11 @@ from pathlib import Path
 from unlora.artifacts import tensors_error
 
 STATE = "trainer_state.json"
-NEEDED = ("adapter_config.json", "*.safetensors", "optimizer*", "scheduler.pt", "rng_state*.pth")
+NEEDED = ("adapter_config.json", "*.safetensors", "scheduler.pt", "rng_state*.pth")
 """What the Trainer must find to go on as if it had never stopped; without one it would go on silently, and wrongly."""
+
+OPTIMISER, ZERO_OPTIMISER = "optimizer*", "global_step*/*_optim_states.pt"
+"""One of them is needed as well: in one file, or, under ZeRO-3, in one a process."""
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
@@ -28,13 +31,25 @@ def damage(checkpoint: Path) -> str | None:
 
     Tensors say at one end of their file how long it is, so that nothing is read of them but that.
     """
-    for pattern in NEEDED:
+    optimiser = ZERO_OPTIMISER if sharding_of(checkpoint)[0] == "zero3" else OPTIMISER
+    for pattern in (*NEEDED, optimiser):
         if not any(checkpoint.glob(pattern)):
             return pattern
-    for file in sorted(checkpoint.iterdir()):
+    for file in sorted(checkpoint.rglob("*")):
         if not _is_whole(file):
             return file.name
     return None
+
+
+def sharding_of(checkpoint: Path) -> tuple[str | None, int | None]:
+    """By which engine a checkpoint was written, if weights were in pieces, and how many processes must go on from it.
+
+    None stands for whole weights, and for any number of processes.
+    """
+    if any(checkpoint.glob("pytorch_model_fsdp*")):
+        return "fsdp2", None
+    pieces = len(list(checkpoint.glob(ZERO_OPTIMISER)))
+    return ("zero3", pieces) if any(checkpoint.glob("global_step*")) else (None, None)
 
 
 def remove_damaged_checkpoints(folder: Path) -> list[str]:

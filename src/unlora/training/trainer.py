@@ -137,7 +137,7 @@ class UnlearnTrainer(Trainer):
         values = torch.stack([parts.total, parts.forget_term, retain_term]).detach()
         total, forget, retain = processes.mean(values * weight).tolist()
         if not math.isfinite(total):
-            raise TrainingDivergedError(diverged(f"loss is {total}", self.state, self.args))
+            raise TrainingDivergedError(diverged(f"loss is {total}", self.state.global_step + 1, self.args))
         self._logged.append((forget, retain))
 
 
