@@ -96,8 +96,8 @@ def refuse_engine(settings: UnlearnSettings) -> None:
         )
     if engine == "fsdp2" and settings.model.quantisation == "8bit":
         raise InputError(
-            "model.quantisation '8bit': fsdp2 makes plain parameters of bitsandbytes' own, which its layers cannot read; "
-            "use --accelerate-config zero3 or ddp, or 4bit."
+            "model.quantisation '8bit': fsdp2 makes plain parameters of bitsandbytes' own, which its layers cannot "
+            "read; use --accelerate-config zero3 or ddp, or 4bit."
         )
 
 
