@@ -9,11 +9,12 @@ import torch
 
 from tests.tiny import build_tiny_model
 from unlora.models.target_modules import find_target_modules
+from unlora.studies.halves import Known
 from unlora.studies.measuring import MeasuredModel
 from unlora.studies.sanity.curves import at_damage
 from unlora.studies.sanity.figures import figures
 from unlora.studies.sanity.forget_sets import shifted_sets
-from unlora.studies.sanity.knowledge import Known, told
+from unlora.studies.sanity.knowledge import told
 from unlora.studies.sanity.location import auc, located
 from unlora.studies.sanity.names import EVERYWHERE
 from unlora.studies.sanity.rankings import Ranking, rank_rows

@@ -8,6 +8,14 @@ from unlora.evaluation.tofu import measure
 REPORTED = ("forget_probability", "retain_probability", "forget_quality_log10", "extraction_strength")
 
 
+class Known(NamedTuple):
+    """What a model knows: mean probability of the answers."""
+
+    forget_probability: float
+    retain_probability: float
+    """Of held-out retain questions."""
+
+
 class HalfResult(NamedTuple):
     """One model on one half of the forget and of the held-out retain questions."""
 
@@ -29,7 +37,7 @@ def half_result(scores: ModelScores, retain_only: ModelScores, which: int) -> Ha
     return HalfResult(*(float("nan") if value is None else value for value in values))
 
 
-def balance(unlearned: HalfResult, target: HalfResult, retain_only: HalfResult) -> float:
+def balance(unlearned: HalfResult | Known, target: HalfResult | Known, retain_only: HalfResult | Known) -> float:
     """Harmonic mean of how far the forget probability has come to the retain-only model's, and of what is kept.
 
     Both lie between 0 and 1, 1 is best: (target - unlearned) / (target - retain-only), cut off at 1 because below the

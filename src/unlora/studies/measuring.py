@@ -1,7 +1,8 @@
-"""A model of a small world that gradients are taken of, with the batches it sees."""
+"""A model of a small world that gradients are taken of, with the batches it sees, and what it is asked."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,12 @@ from transformers import PreTrainedModel
 
 from unlora.data.collate import batches_by_length, collate
 from unlora.data.records import Example
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.importance.accumulate import Batch
 from unlora.models.load import load_model
+from unlora.models.wrapping import CausalModel
+from unlora.studies.halves import Known
+from unlora.studies.small_world import probabilities
 
 
 class MeasuredModel(NamedTuple):
@@ -31,3 +35,16 @@ class MeasuredModel(NamedTuple):
         tokens = self.tokeniser.encode_set(examples)
         pad = self.tokeniser.pad_token_id
         return [collate([tokens[row] for row in rows], pad) for rows in batches_by_length(tokens, size)]
+
+
+class Questions(NamedTuple):
+    """What every model of a cell is asked."""
+
+    forget: list[TokenisedExample]
+    held_out: list[TokenisedExample]
+    pad_token_id: int
+
+    def ask(self, model: CausalModel) -> Known:
+        """Ask both sets."""
+        forget, held_out = (probabilities(model, one, self.pad_token_id) for one in (self.forget, self.held_out))
+        return Known(fmean(forget), fmean(held_out))

@@ -4,10 +4,10 @@ from pydantic import Field
 
 from unlora.config import Config
 from unlora.studies.engine import Row, Study, Workplace
-from unlora.studies.measuring import MeasuredModel
+from unlora.studies.measuring import MeasuredModel, Questions
 from unlora.studies.sanity.figures import figures
 from unlora.studies.sanity.forget_sets import shifted_sets
-from unlora.studies.sanity.knowledge import Questions, told
+from unlora.studies.sanity.knowledge import told
 from unlora.studies.sanity.location import located
 from unlora.studies.sanity.names import EVERYWHERE, Kind
 from unlora.studies.sanity.rankings import rank_rows

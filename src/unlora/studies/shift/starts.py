@@ -1,34 +1,18 @@
 """Unlearning the whole of a mixture from several starts; what is asked is the part that the target knew."""
 
 import json
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import write_text
 from unlora.config import merge
-from unlora.data.tokenise import TokenisedExample
-from unlora.models.wrapping import CausalModel
 from unlora.studies.engine import Row, Workplace
-from unlora.studies.halves import HalfResult, balance
-from unlora.studies.measuring import MeasuredModel
+from unlora.studies.halves import balance
+from unlora.studies.measuring import MeasuredModel, Questions
 from unlora.studies.shift.grid import STARTS, ShiftCell
 from unlora.studies.shift.mixtures import Mixture
-from unlora.studies.small_world import SmallWorldFiles, probabilities, world_people
+from unlora.studies.small_world import SmallWorldFiles, world_people
 from unlora.studies.unlearning import small_world_run, unlearn_from
-
-
-class Asked(NamedTuple):
-    """What every model is asked."""
-
-    forget: list[TokenisedExample]
-    held_out: list[TokenisedExample]
-    pad: int
-
-    def of(self, model: CausalModel) -> HalfResult:
-        """Mean probability of the answers; nothing else is measured."""
-        forget, held_out = (fmean(probabilities(model, one, self.pad)) for one in (self.forget, self.held_out))
-        return HalfResult(forget, held_out, float("nan"), float("nan"))
 
 
 def start_rows(
@@ -48,13 +32,13 @@ def start_rows(
         diverge forget_probability, kept and balance.
     """
     tokeniser = target.tokeniser
-    asked = Asked(
+    questions = Questions(
         tokeniser.encode_set(parts.forget if cell.learnt else parts.kept),
         tokeniser.encode_set(world_people(cell.world).held_out),
         tokeniser.pad_token_id,
     )
-    before = asked.of(target.model)
-    retain_only = asked.of(MeasuredModel.load(files.retain_only, place.device).model)
+    before = questions.ask(target.model)
+    retain_only = questions.ask(MeasuredModel.load(files.retain_only, place.device).model)
     about: Row = {
         "target_forget_probability": before.forget_probability,
         "retain_only_forget_probability": retain_only.forget_probability,
@@ -67,7 +51,7 @@ def start_rows(
         row = about | {"start": start, "diverged": diverged}
         if not diverged:
             plain = MeasuredModel.load(files.target, place.device).model
-            unlearned = asked.of(load_trained_adapter(plain, run / "adapter"))
+            unlearned = questions.ask(load_trained_adapter(plain, run / "adapter"))
             row |= {
                 "forget_probability": unlearned.forget_probability,
                 "kept": unlearned.retain_probability / before.retain_probability,
