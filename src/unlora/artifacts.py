@@ -1,7 +1,6 @@
 """Files that others rely on: written whole or not at all, safetensors and JSON only."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
@@ -17,10 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unlora.errors import InputError, UnloraError
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A quota that is used up, or a limit on the size of files, is a full disk too."""
+from unlora.errors import NO_SPACE, InputError, UnloraError
+from unlora.places import broken_link
 
 
 @contextlib.contextmanager
@@ -66,6 +63,9 @@ def refuse_unwritable(folder: Path) -> None:
         InputError: naming the place and what the system says.
         UnloraError: the disk is full.
     """
+    link = broken_link(folder)
+    if link is not None:
+        raise InputError(f"{folder}: {link} is a link that leads nowhere; choose another --output.")
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent

@@ -1,7 +1,15 @@
 """One error family: what went wrong, where, and what would be right."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A quota that is used up, or a limit on the size of files, is a full disk too."""
+STORAGE_ERRORS = (*NO_SPACE, errno.EROFS, errno.EACCES, errno.EIO)
+"""What the system says when a file cannot be written; a network file system says EIO when it is full or gone."""
+NAME_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""What the system says of a name that no file can have where it is looked for."""
 
 
 class UnloraError(Exception):

@@ -6,6 +6,7 @@ import click
 
 from unlora.audit.names import ATTACK_NAMES
 from unlora.cli.options import OUTPUT, PATH, examples
+from unlora.cli.terminal import echo
 
 
 @click.command(
@@ -54,4 +55,4 @@ def audit(
 
     output = output or run / "audit"
     print_audit(attack(run, settings, output, reporter=ConsoleReporter()))
-    click.echo(f"written: {output / 'audit.json'}, {output / 'audit.html'}")
+    echo(f"written: {output / 'audit.json'}, {output / 'audit.html'}")

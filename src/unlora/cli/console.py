@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from unlora.characters import visible
 from unlora.cli.launch import process_index
 from unlora.recipes.reporter import Task
 
@@ -25,10 +26,10 @@ class BarTask:
         self._task = task
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        self._progress.update(self._task, advance=count, note=note)
+        self._progress.update(self._task, advance=count, note=visible(note))
 
     def update(self, note: str, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total, note=note)
+        self._progress.update(self._task, completed=done, total=total, note=visible(note))
 
 
 class LineTask:
@@ -52,7 +53,7 @@ class LineTask:
         self._printed = time.monotonic()
         state = f"{self._title} {self._done}/{self._total} {self._note}".rstrip()
         if state != self._line:
-            console.print(f"{state} ({self._printed - self._start:.0f} s)", markup=False)
+            console.print(visible(f"{state} ({self._printed - self._start:.0f} s)"), markup=False)
         self._line = state
 
 
@@ -60,7 +61,7 @@ class ConsoleReporter:
     """A `Reporter` that writes to standard error; standard output stays for results."""
 
     def say(self, text: str) -> None:
-        console.print(text, markup=False)
+        console.print(visible(text), markup=False)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Task]:
@@ -71,11 +72,11 @@ class ConsoleReporter:
             line.print()
             return
         columns = (
-            TextColumn("{task.description:<24}"),
+            TextColumn("{task.description:<24}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=console) as progress:
-            yield BarTask(progress, progress.add_task(title, total=total, note=""))
+            yield BarTask(progress, progress.add_task(visible(title), total=total, note=""))

@@ -1,10 +1,9 @@
 """`unlora data`."""
 
-import json
-
 import click
 
 from unlora.cli.options import TEMPLATE, TEMPLATE_HELP
+from unlora.cli.terminal import echo, echo_json
 
 
 @click.group()
@@ -36,7 +35,7 @@ def check(
     tokenizer = load_tokenizer(model, base=base)
     report = check_data(examples, ExampleTokeniser(tokenizer, template=template, max_length=max_length), other)  # type: ignore[arg-type]
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        echo_json(report.to_json())
     else:
         for line in report.lines():
-            click.echo(line)
+            echo(line)

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.cli.options import OUTPUT
+from unlora.cli.terminal import echo
 
 
 @click.command()
@@ -20,4 +21,4 @@ def demo(output: Path) -> None:
     print_answers("Kept people", result.kept)
     print_evaluation(result.evaluation)
     for name, path in result.files.items():
-        click.echo(f"{name}: {path}")
+        echo(f"{name}: {path}")

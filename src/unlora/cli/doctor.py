@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from unlora.cli.terminal import echo
+
 
 @click.command()
 def doctor() -> None:
@@ -13,6 +15,6 @@ def doctor() -> None:
     healthy = True
     for finding in findings():
         healthy = healthy and finding.fine
-        click.echo(f"{'ok  ' if finding.fine else 'FAIL'} {finding.subject:<18} {finding.text}")
+        echo(f"{'ok  ' if finding.fine else 'FAIL'} {finding.subject:<18} {finding.text}")
     if not healthy:
         sys.exit(1)

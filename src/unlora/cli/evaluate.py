@@ -9,6 +9,7 @@ import click
 from unlora.cli.launch import process_count, several_processes
 from unlora.cli.options import FLAG_KEYS, OUTPUT, data_options, examples, model_options, require
 from unlora.cli.suites import TOFU, Suite
+from unlora.cli.terminal import echo
 
 SUITE_KEYS = {"template": "template", "retain_only": "retain_only"}
 """Keys that MUSE and WMDP have at the top of their settings."""
@@ -50,7 +51,7 @@ def evaluate(suite: tuple[str, dict[str, Any]], overrides: tuple[str, ...], outp
     else:
         record = _evaluate_benchmark(benchmark, chosen, flags, overrides, output, ConsoleReporter())
     print_evaluation(record)
-    click.echo(f"written: {output / 'evaluation.json'}")
+    echo(f"written: {output / 'evaluation.json'}")
 
 
 def _evaluate_sets(flags: dict[str, Any], overrides: Sequence[str], output: Path, reporter: Any) -> dict[str, Any]:

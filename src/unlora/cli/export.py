@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.cli.options import OUTPUT, PATH
+from unlora.cli.terminal import echo
 
 
 @click.command()
@@ -30,5 +31,5 @@ def export(run: Path, form: str | None, rank: int | None, public_base: bool, out
     else:
         error = export_adapter(run, output, rank=rank, public_base=public_base, reporter=ConsoleReporter())
         if rank is not None:
-            click.echo(f"relative error of the weight update at rank {rank}: {error:.2e}")
-    click.echo(f"written: {output}")
+            echo(f"relative error of the weight update at rank {rank}: {error:.2e}")
+    echo(f"written: {output}")

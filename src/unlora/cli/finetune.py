@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from unlora.cli.options import OUTPUT, TEMPLATE, TEMPLATE_HELP, examples, model_options, require
+from unlora.cli.terminal import echo
 
 
 @click.command(
@@ -43,4 +44,4 @@ def finetune(overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     from unlora.recipes.fine_tune import fine_tune
 
     fine_tune(settings, output, reporter=ConsoleReporter())
-    click.echo(f"saved: {output}")
+    echo(f"saved: {output}")

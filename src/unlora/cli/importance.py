@@ -7,6 +7,7 @@ import click
 
 from unlora.cli.launch import several_processes
 from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
+from unlora.cli.terminal import echo
 
 
 @click.command(
@@ -26,4 +27,4 @@ def importance(config: Path | None, preset: str | None, overrides: tuple[str, ..
     from unlora.recipes.importance import write_importance
 
     for line in write_importance(settings, output, reporter=ConsoleReporter()):
-        click.echo(line)
+        echo(line)

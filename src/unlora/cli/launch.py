@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.terminal import echo
 from unlora.errors import nearest
 
 SECOND_HAND_SECONDS = 20.0
@@ -99,7 +100,7 @@ def _launch(config: Path, count: int | None, words: list[str]) -> None:
             sys.exit(failure.exitcode)
         name = signal.Signals(-failure.exitcode).name
         message = f"process {rank} of {arguments.num_processes} was ended by {name}, and the others with it"
-        click.echo(f"error: {message}; the same command goes on where it stopped.", err=True)
+        echo(f"error: {message}; the same command goes on where it stopped.", err=True)
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from unlora.characters import visible
 from unlora.cli.audit import audit
 from unlora.cli.data import data
 from unlora.cli.demo import demo
@@ -23,13 +24,13 @@ from unlora.cli.presets import presets
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
 from unlora.cli.study import study
+from unlora.cli.terminal import echo
 from unlora.cli.unlearn import unlearn
-from unlora.errors import UnloraError
+from unlora.errors import NAME_ERRORS, NO_SPACE, STORAGE_ERRORS, UnloraError
 
 LOST_CONNECTION = ("onnection", "gloo", "NCCL")
 """What torch says, in words that differ by version, when another process is gone."""
 
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit", "study")
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
@@ -47,16 +48,22 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.UsageError:
+        except click.ClickException as error:
             if process_index() > 0:
                 leave_the_word_to_others()
+            error.message = visible(error.message)
             raise
         except UnloraError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
-            if error.errno not in STORAGE_ERRORS:
+            # A closed pipe (`unlora ... | head`) is click's to end; without a reason it is no system's error.
+            if error.errno == errno.EPIPE or error.strerror is None:
                 raise
-            _fail(f"{error.filename or 'output'}: {error.strerror}; free some space or choose another folder.", 1)
+            _fail(*_words_of_the_system(error))
+        except ValueError as error:
+            if "embedded null" not in str(error):
+                raise
+            _fail("settings: the name of a file or folder holds a NUL character, which no name can hold.", 2)
         except KeyboardInterrupt:
             advice = "; the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
             _fail(f"interrupted{advice}.", 130)
@@ -67,11 +74,21 @@ class Group(click.Group):
             _fail("another process of this run has ended; the same command goes on where it stopped.", 1)
 
 
+def _words_of_the_system(error: OSError) -> tuple[str, int]:
+    """What the system says of a file, what to do about it, and the exit code."""
+    what = f"{error.filename if error.filename is not None else 'output'}: {error.strerror}"
+    if error.errno in NAME_ERRORS:
+        return f"{what}.", 2
+    if error.errno in NO_SPACE:
+        return f"{what}; free some space and start the same command again.", 1
+    return f"{what}; choose another folder." if error.errno in STORAGE_ERRORS else f"{what}.", 1
+
+
 def _fail(message: str, code: int) -> None:
     if process_index() > 0:  # The first process says what all of them meet.
         leave_the_word_to_others()
         message = f"process {process_index()}: {message}"
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from unlora.places import broken_link
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
@@ -20,6 +22,9 @@ class OutputPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = Path(str(super().convert(value, param, ctx)))
+        link = broken_link(path)
+        if link is not None:
+            self.fail(f"{link} is a link that leads nowhere.", param, ctx)
         parent = next(folder for folder in path.absolute().parents if folder.exists())
         if not parent.is_dir():
             self.fail(f"{parent} is a file, not a folder.", param, ctx)

@@ -1,6 +1,5 @@
 """`unlora plan`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import click
 
 from unlora.cli.options import data_options, examples, model_options, settings_from, settings_options
+from unlora.cli.terminal import echo, echo_json
 
 UNITS = {"MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 
@@ -71,10 +71,10 @@ def plan(
     verdict = judge(settings, reading, made, available=memory, flops_a_second=rate)
     if as_json:
         said = {"peak": made.peak, "largest_part": made.largest_part[0], "fits": verdict.fits}
-        click.echo(json.dumps({**asdict(made), **asdict(verdict), **said}, indent=2))
+        echo_json({**asdict(made), **asdict(verdict), **said})
         return
     for line in (*plan_lines(made), time_line(made, verdict, rate), *verdict_lines(made, verdict)):
-        click.echo(line)
+        echo(line)
 
 
 def plan_lines(made: Any) -> list[str]:

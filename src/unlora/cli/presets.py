@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import PATH
+from unlora.cli.options import OUTPUT
+from unlora.cli.terminal import echo
 
 
 @click.group()
@@ -20,13 +21,13 @@ def list_presets() -> None:
     known = all_presets()
     width = max(map(len, known))
     for preset in known.values():
-        click.echo(f"{preset.name:<{width}}  {preset.summary}")
-    click.echo("\nAny loss goes with any start: --preset contrast --set objective.forget=npo. More in docs/presets.md.")
+        echo(f"{preset.name:<{width}}  {preset.summary}")
+    echo("\nAny loss goes with any start: --preset contrast --set objective.forget=npo. More in docs/presets.md.")
 
 
 @presets.command("cp")
 @click.argument("name")
-@click.argument("file", type=PATH)
+@click.argument("file", type=OUTPUT)
 def copy_preset(name: str, file: Path) -> None:
     """Write preset NAME to FILE, to be edited and given to 'unlora unlearn FILE'."""
     from unlora.artifacts import write_text
@@ -37,4 +38,4 @@ def copy_preset(name: str, file: Path) -> None:
     if file.exists():
         raise InputError(f"{file}: already exists; choose another name.")
     write_text(file, text)
-    click.echo(f"written: {file}")
+    echo(f"written: {file}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.cli.options import PATH
+from unlora.cli.terminal import echo
 
 
 @click.command()
@@ -13,4 +14,4 @@ def report(run: Path) -> None:
     """Write report.html of a run again from its files."""
     from unlora.report import write_report
 
-    click.echo(f"written: {write_report(run)}")
+    echo(f"written: {write_report(run)}")

@@ -14,6 +14,7 @@ from unlora.cli.options import (
     settings_from,
     settings_options,
 )
+from unlora.cli.terminal import Rows, echo
 
 
 @click.command(
@@ -59,22 +60,19 @@ def sequence(
     record = unlearn_sequence(settings, forget, output, mode=mode, reporter=ConsoleReporter())
     if not settings.evaluation.skip:
         _print_probabilities(record)
-    click.echo(f"written: {output / 'sequence.json'}")
+    echo(f"written: {output / 'sequence.json'}")
 
 
 def _print_probabilities(record: dict[str, Any]) -> None:
     """Print the mean answer probability of each set, before and after each step."""
-    from rich.console import Console
-    from rich.table import Table
-
     titles = ("step", "forget set", "before", "after", "earlier sets now", "retain before", "retain after")
-    table = Table(*titles, box=None, pad_edge=False, title="mean probability of the true answers", title_justify="left")
+    rows = Rows(*titles, title="mean probability of the true answers")
     for step in record["steps"]:
         sides = [(step["current"], "forget_probability"), (step["retain"], "retain_probability")]
         before_after = [_text(metrics[role][name]) for metrics, name in sides for role in ("target", "unlearned")]
         earlier = [_text(one["metrics"]["forget_probability"]) for one in step["earlier"]]
-        table.add_row(str(step["step"]), step["forget"], *before_after[:2], " ".join(earlier) or "–", *before_after[2:])
-    Console(width=140, highlight=False, markup=False).print(table)
+        rows.add(str(step["step"]), step["forget"], *before_after[:2], " ".join(earlier) or "–", *before_after[2:])
+    rows.print(width=140)
 
 
 def _text(measured: dict[str, Any]) -> str:

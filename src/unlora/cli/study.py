@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.cli.options import OUTPUT, PATH, examples
+from unlora.cli.terminal import echo
 from unlora.studies.names import STUDIES
 
 
@@ -38,5 +39,5 @@ def study(
     found = find_study(name)
     settings = study_settings(found, config_file=config, quick=quick, overrides=overrides)
     page = run_study(found, settings, output, jobs=jobs, reporter=ConsoleReporter())
-    click.echo(page.read_text(encoding="utf-8"))
-    click.echo(f"table: {output / 'table.csv'}\nfigures: {output / 'figures'}\npage: {page}")
+    echo(page.read_text(encoding="utf-8"))
+    echo(f"table: {output / 'table.csv'}\nfigures: {output / 'figures'}\npage: {page}")

@@ -7,6 +7,7 @@ import click
 
 from unlora.cli.launch import several_processes
 from unlora.cli.options import OUTPUT, data_options, examples, model_options, settings_from, settings_options
+from unlora.cli.terminal import echo
 
 
 @click.command(
@@ -31,4 +32,4 @@ def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...],
     evaluation = run(settings, output, reporter=ConsoleReporter())
     if evaluation:
         print_evaluation(evaluation)
-    click.echo(f"adapter: {output / 'adapter'}")
+    echo(f"adapter: {output / 'adapter'}")

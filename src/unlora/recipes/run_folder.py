@@ -1,6 +1,5 @@
 """The folder of one run: what is in it, whether it may be used, and the record that grows with every stage."""
 
-import errno
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from unlora.artifacts import (
     write_text,
 )
 from unlora.config import Config, read_yaml
-from unlora.errors import InputError, UnloraError
+from unlora.errors import STORAGE_ERRORS, InputError, UnloraError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.runtime import Stopwatch, versions
 
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 TORCH_WRITER = ("inline_container.cc", "iostream error")
 """What torch.save says when a write fails; it keeps the operating system's reason to itself."""
 

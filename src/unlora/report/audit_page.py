@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import read_json_object, write_text
+from unlora.characters import replaced
 from unlora.report import plots
 from unlora.report.page import page_environment
 from unlora.report.tables import NO_VALUE, number_text
@@ -49,7 +50,7 @@ def write_audit_page(folder: Path) -> Path:
         UnloraError: the file cannot be written.
     """
     page = folder / "audit.html"
-    write_text(page, render_audit(read_json_object(folder / "audit.json")))
+    write_text(page, replaced(render_audit(read_json_object(folder / "audit.json"))))
     return page
 
 

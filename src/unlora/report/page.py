@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unlora.artifacts import write_text
+from unlora.characters import replaced
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
 from unlora.report.tables import answers_of_set, metric_table, result_sentence
@@ -37,7 +38,7 @@ def write_report(run: Path) -> Path:
         UnloraError: the file cannot be written.
     """
     page = run / "report.html"
-    write_text(page, render(read_run(run)))
+    write_text(page, replaced(render(read_run(run))))
     return page
 
 
