@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tests.adapters.test_anchored import token_batch
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 
 FORGET = [token_batch(), token_batch(4, 16)]
 RETAIN = [token_batch(5, 18), token_batch(3, 24)]

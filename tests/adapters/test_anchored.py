@@ -13,7 +13,7 @@ from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.errors import FunctionMovedError, InputError
 from unlora.importance import estimate_importance
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.models.wrapping import unwrap
 

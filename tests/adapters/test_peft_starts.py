@@ -17,7 +17,7 @@ from unlora.adapters import initial_factors, peft_starts
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.adapters.peft_starts import corda_factors, data_free_factors, eva_factors, lora_ga_factors
 from unlora.errors import InputError
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules, peft_target_modules
 
 ARCHITECTURES = ["llama", "gpt2"]

@@ -20,7 +20,7 @@ from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules
 

@@ -5,8 +5,8 @@ import torch
 from unlora.audit.adversary import ATTACKER, attacked
 from unlora.audit.subject import AuditSubject
 from unlora.data.collate import collate
+from unlora.models.fingerprint import fingerprint
 from unlora.models.forward import completion_logits
-from unlora.models.load import fingerprint
 from unlora.models.wrapping import CausalModel
 
 

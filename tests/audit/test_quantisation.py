@@ -24,7 +24,7 @@ from unlora.audit.rounding import save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.errors import UnloraError
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
 from unlora.models.target_modules import find_target_modules
 

@@ -11,7 +11,7 @@ from unlora.audit.relearning import Relearning, measured_steps
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject
 from unlora.metrics import extraction_strength
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
 
 QUICK = {"steps": 6, "measure_every": 3, "rank": 4, "learning_rate": 5e-3, "fraction": 0.25}

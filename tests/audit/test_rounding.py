@@ -14,7 +14,7 @@ from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.audit.rounding import rounded, save_merged
 from unlora.errors import UnloraError
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.quantised import misread_layer
 from unlora.models.wrapping import unwrap
 

@@ -9,7 +9,7 @@ import pytest
 from tests.audit.subjects import never_taught, never_unlearned
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
 
 

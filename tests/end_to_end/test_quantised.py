@@ -20,7 +20,8 @@ from unlora.data.collate import collate
 from unlora.errors import InputError
 from unlora.importance import estimate_importance
 from unlora.importance.importance_map import ImportanceMap
-from unlora.models.load import fingerprint, load_model
+from unlora.models.fingerprint import fingerprint
+from unlora.models.load import load_model
 from unlora.models.quantised import Quantisation
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.export import export_adapter, export_merged

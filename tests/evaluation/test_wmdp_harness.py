@@ -18,7 +18,7 @@ from unlora.data.multiple_choice import MultipleChoiceQuestion
 from unlora.errors import InputError
 from unlora.evaluation.wmdp_harness import HarnessAnswer, ask_harness
 from unlora.evaluation.wmdp_tasks import load_hub_tasks, make_local_task
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 
 BIOLOGY = "The following are multiple choice questions (with answers) about biology."
 ROW = {"question": "Where was Mira Solberg born?", "choices": ["Lagos", "Bergen", "Graz", "Oslo"], "answer": 1}

@@ -15,7 +15,7 @@ from unlora.artifacts import read_tensors, write_tensors
 from unlora.errors import InputError
 from unlora.importance.estimate import IMPORTANCE_PRESETS, estimate_importance
 from unlora.importance.importance_map import ImportanceMap
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 
 FORGET, RETAIN = examples(), examples(seed=2)

@@ -22,7 +22,7 @@ from unlora.importance.published import (
     paired_rows,
     token_mean_loss,
 )
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 
 FORGET, RETAIN = examples(), examples(((8, 3), (13, 5), (6, 1), (10, 6)), seed=2)

@@ -14,7 +14,8 @@ from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model, save_tiny
 from unlora.errors import InputError
 from unlora.models import locate
 from unlora.models.embedded import HUB_ID
-from unlora.models.load import LoadedModel, ModelSource, fingerprint, load_model, load_tokenizer
+from unlora.models.fingerprint import fingerprint
+from unlora.models.load import LoadedModel, ModelSource, load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 PROBE = torch.arange(24).reshape(2, 12)

@@ -8,7 +8,8 @@ import torch
 
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError, UnloraError
-from unlora.models.load import fingerprint, load_model
+from unlora.models.fingerprint import fingerprint
+from unlora.models.load import load_model
 from unlora.models.save import new_folder, save_model
 
 

@@ -21,7 +21,7 @@ from unlora.data.sources import load_examples
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.importance import ImportanceMap
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn

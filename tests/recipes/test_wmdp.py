@@ -13,7 +13,8 @@ from tests.taught import Taught
 from unlora.adapters.export import load_trained_adapter
 from unlora.errors import InputError
 from unlora.evaluation.wmdp_suite import score_wmdp
-from unlora.models.load import fingerprint, load_model
+from unlora.models.fingerprint import fingerprint
+from unlora.models.load import load_model
 from unlora.recipes.wmdp import evaluate_wmdp
 from unlora.recipes.wmdp_settings import WmdpSettings
 

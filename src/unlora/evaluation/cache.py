@@ -25,7 +25,7 @@ class ScoreCache:
 
         Args:
             folder: where the files lie; made when the first is written.
-            fingerprint: of the plain model's weights, from `unlora.models.load.fingerprint`.
+            fingerprint: of the plain model's weights, from `unlora.models.fingerprint`.
             adapter: from `adapter_sha256`; None for the model without one, or with it switched off.
         """
         self._folder = folder

@@ -16,7 +16,7 @@ from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
 from unlora.low_rank import contrast_directions
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
 
 SCHEMA_VERSION = 1

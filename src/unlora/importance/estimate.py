@@ -32,7 +32,7 @@ from unlora.importance.spaces import (
     SpaceName,
     virtual_factors,
 )
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
 
 

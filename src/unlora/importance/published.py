@@ -41,8 +41,8 @@ from unlora.importance.importance_map import (
 from unlora.importance.spaces import virtual_factors
 from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.dequantise import is_rounded
+from unlora.models.fingerprint import fingerprint
 from unlora.models.forward import completion_logits
-from unlora.models.load import fingerprint
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.shapes import LoraA, LoraB
 

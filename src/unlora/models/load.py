@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from unlora import processes
 from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.embedded import cache_folder
+from unlora.models.fingerprint import fingerprint
 from unlora.models.locate import Location, locate
+from unlora.models.merge import MergeCheck, Merged, merge_adapter
 from unlora.models.quantised import (
     Quantisation,
     compute_in_full,
@@ -36,7 +36,6 @@ from unlora.models.quantised import (
 )
 from unlora.models.quiet import quiet
 from unlora.models.save import save_model
-from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 
@@ -62,6 +61,13 @@ class LoadedModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: ModelSource
+    merge: MergeCheck | None = None
+    """Of an adapter: how far merging it into its base moved the logits on a few tokens."""
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """What was checked at loading, for a record's section of that name."""
+        return {} if self.merge is None else {"target_merge": self.merge._asdict()}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -97,11 +103,13 @@ def load_model(
     if is_adapter(name):
         base, place = base or recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
         loaded = _load_base(Path(name), base, dtype=dtype, device=place, trust_remote_code=trust_remote_code)
-        model, tokenizer = _merge_adapter(loaded, Path(name))
+        merged, tokenizer = _merge_adapter(loaded, Path(name))
+        model, merge = merged
         if quantisation is not None:
             model = _round_merged(name, model, tokenizer, dtype, options)
         kind = "adapter"
     else:
+        merge = None
         _refuse_base(name, base)
         location = locate(name)
         model = _load_weights(name, location, dtype, trust_remote_code, options)
@@ -113,7 +121,7 @@ def load_model(
     model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
     number_format = str(dtype).removeprefix("torch.")
     source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model))
-    return LoadedModel(model, tokenizer, source)
+    return LoadedModel(model, tokenizer, source, merge)
 
 
 def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -133,27 +141,6 @@ def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: boo
         return _limit_length(tokenizer, config)
     own = _adapter_tokenizer(Path(name))
     return own or load_tokenizer(base or recorded_base(Path(name)), trust_remote_code=trust_remote_code)
-
-
-def fingerprint(model: CausalModel) -> str:
-    """Return a SHA-256 over names, shapes, dtypes and bytes of everything in the plain model's state dict.
-
-    Tied weights count once. An adapter around the model does not change it, whatever the adapter's values.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    for wrapped_name, tensor in unwrap(model).state_dict(keep_vars=True).items():
-        name = canonical_name(wrapped_name)
-        if name is not None:
-            tensors[name] = tensor
-    digest, seen = hashlib.sha256(), set()
-    for name, tensor in sorted(tensors.items()):
-        if id(tensor) in seen:
-            continue
-        seen.add(id(tensor))
-        whole = processes.whole(tensor).detach()
-        digest.update(f"{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
-        digest.update(whole.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _load_weights(
@@ -265,7 +252,7 @@ def _load_base(folder: Path, base: str, **options: Any) -> LoadedModel:
         raise InputError(f"{folder}: its base cannot be loaded (--base takes another name for it): {error}") from None
 
 
-def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[Merged, PreTrainedTokenizerBase]:
     kind = read_json_object(folder / "adapter_config.json").get("peft_type")
     if kind != "LORA":
         raise InputError(f"{folder}: is an adapter of type {kind}; only LoRA can be merged.")
@@ -276,13 +263,12 @@ def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[PreTrainedModel, Pr
         with quiet():
             wrapped = PeftModel(base.model, PeftConfig.from_pretrained(str(folder)))
             found = wrapped.load_adapter(str(folder), "default")
-            model = wrapped.merge_and_unload(safe_merge=True)
     except LOADING_ERRORS as error:
         raise InputError(f"{folder}: does not fit the base {base.source.name} ({_one_line(error)}).") from None
     strangers = [*found.missing_keys, *found.unexpected_keys]
     if strangers:
         raise InputError(f"{folder}: does not fit the base {base.source.name} (no counterpart for {strangers[0]}).")
-    return model, _adapter_tokenizer(folder) or base.tokenizer
+    return merge_adapter(wrapped, where=str(folder)), _adapter_tokenizer(folder) or base.tokenizer
 
 
 def _adapter_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:

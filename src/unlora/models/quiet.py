@@ -6,12 +6,19 @@ from contextlib import contextmanager
 
 from transformers.utils import logging
 
+CHECKED_ELSEWHERE = (
+    "Model (has|with) `tie_word_embeddings=True`",
+    "Input and output embeddings are no longer tied",
+)
+"""How PEFT's warnings begin that `merge_adapter` answers: it gives the head its own weights and compares the logits."""
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide the progress bars of transformers, its messages below an error, and announcements of future changes.
 
-    All three settings are put back afterwards.
+    A warning that says the result may be wrong passes, unless it is one that we check ourselves. All settings are put
+    back afterwards.
     """
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -19,6 +26,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            for beginning in CHECKED_ELSEWHERE:
+                warnings.filterwarnings("ignore", beginning)
             yield
     finally:
         logging.set_verbosity(verbosity)

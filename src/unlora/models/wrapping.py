@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel
 
 CausalModel = PreTrainedModel | PeftModel
@@ -23,7 +24,7 @@ def canonical_name(name: str) -> str | None:
 
 
 @contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` in eval mode (no dropout, no gradient checkpointing) and give it its former mode back."""
     was_training = model.training
     model.eval()

@@ -24,7 +24,7 @@ from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.models.embedded import cache_folder
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.recipes.evaluate import evaluation_sets
 from unlora.recipes.export import refuse_other_model, run_settings
 from unlora.recipes.loading import load

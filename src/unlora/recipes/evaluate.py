@@ -22,7 +22,7 @@ from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
 from unlora.models.embedded import cache_folder
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.recipes.loading import join_processes
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles

@@ -15,7 +15,7 @@ from unlora.artifacts import START_AGAIN, advised
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
 from unlora.evaluation.cache import adapter_sha256
-from unlora.models.load import fingerprint
+from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
 from unlora.recipes.loading import base_name, join_processes, load
@@ -85,6 +85,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         evaluation = {} if settings.evaluation.skip else read_evaluation(run.evaluation)
         processes.on_main(partial(write_report, run.path))
         return evaluation
+    run.record["checks"] |= target.checks
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
