@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import pytest
 from hypothesis import given
@@ -9,12 +10,13 @@ from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 
-from .conftest import CHAT_TEMPLATE, TOKENIZERS, build_tokenizer
+from .conftest import TOKENIZERS, build_tokenizer
 
 END, START, PAD, TURN, STOP = range(5)
 LONG = 100_000
 
 
+@functools.cache
 def _tokeniser(name: str, **options: object) -> ExampleTokeniser:
     return ExampleTokeniser(TOKENIZERS[name], **{"max_length": LONG, **options})  # type: ignore[arg-type]
 
@@ -131,12 +133,6 @@ def test_messages_without_a_chat_template_are_refused() -> None:
 def test_turns_that_the_template_refuses_are_named(born: Example) -> None:
     tokenizer = build_tokenizer(chat_template="{{ raise_exception('roles must alternate') }}")
     with pytest.raises(InputError, match=r"born.jsonl, line 1: .* refuses these turns \(roles must alternate\)"):
-        ExampleTokeniser(tokenizer, max_length=LONG).encode(born)
-
-
-def test_template_that_changes_the_prompt_once_answered_is_refused(born: Example) -> None:
-    tokenizer = build_tokenizer(chat_template=CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>"))
-    with pytest.raises(InputError, match=r"born.jsonl, line 1: .* use template 'plain'"):
         ExampleTokeniser(tokenizer, max_length=LONG).encode(born)
 
 

@@ -104,9 +104,9 @@ def _other(example: Example, tokeniser: ExampleTokeniser) -> ExampleTokeniser | 
     """A template that the example was not trained with: the tokenizer's own where it has one, or the plain one."""
     trained = tokeniser.template if example.shape == "question_answer" else None
     if tokeniser.tokenizer.chat_template and trained != "chat":
-        return ExampleTokeniser(tokeniser.tokenizer, template="chat", max_length=tokeniser.max_length)
+        return tokeniser.changed(template="chat", on_long="truncate")
     if trained != "plain":
-        return ExampleTokeniser(tokeniser.tokenizer, template="plain", max_length=tokeniser.max_length)
+        return tokeniser.changed(template="plain", chat_template=None, template_arguments=None, on_long="truncate")
     return None
 
 

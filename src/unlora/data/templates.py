@@ -1,29 +1,17 @@
-"""From an example to text: the plain template, TOFU's for Llama 2, and the chat template with its date frozen."""
+"""From an example to text: the plain template, TOFU's for Llama 2, or the tokenizer's chat template."""
 
-import datetime
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-import jinja2
-from transformers import PreTrainedTokenizerBase
-
+from unlora.data.chat_spans import find_span
+from unlora.data.chat_template import ChatTemplate, Turn
 from unlora.data.records import Example
 from unlora.errors import InputError
 
 TemplateName = Literal["chat", "plain", "llama2"]
 AnswerTag = Literal["prompt", "completion"]
 """Whether the plain template's "Answer:" is given to the model, or is the beginning of what the model writes."""
-
-FROZEN_DATE = datetime.date(2024, 7, 26)
-"""Stands in for today in templates that inject the date, so that a score does not change over night."""
-FROZEN_DATE_TEXT = FROZEN_DATE.strftime("%d %b %Y")
-
-# transformers gives templates a `strftime_now` that reads the clock and accepts no other function; a macro shadows it.
-_FROZEN_CLOCK = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('%{code}', '{FROZEN_DATE.strftime('%' + code)}')" for code in "aAbBdHIjmMpSyY")
-    + " }}{%- endmacro -%}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +25,16 @@ class RenderedExample:
     append_eos: bool = True
     """Whether the completion ends with the end-of-text token."""
 
+    def beginning(self, length: int) -> "RenderedExample":
+        """Return the first `length` characters of prompt and completion together."""
+        completion = self.completion[: max(length - len(self.prompt), 0)]
+        return dataclasses.replace(self, prompt=self.prompt[:length], completion=completion)
+
 
 def render(
     example: Example,
     template: TemplateName,
-    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatTemplate,
     *,
     answer_tag: AnswerTag = "prompt",
 ) -> RenderedExample:
@@ -52,20 +45,21 @@ def render(
     Args:
         example: the example.
         template: of questions.
-        tokenizer: whose chat template "chat" is.
+        chat: the tokenizer's chat template, used where one is needed.
         answer_tag: of the plain template: to which side of the border "Answer:" belongs.
 
     Raises:
-        InputError: chat turns for a tokenizer without a chat template, or turns that the template refuses.
+        InputError: chat turns for a tokenizer without a chat template, or what its template refuses, leaves out or
+            rewrites.
     """
     if example.shape == "text":
         return RenderedExample("", example.completion, append_eos=False)
     if example.shape == "prompt_completion":
         return RenderedExample(example.prompt, example.completion)
     if example.shape == "messages":
-        return _render_chat(example, list(example.messages), tokenizer)
+        return _render_chat(example, list(example.messages), chat)
     if template == "chat":
-        return _render_chat(example, [{"role": "user", "content": example.prompt}], tokenizer)
+        return _render_chat(example, [{"role": "user", "content": example.prompt}], chat)
     if template == "llama2":
         return RenderedExample(f"[INST] {example.prompt} [/INST]", example.completion)
     if answer_tag == "completion":
@@ -73,30 +67,8 @@ def render(
     return RenderedExample(f"Question: {example.prompt}\nAnswer:", f" {example.completion}")
 
 
-def _render_chat(example: Example, turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> RenderedExample:
-    if not tokenizer.chat_template:
+def _render_chat(example: Example, turns: list[Turn], chat: ChatTemplate) -> RenderedExample:
+    if not chat.exists:
         raise InputError(f"{example.source}: 'messages' needs a chat template, and this tokenizer has none.")
-    answer = {"role": "assistant", "content": example.completion}
-    try:
-        prompt = _apply(tokenizer, turns, add_generation_prompt=True)
-        full = _apply(tokenizer, [*turns, answer], add_generation_prompt=False)
-    except jinja2.TemplateError as error:
-        raise InputError(f"{example.source}: the chat template refuses these turns ({error}).") from None
-    if not full.startswith(prompt):
-        advice = "use template 'plain', or write prompt and completion"
-        raise InputError(f"{example.source}: the chat template renders the prompt differently once answered; {advice}.")
-    # The completion ends with the end-of-turn token; the newline that templates write after it is never generated.
-    completion = full.removeprefix(prompt).rstrip()
-    template_ends_turn = not completion.endswith(example.completion.rstrip())
-    return RenderedExample(prompt, completion, add_special_tokens=False, append_eos=not template_ends_turn)
-
-
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-    text = tokenizer.apply_chat_template(
-        turns,
-        chat_template=_FROZEN_CLOCK + tokenizer.get_chat_template(),
-        add_generation_prompt=add_generation_prompt,
-        tokenize=False,
-        date_string=FROZEN_DATE_TEXT,
-    )
-    return str(text)
+    span = find_span(example, turns, chat)
+    return RenderedExample(span.prompt, span.completion, add_special_tokens=False, append_eos=not span.ends_turn)

@@ -2,15 +2,24 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from unlora.data.borders import Borders
+from unlora.data.chat_template import ChatTemplate
+from unlora.data.frozen_date import FROZEN_DATE_TEXT
 from unlora.data.records import Example
-from unlora.data.templates import FROZEN_DATE_TEXT, AnswerTag, RenderedExample, TemplateName, render
+from unlora.data.templates import AnswerTag, RenderedExample, TemplateName, render
 from unlora.errors import InputError
+
+LONGEST_TEXT = 100_000
+"""Characters that are always tokenised whole; a tokenizer takes hundreds of bytes for each."""
+MARGIN = 64
+"""Tokens beyond the limit that a shortened text must have: near its cut it is tokenised otherwise than the whole."""
 
 _PROBE = Example("question_answer", "Where was the probe born?", "The probe was born in Paris.", "template probe")
 
@@ -25,6 +34,8 @@ class TokenisedExample:
     truncated: bool
     """Whether the completion lost its end to the length limit."""
     source: str
+    lost_count: int = 0
+    """Tokens that it lost; of a very long text at least so many."""
 
 
 class ExampleTokeniser:
@@ -38,6 +49,9 @@ class ExampleTokeniser:
         max_length: int,
         on_long: Literal["truncate", "refuse"] = "truncate",
         answer_tag: AnswerTag = "prompt",
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        embedding_count: int | None = None,
     ) -> None:
         """Fix the template and the limit.
 
@@ -47,9 +61,13 @@ class ExampleTokeniser:
             max_length: limit in tokens, prompt and completion together.
             on_long: what happens to a longer example: its completion loses its end, or an error names its line.
             answer_tag: of the plain template: whether "Answer:" stands in the prompt or is scored with the answer.
+            chat_template: name of one of the tokenizer's chat templates, where it has several.
+            template_arguments: further variables of the chat template, such as {"enable_thinking": False}.
+            embedding_count: tokens that the model has an embedding for; others are refused. None checks nothing.
 
         Raises:
-            InputError: "chat" for a tokenizer without a chat template, or a limit below 2 tokens.
+            InputError: "chat" for a tokenizer without a chat template, or a choice or an argument that the template
+                does not know; a limit below 2 tokens.
         """
         if template == "chat" and not tokenizer.chat_template:
             raise InputError("template 'chat': this tokenizer has no chat template; use 'plain' or 'auto'.")
@@ -61,12 +79,17 @@ class ExampleTokeniser:
         self.max_length = min(max_length, int(tokenizer.model_max_length))
         self.on_long: Literal["truncate", "refuse"] = on_long
         self.answer_tag: AnswerTag = answer_tag
+        self.embedding_count = embedding_count
+        self.chat = ChatTemplate(tokenizer, name=chat_template, arguments=template_arguments)
+        self._borders = Borders(tokenizer)
+        self._refuse_choices()
 
     @property
     def pad_token_id(self) -> int:
         """The tokenizer's pad token, else its end token, else 0: padding is masked, so any id will do."""
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return next((token for token in candidates if isinstance(token, int)), 0)
+        limit = math.inf if self.embedding_count is None else self.embedding_count
+        return next((token for token in candidates if isinstance(token, int) and token < limit), 0)
 
     def encode(
         self, example: Example, *, completion: str | None = None, question: str | None = None
@@ -88,14 +111,15 @@ class ExampleTokeniser:
             prompt=example.prompt if question is None else question,
             completion=example.completion if completion is None else completion,
         )
-        input_ids, prompt_length = self._tokenise(self._render(example))
+        input_ids, prompt_length, cut = self._tokenise(self.render(example))
         length = len(input_ids)
-        if length <= prompt_length:
+        if length <= prompt_length and not cut:
             raise InputError(f"{example.source}: the completion gives no token that can be scored.")
         if length > self.max_length:
-            self._check_long(example.source, length, prompt_length)
+            self._check_long(example.source, f"{'more than ' if cut else ''}{length}", prompt_length)
         kept = tuple(input_ids[: self.max_length])
-        return TokenisedExample(kept, prompt_length, length > self.max_length, example.source)
+        self._refuse_unknown(kept, example.source)
+        return TokenisedExample(kept, prompt_length, length > self.max_length, example.source, length - len(kept))
 
     def encode_set(self, examples: Iterable[Example]) -> list[TokenisedExample]:
         """Tokenise every example, in order."""
@@ -107,18 +131,21 @@ class ExampleTokeniser:
         The prompt is tokenised by itself: where prompt and completion share a token, its scored sequence begins with
         fewer, and what is missing would tell how the true completion begins. Plain text gives its first token.
         """
-        alone = _tokenise_prompt(self.tokenizer, self._render(example))
+        alone = tuple(self._borders.prompt(self.render(example)))
         if alone:
-            return tuple(alone)
+            self._refuse_unknown(alone, example.source)
+            return alone
         encoded = self.encode(example)
         return encoded.input_ids[: encoded.prompt_length]
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides which tokens come out, for the record of a run."""
-        rendered = self._render(_PROBE)
+        rendered = self.render(_PROBE)
         probe = "\0".join((rendered.prompt, rendered.completion))
         return {
             "template": self.template,
+            "chat_template": self.chat.name,
+            "template_arguments": self.chat.arguments,
             "rendered_probe_sha256": hashlib.sha256(probe.encode()).hexdigest(),
             "frozen_date": FROZEN_DATE_TEXT,
             "tokenizer": type(self.tokenizer).__name__,
@@ -127,50 +154,69 @@ class ExampleTokeniser:
             "on_long": self.on_long,
         }
 
-    def _render(self, example: Example) -> RenderedExample:
-        return render(example, self.template, self.tokenizer, answer_tag=self.answer_tag)
+    def render(self, example: Example) -> RenderedExample:
+        """Turn one example into text.
 
-    def _tokenise(self, text: RenderedExample) -> tuple[list[int], int]:
-        """Return token ids and prompt length, before any truncation."""
-        split = _tokenise_whole if self.tokenizer.is_fast else _tokenise_parts
-        input_ids, prompt_length = split(self.tokenizer, text)
+        Raises:
+            InputError: what the chat template refuses, leaves out or rewrites; names the line.
+        """
+        return render(example, self.template, self.chat, answer_tag=self.answer_tag)
+
+    def _refuse_choices(self) -> None:
+        """Find out now, and not at the first example, whether the chat template is there and knows its arguments."""
+        if self.template == "chat":
+            self.chat.check()
+            return
+        for key, value in (("chat_template", self.chat.name), ("template_arguments", self.chat.arguments)):
+            if value:
+                raise InputError(
+                    f"{key}: is of the chat template, and template '{self.template}' is none; leave it out."
+                )
+
+    def changed(self, **options: Any) -> "ExampleTokeniser":
+        """Return a tokeniser with other options, as in `__init__`; those not named stay."""
+        same = {
+            "template": self.template,
+            "chat_template": self.chat.name,
+            "template_arguments": self.chat.arguments,
+            "max_length": self.max_length,
+            "on_long": self.on_long,
+            "answer_tag": self.answer_tag,
+            "embedding_count": self.embedding_count,
+        }
+        return ExampleTokeniser(self.tokenizer, **(same | options))
+
+    def _refuse_unknown(self, input_ids: Sequence[int], source: str) -> None:
+        if None in input_ids:
+            raise InputError(f"{source}: the tokenizer has no token for a part of this text.")
+        if self.embedding_count is not None and max(input_ids) >= self.embedding_count:
+            token = next(one for one in input_ids if one >= self.embedding_count)
+            raise InputError(
+                f"{source}: token {token} ({self.tokenizer.decode([token])!r}) has no embedding (the model has "
+                f"{self.embedding_count}); the tokenizer is of another model."
+            )
+
+    def _tokenise(self, text: RenderedExample) -> tuple[list[int], int, bool]:
+        """Return token ids and prompt length before any truncation, and whether a part of the text was left aside.
+
+        Of a very long text only the beginning is tokenised: enough for more tokens than will be kept.
+        """
+        length, window = len(text.prompt) + len(text.completion), max(LONGEST_TEXT, 32 * self.max_length)
+        divided = self._borders.divide(text.beginning(window))
+        while window < length and len(divided.input_ids) < self.max_length + MARGIN:
+            window *= 4
+            divided = self._borders.divide(text.beginning(window))
+        input_ids, prompt_length = divided
         eos = self.tokenizer.eos_token_id
         has_completion = len(input_ids) > prompt_length
         if text.append_eos and has_completion and isinstance(eos, int) and input_ids[-1] != eos:
             input_ids = [*input_ids, eos]
-        return input_ids, max(prompt_length, 1)
+        return input_ids, max(prompt_length, 1), window < length
 
-    def _check_long(self, source: str, length: int, prompt_length: int) -> None:
+    def _check_long(self, source: str, length: str, prompt_length: int) -> None:
         if self.on_long == "refuse":
             advice = "shorten it, raise max_length as far as the model's context goes, or allow truncation"
             raise InputError(f"{source}: {length} tokens, and the limit is {self.max_length}; {advice}.")
         if prompt_length >= self.max_length:
             reason = f"the prompt alone takes {prompt_length} of at most {self.max_length} tokens"
             raise InputError(f"{source}: {reason}, which leaves none for the completion.")
-
-
-def _tokenise_whole(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -> tuple[list[int], int]:
-    """Tokenise once, as the model will see it. A token that straddles the border belongs to the completion."""
-    encoding = tokenizer(
-        text.prompt + text.completion,
-        add_special_tokens=text.add_special_tokens,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    ends = [end for _, end in encoding["offset_mapping"]]  # special tokens that the tokenizer adds end at 0
-    prompt_length = next((place for place, end in enumerate(ends) if end > len(text.prompt)), len(ends))
-    return list(encoding["input_ids"]), prompt_length
-
-
-def _tokenise_parts(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -> tuple[list[int], int]:
-    """Tokenise prompt and completion apart: a tokenizer written in Python does not say which characters a token has."""
-    prompt_ids = _tokenise_prompt(tokenizer, text)
-    completion_ids = tokenizer(text.completion, add_special_tokens=False, verbose=False)["input_ids"]
-    return prompt_ids + list(completion_ids), len(prompt_ids)
-
-
-def _tokenise_prompt(tokenizer: PreTrainedTokenizerBase, text: RenderedExample) -> list[int]:
-    prompt_ids = list(tokenizer(text.prompt, add_special_tokens=text.add_special_tokens, verbose=False)["input_ids"])
-    if prompt_ids and prompt_ids[-1] == tokenizer.eos_token_id:  # added by the tokenizer, but the text goes on
-        prompt_ids.pop()
-    return prompt_ids

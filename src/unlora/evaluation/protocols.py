@@ -99,9 +99,7 @@ def protocol_in_force(
 def tokeniser_for(protocol: Protocol, tokeniser: ExampleTokeniser) -> ExampleTokeniser:
     """Return a tokeniser that cuts and divides examples as `protocol` says; the template stays `tokeniser`'s."""
     own_length = protocol.max_length is None
-    return ExampleTokeniser(
-        tokeniser.tokenizer,
-        template=tokeniser.template,
+    return tokeniser.changed(
         max_length=tokeniser.max_length if protocol.max_length is None else protocol.max_length,
         on_long=tokeniser.on_long if own_length else "truncate",
         answer_tag=protocol.answer_tag,

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from unlora.data.multiple_choice import MultipleChoiceQuestion
 from unlora.data.records import Example
-from unlora.data.templates import render
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.evaluation.suite import Progress
@@ -134,7 +133,7 @@ def _ask(question: MultipleChoiceQuestion, tokeniser: ExampleTokeniser) -> tuple
     if (reason := needs_options(question)) is not None:
         return reason
     example = Example("question_answer", question.question, question.choices[question.answer], question.source)
-    render(example, tokeniser.template, tokeniser.tokenizer)  # raises where the chat template refuses the question
+    tokeniser.render(example)  # raises where the chat template refuses the question
     try:
         encoded = tuple(tokeniser.encode(example, completion=choice) for choice in question.choices)
     except InputError:  # so that only the prompt's length is left to complain of
