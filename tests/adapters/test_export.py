@@ -67,6 +67,7 @@ def test_saved_folder_is_an_ordinary_adapter(tmp_path: Path):
     assert config["base_model_name_or_path"] == "some/model"
     assert not config["use_dora"]
     assert not config["use_rslora"]
+    assert config["target_modules"] == sorted(config["target_modules"])  # A set, in another order in every process.
     assert (tmp_path / "adapter" / "README.md").read_text() == "# Card\n"
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors",

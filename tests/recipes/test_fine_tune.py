@@ -50,6 +50,7 @@ def test_model_learns_and_loads(taught: Taught, swapped: Path, tmp_path: Path, m
     assert probability(after.model, taught, swapped) > 0.9
     assert probability(after.model, taught, taught.retain) > 0.9
     assert after.tokenizer.get_vocab() == before.tokenizer.get_vocab()
+    assert after.model.config.use_cache is True  # The trainer switches it off while it trains.
     if method == "lora":
         plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(taught.target), str(tmp_path / "out"))
         torch.testing.assert_close(

@@ -1,5 +1,6 @@
 """What people deploy: a plain PEFT adapter folder, written whole or not at all."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.factors import Factors
 from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
+from unlora.models.old_readers import save_tokenizer
 from unlora.models.quiet import quiet
 from unlora.models.save import new_folder
 
@@ -80,6 +82,7 @@ def write_adapter(
 
     with new_folder(folder) as temporary:
         config.save_pretrained(str(temporary))
+        _sort_lists(temporary / "adapter_config.json")
         save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         (temporary / "README.md").write_text(card, encoding="utf-8")
 
@@ -108,9 +111,10 @@ def save_trained_adapter(
         with new_folder(folder) as temporary:
             # Left to itself, PEFT asks the hub whether the vocabulary has grown.
             model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=state)
+            _sort_lists(temporary / "adapter_config.json")
             (temporary / "README.md").write_text(card, encoding="utf-8")
             if tokenizer is not None:
-                tokenizer.save_pretrained(str(temporary))
+                save_tokenizer(tokenizer, temporary)
 
     processes.on_main(write)
 
@@ -140,6 +144,13 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
     strangers = [*found.missing_keys, *found.unexpected_keys]
     if strangers:
         raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).")
+
+
+def _sort_lists(file: Path) -> None:
+    """Give a written configuration one form: PEFT's sets of names come out in another order in every process."""
+    settings = read_json_object(file)
+    ordered = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in settings.items()}
+    file.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

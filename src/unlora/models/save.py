@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from unlora.artifacts import flush, storage_error
 from unlora.errors import InputError
+from unlora.models.old_readers import add_old_rope_keys, save_tokenizer
 from unlora.models.quiet import quiet
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer to `folder`, as `from_pretrained` reads them, in the model's dtype.
+    """Write model and tokenizer to `folder`, as `from_pretrained` of transformers 4 and 5 reads them, in its dtype.
 
     Args:
         model: Without an adapter (merge it first). One that was read from a GGUF file is saved too.
@@ -29,8 +30,10 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         UnloraError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     with new_folder(folder) as temporary, quiet():
-        _without_quantiser(model).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        clean = _without_quantiser(model)
+        clean.save_pretrained(temporary)
+        add_old_rope_keys(temporary, clean.config)
+        save_tokenizer(tokenizer, temporary)
 
 
 @contextmanager

@@ -110,6 +110,7 @@ def train_on(
         use_cpu=model.device.type == "cpu",
         lr_scheduler_type="cosine",
     )
+    uses_cache = model.config.use_cache
     with reporter.task("Learning", steps) as task:
         trainer = FineTuneTrainer(
             model,
@@ -119,4 +120,5 @@ def train_on(
             callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
         )
         trainer.train()
+        model.config.use_cache = uses_cache  # The trainer switches it off, and it would be saved so.
     return model.eval()
