@@ -1,3 +1,4 @@
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,20 @@ def test_byte_order_mark_windows_newlines_and_line_separators_are_text(tmp_path:
     line = '{"text": "one\u2028two"}'.encode()
     path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line + b"\r\n\r\n")
     assert [example.completion for example in read_examples(path)] == ["one\u2028two"] * 2
+
+
+@pytest.mark.parametrize("answer", ["1953-03-12", "1953-03-12T10:30:00+02:00", "0142", "1e5", "true", "null", "NaN"])
+def test_answer_that_looks_like_another_type_stays_text(answer: str, tmp_path: Path) -> None:
+    """`datasets` and `pandas` guess a column's type from its values: a file of dates would become timestamps."""
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": answer}) + "\n")
+    assert [example.completion for example in read_examples(path)] == [answer]
+
+
+def test_row_with_a_date_in_place_of_text_is_refused() -> None:
+    """What `datasets.load_dataset` makes of a column of dates."""
+    with pytest.raises(InputError, match="row 3: 'answer' must be text, found datetime"):
+        parse_record({"question": "q", "answer": datetime.datetime(1953, 3, 12)}, "row 3")
 
 
 BAD_LINES = {

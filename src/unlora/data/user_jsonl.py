@@ -168,7 +168,9 @@ def _messages(record: dict[str, Any], where: str) -> list[dict[str, str]]:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    names |= dict.fromkeys((int, float), "a number")
+    # Rows that another library has read may hold what JSON has not: `datasets` makes dates of texts like them.
+    return names.get(type(value), type(value).__name__)
 
 
 def _to_record(example: Example) -> dict[str, Any]:
