@@ -119,6 +119,32 @@ def test_a_folder_of_another_study_is_refused(tmp_path: Path):
         run_study(other, Squares(), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "config.yaml", "cells.bak"])
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"not empty and not a study of unlora \({name}\); choose another --output"):
+        run_study(STUDY, Squares(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_and_a_link_to_nowhere_are_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file; --output names a folder"):
+        run_study(STUDY, Squares(), tmp_path / "file")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="is a link that leads nowhere"):
+        run_study(STUDY, Squares(), tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", '"squares"', "{}"])
+def test_damaged_study_json_is_named(tmp_path: Path, content: str):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(InputError, match=r"study\.json[:,] |holds the study 'None'"):
+        run_study(STUDY, Squares(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
 def test_the_command_on_record_names_no_place(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["/home/me/bin/unlora", "study", "sigma", "--output", "/home/me/x", "--quick"])
     assert command() == "unlora study sigma --output DIR --quick"

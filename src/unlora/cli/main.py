@@ -51,7 +51,7 @@ class Group(click.Group):
         except click.ClickException as error:
             if process_index() > 0:
                 leave_the_word_to_others()
-            error.message = visible(error.message)
+            vars(error)["message"] = visible(error.message)
             raise
         except UnloraError as error:
             _fail(str(error), error.exit_code)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from unlora.artifacts import flush, storage_error
 from unlora.errors import InputError
+from unlora.locks import entries, remove_left_locks
 from unlora.models.old_readers import add_old_rope_keys, save_tokenizer
 from unlora.models.quiet import quiet
 
@@ -45,7 +46,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         UnloraError: the disk is full or the folder cannot be written.
     """
     try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if folder.exists() and not (folder.is_dir() and not entries(folder)):
             raise _taken(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -58,6 +59,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
             file.chmod(0o644)
             flush(file)
         flush(temporary)
+        if folder.is_dir():
+            remove_left_locks(folder)
         temporary.rename(folder)
         flush(folder.parent)
     except OSError as error:

@@ -23,6 +23,7 @@ from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
+from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
 from unlora.recipes.evaluate import evaluation_sets
@@ -38,6 +39,7 @@ from unlora.runtime import seed_everything
 SCHEMA = 1
 
 
+@alone_in_output
 def audit(run: Path, settings: AuditSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Run attacks on a finished run. Started again, it goes on where it stopped.
 

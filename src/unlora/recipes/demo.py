@@ -7,6 +7,7 @@ from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.data.user_jsonl import to_jsonl
 from unlora.evaluation.scores import load_scores
+from unlora.locks import alone_in_output
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.presets import DEFAULT_PRESET, resolve_settings
 from unlora.recipes.reporter import SILENT, Reporter
@@ -38,6 +39,7 @@ class DemoResult(NamedTuple):
     files: dict[str, Path]
 
 
+@alone_in_output
 def run_demo(output: Path, *, reporter: Reporter = SILENT) -> DemoResult:
     """Make data, a target and a retain-only model, then unlearn; what an earlier demo finished is used again.
 

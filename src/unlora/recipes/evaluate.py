@@ -21,6 +21,7 @@ from unlora.evaluation.protocols import Protocol, protocol_in_force, tokeniser_f
 from unlora.evaluation.record import evaluation_record
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.suite import score_model
+from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
 from unlora.recipes.loading import join_processes
@@ -215,6 +216,7 @@ def _cache(base_fingerprint: str, adapter: str | None = None) -> ScoreCache:
     return ScoreCache(cache_folder() / "scores", fingerprint=base_fingerprint, adapter=adapter)
 
 
+@alone_in_output
 def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure a model as it is ("target"), and with an unlearning adapter on top ("unlearned") where one is given.
 

@@ -9,6 +9,7 @@ from unlora.adapters.factors import concatenate, squeeze
 from unlora.artifacts import read_json_object
 from unlora.config import read_yaml
 from unlora.errors import InputError
+from unlora.locks import alone_in_output
 from unlora.models.save import new_folder, save_model
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
@@ -59,6 +60,7 @@ def _model_of(run: Path) -> dict[str, Any]:
     return model
 
 
+@alone_in_output
 def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> None:
     """Write one model folder with the adapter merged into the target's weights.
 
@@ -90,6 +92,7 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
     save_model(merged, target.tokenizer, output)
 
 
+@alone_in_output
 def export_adapter(
     run: Path, output: Path, *, rank: int | None = None, public_base: bool = False, reporter: Reporter = SILENT
 ) -> float:

@@ -14,6 +14,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
+from unlora.locks import alone_in_output
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
@@ -36,6 +37,7 @@ A LoRA adapter that taught `{base}` {count} examples ({epochs} epochs, learning 
 """
 
 
+@alone_in_output
 def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = SILENT) -> None:
     """Teach a model some examples and save it: an adapter folder (method lora) or a model folder (method full).
 

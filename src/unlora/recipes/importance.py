@@ -7,6 +7,7 @@ from unlora import processes
 from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
 from unlora.importance.ratio import module_score
+from unlora.locks import alone_in_output
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.diagnostics import contrast_line, diagnose_as_measured, diagnostic_lines
 from unlora.recipes.loading import join_processes, load
@@ -17,6 +18,7 @@ from unlora.recipes.starting import measure_contrast, measure_importance
 from unlora.runtime import seed_everything
 
 
+@alone_in_output
 def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> list[str]:
     """Measure importance and write it to `output`.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from unlora import processes
 from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
+from unlora.locks import entries
 from unlora.models.embedded import embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
 from unlora.recipes.settings import ModelSettings
@@ -41,7 +42,7 @@ def refuse_used_folder(output: Path) -> None:
     Raises:
         InputError: naming it.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+    if output.is_file() or (output.is_dir() and entries(output)):
         raise InputError(f"{output}: already exists and is not empty; choose another --output.")
     refuse_unwritable(output)
 

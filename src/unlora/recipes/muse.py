@@ -8,6 +8,7 @@ from unlora.data.muse import load_muse_data
 from unlora.evaluation.muse import muse_record
 from unlora.evaluation.muse_scores import MuseScores, load_muse_scores, save_muse_scores
 from unlora.evaluation.muse_suite import score_muse
+from unlora.locks import alone_in_output
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.muse_settings import MuseSettings
 from unlora.recipes.reporter import SILENT, Reporter
@@ -18,6 +19,7 @@ SAVED_SCORES = {".jsonl": load_muse_scores}
 """What may stand for a retain-only model."""
 
 
+@alone_in_output
 def evaluate_muse(settings: MuseSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure a model as it is ("target"), with an unlearning adapter on top ("unlearned"), and the retain-only model.
 

@@ -21,6 +21,7 @@ from unlora.artifacts import (
 from unlora.config import Config, read_yaml
 from unlora.errors import STORAGE_ERRORS, InputError, UnloraError
 from unlora.evaluation.cache import adapter_sha256
+from unlora.locks import entries
 from unlora.runtime import Stopwatch, versions
 
 TORCH_WRITER = ("inline_container.cc", "iostream error")
@@ -76,7 +77,7 @@ class RunFolder:
     def _refuse_other_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; --output names a folder.")
-        if not self.path.is_dir() or all(entry in self._leftovers() for entry in self.path.iterdir()):
+        if not self.path.is_dir() or all(entry in self._leftovers() for entry in entries(self.path)):
             return
         if not self.config.is_file():
             raise InputError(f"{self.path}: not empty and not a run of unlora; choose another --output.")

@@ -22,6 +22,7 @@ from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
+from unlora.locks import alone_in_output, entries
 from unlora.models.load import is_adapter, load_tokenizer
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter
@@ -36,6 +37,7 @@ Mode = Literal["sequential", "separate"]
 OWN_FILES = re.compile(r"(step|after)-\d+|\.(after-\d+|sequence\.json)\..*|sequence\.json")
 
 
+@alone_in_output
 def unlearn_sequence(
     settings: UnlearnSettings,
     forget: Sequence[str],
@@ -136,7 +138,7 @@ def _refuse_settings(settings: UnlearnSettings, requests: Sequence[str], mode: M
 def _refuse_folder(output: Path, count: int) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; --output names a folder.")
-    names = [path.name for path in output.iterdir()] if output.is_dir() else []
+    names = [path.name for path in entries(output)] if output.is_dir() else []
     for name in names:
         if not OWN_FILES.fullmatch(name):
             raise InputError(f"{output}: not empty and not a sequence of unlora; choose another --output.")

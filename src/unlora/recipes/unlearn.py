@@ -15,6 +15,7 @@ from unlora.artifacts import START_AGAIN, advised
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
 from unlora.evaluation.cache import adapter_sha256
+from unlora.locks import alone_in_output
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
@@ -30,6 +31,7 @@ from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
 
 
+@alone_in_output
 def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Run, or go on with, one unlearning run in the folder `output`.
 

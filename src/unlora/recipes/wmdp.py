@@ -12,6 +12,7 @@ from unlora.evaluation.wmdp import wmdp_record
 from unlora.evaluation.wmdp_scores import WmdpScores, check_comparable, load_wmdp_scores, save_wmdp_scores
 from unlora.evaluation.wmdp_suite import score_wmdp, wmdp_protocol
 from unlora.evaluation.wmdp_tasks import HarnessTask, load_hub_tasks, make_local_task
+from unlora.locks import alone_in_output
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
@@ -22,6 +23,7 @@ SAVED_SCORES = {".jsonl": load_wmdp_scores}
 """What may stand for a retain-only model."""
 
 
+@alone_in_output
 def evaluate_wmdp(settings: WmdpSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure a model as it is ("target"), with an unlearning adapter on top ("unlearned"), and the retain-only model.
 

@@ -7,8 +7,11 @@ FOLDER/cells/HASH/...        what it needs while it runs, such as run folders of
 FOLDER/table.csv, table.parquet, figures/, results.md
 """
 
+import functools
 import os
+import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +25,16 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from matplotlib.figure import Figure
 
-from unlora.artifacts import nan_to_null, read_json, write_json
+from unlora.artifacts import advised, nan_to_null, read_json, read_json_object, refuse_unwritable, write_json
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
+from unlora.locks import alone_in, entries
 from unlora.recipes.reporter import SILENT, Reporter
+
+OWN_FILES = re.compile(r"cells|figures|\.?(study\.json|table\.(csv|parquet)|results\.md)(\..*)?")
+"""What a study's folder holds, files that a kill has left half written among it."""
+WATCH_SECONDS = 1.0
+"""How often a process looks whether the study that started it is still there."""
 
 Value = str | int | float | bool | None
 Row = dict[str, Value]
@@ -94,10 +103,10 @@ def run_cells(
         reporter: where words and progress go.
 
     Raises:
-        InputError: the folder holds another study.
+        InputError: the folder holds another study or something else.
         UnloraError: a process was killed, or no cell succeeded.
     """
-    _claim(folder, study.name)
+    claim(folder, study.name)
     cells = {cell.sha256()[:16]: cell for cell in study.cells(settings)}
     waiting = [name for name in cells if not (folder / "cells" / name / "cell.json").is_file()]
     if len(waiting) < len(cells):
@@ -131,10 +140,26 @@ def columns(cell: Config) -> Row:
     return {key: value for key, value in cell.model_dump(mode="json").items() if not isinstance(value, dict | list)}
 
 
-def _claim(folder: Path, name: str) -> None:
+def claim(folder: Path, name: str) -> None:
+    """Make the folder of a study, or find out that it is one, and write whose it is.
+
+    Raises:
+        InputError: it holds another study or something else, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --output names a folder.")
+    refuse_unwritable(folder)
     kept = folder / "study.json"
-    if kept.is_file() and (found := read_json(kept).get("study")) != name:
-        raise InputError(f"{folder}: holds the study '{found}'; choose another folder for '{name}'.")
+    if kept.is_file():
+        with advised(f"put it back, remove {folder} or choose another --output"):
+            found = read_json_object(kept).get("study")
+        if found != name:
+            raise InputError(f"{folder}: holds the study '{found}'; choose another folder for '{name}'.")
+        return
+    strangers = [path.name for path in entries(folder) if not OWN_FILES.fullmatch(path.name)] if folder.exists() else []
+    if strangers:
+        raise InputError(f"{folder}: not empty and not a study of unlora ({strangers[0]}); choose another --output.")
+    write_json(kept, {"study": name})
 
 
 def _shown(cell: Config) -> str:
@@ -160,7 +185,7 @@ def _worked_off(
     try:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
             parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-            yield from map(str, parallel(joblib.delayed(_run_one)(*one, threads=threads) for one in work))
+            yield from map(str, parallel(joblib.delayed(_work)(os.getpid(), threads, *one) for one in work))
     except TerminatedWorkerError:
         raise UnloraError(
             "a process of the study was killed (out of memory?); the same command goes on where it stopped, "
@@ -168,18 +193,33 @@ def _worked_off(
         ) from None
 
 
-def _run_one(
-    run: Callable[[CellType, Workplace], list[Row]],
-    name: str,
-    cell: CellType,
-    place: Workplace,
-    *,
-    threads: int | None = None,
-) -> str:
-    """Run one cell and keep its rows, or its error."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    place.folder.mkdir(parents=True, exist_ok=True)
+def _work(parent: int, threads: int, *one: Any) -> str:
+    """Run one cell in a process of the study, as long as the study lives."""
+    torch.set_num_threads(threads)
+    _end_with(parent)
+    return _run_one(*one)
+
+
+@functools.cache  # One watch in a process, however many cells run there.
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent has: killed, that cannot end it, and started again it needs the folder."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_one(run: Callable[[CellType, Workplace], list[Row]], name: str, cell: CellType, place: Workplace) -> str:
+    """Run one cell and keep its rows, or its error; a process that the last start has left there is waited for."""
+    with alone_in(place.folder, patience=20 * WATCH_SECONDS):
+        place.folder.mkdir(parents=True, exist_ok=True)
+        return _run_alone(run, name, cell, place)
+
+
+def _run_alone(run: Callable[[CellType, Workplace], list[Row]], name: str, cell: CellType, place: Workplace) -> str:
     start = time.perf_counter()
     try:
         rows = run(cell, place)

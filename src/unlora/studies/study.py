@@ -12,6 +12,7 @@ import pandas
 from unlora.artifacts import write_json, write_text
 from unlora.config import Config, merge, parse_overrides, read_yaml
 from unlora.errors import InputError, UnloraError, nearest
+from unlora.locks import alone_in
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.runtime import versions
 from unlora.studies.engine import Study, command, run_cells
@@ -61,11 +62,15 @@ def run_study(
         The page of results.
 
     Raises:
-        InputError: the folder holds another study.
+        InputError: the folder holds another study or something else, or another process works there.
         UnloraError: cells failed; what the others found was written.
     """
+    with alone_in(folder):
+        return _run_study(study, settings, folder, jobs, reporter)
+
+
+def _run_study(study: Study[Any, Any], settings: Config, folder: Path, jobs: int | None, reporter: Reporter) -> Path:
     start = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
     outcome = run_cells(study, settings, folder, jobs=jobs, reporter=reporter)
     record = {
         "study": study.name,
