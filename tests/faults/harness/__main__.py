@@ -1,0 +1,38 @@
+"""`python -m tests.faults.harness`: bad inputs, kills, pairs."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from tests.faults.harness.areas import AREAS
+from tests.faults.harness.bad_inputs import Outcome, acceptable, chosen, result_table, run_inputs, write_outcomes
+
+
+@click.group()
+def main() -> None:
+    """Try unlora on what goes wrong."""
+
+
+@main.command("bad-inputs")
+@click.option("--area", "areas", multiple=True, type=click.Choice(list(AREAS)), help="Only these; repeatable.")
+@click.option("--only", default="", help="Only inputs whose name holds this.")
+@click.option("--sample", type=click.IntRange(min=1), help="So many, drawn from all areas in turn.")
+@click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Write every outcome here.")
+def bad_inputs(areas: tuple[str, ...], only: str, sample: int | None, seed: int, file: Path | None) -> None:
+    """Give unlora bad and odd inputs and count how it ends."""
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.kind != "ok":
+            click.echo(f"{outcome.kind:<9} {outcome.area}/{outcome.name}: {ascii(outcome.what)[1:-1]}")
+
+    outcomes = run_inputs(chosen(areas or tuple(AREAS), only, sample, seed), tell)
+    if file is not None:
+        write_outcomes(outcomes, file)
+    click.echo(result_table(outcomes))
+    sys.exit(0 if acceptable(outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()
