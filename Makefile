@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check lint types imports real clean
+.PHONY: install demo test check lint types imports real faults clean
 
 install: $(STAMP)
 
@@ -26,6 +26,10 @@ test: $(STAMP)
 
 real: $(STAMP)
 	$(BIN)/python -m pytest -m real_model
+
+# Thousands of bad inputs, a hundred kills, twenty pairs of processes: an hour on two cores (docs/faults.md).
+faults: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness bad-inputs
 
 check: lint types imports
 

@@ -1,1 +1,1 @@
-"""Bad and odd inputs, kills and pairs of processes, tried on the command line: `python -m tests.faults.harness --help`."""
+"""Bad and odd inputs, kills and pairs of processes: `python -m tests.faults.harness --help` (docs/faults.md)."""

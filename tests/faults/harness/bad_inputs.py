@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults.harness.areas import AREAS, cases
+from tests.faults.harness.areas import AREAS, NEEDS, cases
 from tests.faults.harness.child import finish, judge_result, make_world, prepare_server, run_case, start
 from tests.faults.harness.verdict import KINDS, judge
 from tests.faults.harness.world import World
@@ -43,7 +43,8 @@ def run_inputs(chosen: Sequence[tuple[str, str]], tell: Callable[[Outcome], None
     """Run them in a folder that is removed at the end."""
     prepare_server()
     with tempfile.TemporaryDirectory(prefix="unlora-inputs-", ignore_cleanup_errors=True) as folder:
-        world = make_world(Path(folder))
+        areas = dict(chosen)
+        world = make_world(Path(folder), dict.fromkeys(part for area in areas for part in NEEDS[area]))
         found = []
         for number, (area, name) in enumerate(chosen):
             place = Path(folder) / "cases" / str(number)

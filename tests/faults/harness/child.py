@@ -4,14 +4,14 @@ import json
 import os
 import resource
 import signal
-import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.harness.world import World, commands
+from tests.faults.harness.world import PARTS, World
 from tests.recipes.processes import SERVER
 
 CPU_SECONDS = 60
@@ -116,20 +116,25 @@ def judge_result(area: str, name: str, place: Path, world: World) -> None:
     from tests.faults.harness.areas import cases
 
     enter(place)
+    printed = (place / "stdout").read_text(errors="replace")
+    catch_output(place)
     check = cases(area)[name].right.check
-    found = check(place / "work", world, (place / "stdout").read_text(errors="replace")) if check is not None else None
+    found = check(place / "work", world, printed) if check is not None else None
     (place / "judged.json").write_text(json.dumps(found))
 
 
-def make_world(folder: Path) -> World:
-    """Build the model and the data, then run the commands that make the rest; each in a fresh process."""
+def make_world(folder: Path, parts: Iterable[str]) -> World:
+    """Build the model and the data, then run the commands that make `parts`; each in a fresh process."""
     world = World(folder)
-    for number, arguments in enumerate([[], *commands(world)]):
-        place = folder / "made" / str(number)
+    started: list[tuple[str, Any, Any]] = [("model", teach, folder)]
+    for part in parts:
+        started += [(f"{part}-{turn}", plain, command) for turn, command in enumerate(PARTS[part](world))]
+    for name, target, what in started:
+        place = folder / "made" / name
         place.mkdir(parents=True)
-        code, text = finish(start(plain, place, arguments) if arguments else start(teach, place, folder), place, 900)
+        code, text = finish(start(target, place, what), place, 900)
         if code != 0:
-            raise RuntimeError(f"the world cannot be made: {arguments}: {text[-2000:]}")
+            raise RuntimeError(f"the world cannot be made: {what}: {text[-2000:]}")
     return world
 
 
@@ -187,7 +192,10 @@ def tree(place: Path) -> dict[str, list[Any]]:
         for file in sorted((place / top).rglob("*")):
             status = file.lstat()
             kind = "folder" if file.is_dir() and not file.is_symlink() else "file"
-            found[str(file.relative_to(place))] = [kind, *([status.st_size, status.st_mtime_ns] if kind == "file" else [])]
+            found[str(file.relative_to(place))] = [
+                kind,
+                *([status.st_size, status.st_mtime_ns] if kind == "file" else []),
+            ]
     return found
 
 

@@ -40,7 +40,7 @@ def wanted(case: Case) -> str:
 
 
 def unclear(case: Case, error: str) -> str:
-    """What a refusal lacks: one line at the end, not too long, in our words, that names the place. Nothing: it is clear."""
+    """What a refusal lacks: one line, the last, not too long, in our words, naming the place. Empty: it is clear."""
     lines = [line for line in error.splitlines() if line.lower().startswith("error: ")]
     if len(lines) != 1 or error.splitlines()[-1] != lines[0]:
         return f"{len(lines)} lines that begin with 'error: ', or not the last: {error.strip()[-200:]}"

@@ -1,5 +1,6 @@
 """What a user has before anything goes wrong: a model that knows something, data, an adapter, finished runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class World:
         return self.folder / "run"
 
     @property
+    def cache(self) -> Path:
+        """What the run left in the cache: the target's scores."""
+        return self.folder / "made" / "run-0" / "cache"
+
+    @property
     def study(self) -> Path:
         """A finished study of one cell."""
         return self.folder / "study"
@@ -54,7 +60,7 @@ class World:
         return ["finetune", "--model", str(self.model), "--data", str(self.forget), *options]
 
     def audit(self, run: Path | str) -> list[str]:
-        return ["audit", str(run), "--attack", "membership", "--set", "max_examples=4"]
+        return ["audit", str(run), "--attack", "sampling", *QUICK_AUDIT]
 
     def small_study(self, output: Path | str = "out") -> list[str]:
         return ["study", "sigma", "--quick", *SMALL_STUDY, "--output", str(output)]
@@ -66,15 +72,18 @@ QUICK = [
     "--set", "evaluation.max_new_tokens=4",
 ]  # fmt: skip
 """Two steps, then a short evaluation."""
+QUICK_AUDIT = [
+    "--set", "max_examples=4", "--set", "sampling.samples=2", "--set", "sampling.k=[1]",
+    "--set", "sampling.max_new_tokens=4",
+]  # fmt: skip
+"""Two answers to each of four questions."""
 SMALL_STUDY = ["--set", "methods=[vila]", "--set", "sigmas=[0.05]"]
 """One cell."""
 
 
-def commands(world: World) -> list[list[str]]:
-    """What makes the world, once the model and the data are there."""
-    return [
-        world.finetune(world.adapter),
-        world.unlearn(world.run),
-        world.audit(world.run),
-        world.small_study(world.study),
-    ]
+PARTS: dict[str, Callable[[World], list[list[str]]]] = {
+    "adapter": lambda world: [world.finetune(world.adapter)],
+    "run": lambda world: [world.unlearn(world.run), world.audit(world.run)],
+    "study": lambda world: [world.small_study(world.study)],
+}
+"""What commands make the parts of the world, once the model and the data are there."""

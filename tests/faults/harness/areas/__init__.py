@@ -15,6 +15,11 @@ AREAS = {
     "outputs": "output paths",
     "commands": "other commands and flags",
 }
+NEEDS = {
+    "data": (), "settings": ("run",), "models": ("run",), "tokenizers": ("run",), "adapters": ("adapter",),
+    "runs": ("run", "study"), "outputs": ("adapter", "run", "study"), "commands": ("adapter", "run", "study"),
+}  # fmt: skip
+"""Parts of the world that the inputs of an area use."""
 
 
 @cache

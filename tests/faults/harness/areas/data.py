@@ -20,7 +20,13 @@ SHAPES: dict[str, dict[str, Any]] = {
     "text": {"text": "Ida Holm was born in Turku."},
 }
 NOT_TEXT: dict[str, Any] = {
-    "null": None, "true": True, "number": 3, "fraction": 1.5, "list": ["x"], "object": {"a": 1}, "half a pair": "\ud800",
+    "null": None,
+    "true": True,
+    "number": 3,
+    "fraction": 1.5,
+    "list": ["x"],
+    "object": {"a": 1},
+    "half a pair": "\ud800",
 }
 EMPTY = {"empty": "", "blank": " \t\n"}
 
@@ -149,8 +155,14 @@ ODD: dict[str, tuple[bytes | str, int]] = {
     "many line breaks at the end": (GOOD_LINE + "\n\n\n", 1),
     "byte order mark": (b"\xef\xbb\xbf" + GOOD_LINE.encode(), 1),
     "Windows line ends": (GOOD_LINE.replace("\n", "\r\n") * 3, 3),
-    "line separators in a text": (json.dumps({"text": "a\u2028b\u0085c\x1ed"}, ensure_ascii=False).replace("\x1e", "") + "\n", 1),
-    "other scripts": (lines({"question": "谁？", "answer": "إيدا"}, {"question": "कौन?", "answer": "👩‍👩‍👧 Zażółć"}), 2),
+    "line separators in a text": (
+        json.dumps({"text": "a\u2028b\u0085c\x1ed"}, ensure_ascii=False).replace("\x1e", "") + "\n",
+        1,
+    ),
+    "other scripts": (
+        lines({"question": "谁？", "answer": "إيدا"}, {"question": "कौन?", "answer": "👩‍👩‍👧 Zażółć"}),
+        2,
+    ),
     "a NUL in a text": (lines({"question": "a\0b", "answer": "c"}), 1),
     "control characters in a text": (lines({"question": "a\x1b[31m\x1b]0;t\x07\x9bb\x08", "answer": "c\rd\x7f"}), 1),
     "combining marks": (lines({"text": "a" + "\u0301" * 400}), 1),
@@ -216,13 +228,27 @@ def with_files(command: str, flag: str, place: Path, world: World) -> list[str]:
         "evaluate": world.evaluate(), "finetune": world.finetune(), "plan": ["plan", *world.usual()],
         "sequence": ["sequence", *world.usual(), "--output", "out"],
     }  # fmt: skip
-    return [*usual[command], flag, "bad.jsonl"] if flag.startswith("--") else [*usual[command], "--set", f"{flag}=bad.jsonl"]
+    return (
+        [*usual[command], flag, "bad.jsonl"]
+        if flag.startswith("--")
+        else [*usual[command], "--set", f"{flag}=bad.jsonl"]
+    )
 
 
 USERS = [
-    ("unlearn", "--forget"), ("unlearn", "--retain"), ("unlearn", "evaluation.forget"), ("unlearn", "evaluation.retain"),
-    ("importance", "--forget"), ("importance", "--retain"), ("evaluate", "--forget"), ("evaluate", "--retain"),
-    ("finetune", "--data"), ("finetune", "--exclude"), ("plan", "--forget"), ("plan", "--retain"), ("sequence", "--retain"),
+    ("unlearn", "--forget"),
+    ("unlearn", "--retain"),
+    ("unlearn", "evaluation.forget"),
+    ("unlearn", "evaluation.retain"),
+    ("importance", "--forget"),
+    ("importance", "--retain"),
+    ("evaluate", "--forget"),
+    ("evaluate", "--retain"),
+    ("finetune", "--data"),
+    ("finetune", "--exclude"),
+    ("plan", "--forget"),
+    ("plan", "--retain"),
+    ("sequence", "--retain"),
 ]
 
 
@@ -232,18 +258,46 @@ def overlap(_place: Path, _world: World, printed: str) -> str | None:
 
 CASES = [
     *wrong_values(),
-    *(file_case(f"turns: {name}", lines({"messages": turns}), refused("line 1", "messages|message")) for name, turns in TURN_LISTS.items()),
-    *(file_case(f"record: {name}", lines(GOOD, record), refused("line 2", says)) for name, (record, says) in RECORDS.items()),
-    *(file_case(f"file: {name}", content, refused("bad.jsonl", says)) for name, (content, says) in BROKEN.items() if "large" not in name),
-    file_case("file: a large text in one line", BROKEN["a large text in one line"][0], either("line 1", check=counted(1))),
+    *(
+        file_case(f"turns: {name}", lines({"messages": turns}), refused("line 1", "messages|message"))
+        for name, turns in TURN_LISTS.items()
+    ),
+    *(
+        file_case(f"record: {name}", lines(GOOD, record), refused("line 2", says))
+        for name, (record, says) in RECORDS.items()
+    ),
+    *(
+        file_case(f"file: {name}", content, refused("bad.jsonl", says))
+        for name, (content, says) in BROKEN.items()
+        if "large" not in name
+    ),
+    file_case(
+        "file: a large text in one line", BROKEN["a large text in one line"][0], either("line 1", check=counted(1))
+    ),
     *(file_case(f"odd: {name}", content, works(counted(count))) for name, (content, count) in ODD.items()),
-    *(Case(f"odd, for people: {name}", partial(written, content, lambda world: plain_check(Path(), world)), works()) for name, (content, _) in ODD.items()),
+    *(
+        Case(f"odd, for people: {name}", partial(written, content, lambda world: plain_check(Path(), world)), works())
+        for name, (content, _) in ODD.items()
+    ),
     Case("file: named pipe", make_pipe, refused("bad.jsonl"), wall=40),
     Case("file: folder", make_folder, refused("bad.jsonl", "folder")),
     Case("file: link to nothing", partial(make_link, "none"), refused("bad.jsonl")),
     Case("file: link to itself", partial(make_link, "bad.jsonl"), refused("bad.jsonl")),
-    *(Case(f"name: {name}", lambda _place, world, given=given: check(given)(world), refused(says)) for name, (given, says) in NAMES.items()),
-    *(Case(f"against: {name}", lambda _place, world, given=given: check(str(world.forget), "--against", given)(world), refused(says))
-      for name, (given, says) in NAMES.items() if name in ("missing", "long name", "empty name", "device")),
-    *(Case(f"{command} {flag}: bad second line", partial(with_files, command, flag), refused("bad.jsonl", "line 2")) for command, flag in USERS),
+    *(
+        Case(f"name: {name}", lambda _place, world, given=given: check(given)(world), refused(says))
+        for name, (given, says) in NAMES.items()
+    ),
+    *(
+        Case(
+            f"against: {name}",
+            lambda _place, world, given=given: check(str(world.forget), "--against", given)(world),
+            refused(says),
+        )
+        for name, (given, says) in NAMES.items()
+        if name in ("missing", "long name", "empty name", "device")
+    ),
+    *(
+        Case(f"{command} {flag}: bad second line", partial(with_files, command, flag), refused("bad.jsonl", "line 2"))
+        for command, flag in USERS
+    ),
 ]

@@ -38,12 +38,20 @@ def leaves(settings: type[BaseModel], above: str = "") -> Iterator[tuple[str, Fi
 
 
 def sections(settings: type[BaseModel]) -> list[str]:
-    return [name for name, field in settings.model_fields.items() if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)]
+    return [
+        name
+        for name, field in settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    ]
 
 
 def wrong_values(field: FieldInfo) -> dict[str, Any]:
     """By kind: values that the field cannot take."""
-    kinds = [field.annotation] if get_origin(field.annotation) not in (Union, types.UnionType) else get_args(field.annotation)
+    kinds = (
+        [field.annotation]
+        if get_origin(field.annotation) not in (Union, types.UnionType)
+        else get_args(field.annotation)
+    )
     plain = next(kind for kind in kinds if kind is not types.NoneType)
     base = get_origin(plain) or plain
     found = dict(WRONG[list if base is tuple else base])
@@ -84,14 +92,16 @@ def by_file(user: str, key: str, value: Any, place: Path, world: World) -> list[
     for part in reversed(key.split(".")):
         nested = {part: nested}
     (place / "run.yaml").write_text(yaml.safe_dump(nested))
-    command, *options = ["unlearn", *world.usual(), "--output", "out"] if user == "unlearn" else base_command(user, world)
+    command, *options = (
+        ["unlearn", *world.usual(), "--output", "out"] if user == "unlearn" else base_command(user, world)
+    )
     return [command, "run.yaml", *options] if user == "unlearn" else [command, options[0], "run.yaml", *options[1:]]
 
 
 USERS: dict[str, type[BaseModel]] = {
     "unlearn": UnlearnSettings, "finetune": FineTuneSettings, "audit": AuditSettings, "study sigma": SigmaSettings,
 }  # fmt: skip
-BY_FLAG = ("model.name", "model.device", "data.forget", "data.retain", "data", "attacks")
+BY_FLAG = ("model.name", "model.device", "data.forget", "data.retain", "data", "attacks", "methods", "sigmas")
 """Keys whose flag in the usual command a file cannot override."""
 
 
@@ -100,7 +110,9 @@ def every_key() -> Iterable[Case]:
     seen: set[str] = set()
     for user, settings in USERS.items():
         for number, (key, field) in enumerate(leaves(settings)):
-            if (shared := f"{user if user in ('audit', 'study sigma') else ''}{key}") in seen or key.startswith("world."):
+            if (shared := f"{user if user in ('audit', 'study sigma') else ''}{key}") in seen or key.startswith(
+                "world."
+            ):
                 continue
             seen.add(shared)
             for turn, (kind, value) in enumerate(wrong_values(field).items()):
@@ -111,7 +123,11 @@ def every_key() -> Iterable[Case]:
             for kind, value in {"number": 5, "text": "x", "list": ["x"], "null": None}.items():
                 if user != "finetune" and (section, kind) != ("world", "null"):
                     yield Case(f"{user} {section}: {kind}", partial(by_set, user, section, value), refused(section))
-            yield Case(f"{user} {section}: unknown key", partial(by_set, user, f"{section}.nested.deep", 1), refused(f"{section}.nested"))
+            yield Case(
+                f"{user} {section}: unknown key",
+                partial(by_set, user, f"{section}.nested.deep", 1),
+                refused(f"{section}.nested"),
+            )
         yield Case(f"{user}: unknown key", partial(by_set, user, "qqq", 1), refused("unknown key 'qqq'"))
 
 
@@ -203,7 +219,14 @@ GOOD_FILES: dict[str, tuple[str | bytes, Right]] = {
 
 def with_sets(*texts: str) -> Any:
     def make(_place: Path, world: World) -> list[str]:
-        return ["unlearn", *world.usual(), *QUICK_START, *(part for text in texts for part in ("--set", text)), "--output", "out"]
+        return [
+            "unlearn",
+            *world.usual(),
+            *QUICK_START,
+            *(part for text in texts for part in ("--set", text)),
+            "--output",
+            "out",
+        ]
 
     return make
 
@@ -325,8 +348,20 @@ CASES = [
     *every_key(),
     *(Case(f"YAML: {name}", partial(yaml_file, text), right) for name, (text, right) in FILES.items()),
     *(Case(f"good YAML: {name}", partial(yaml_file, text), right) for name, (text, right) in GOOD_FILES.items()),
-    *(Case(f"--set: {name}", with_sets(*texts), right, leaves=("work/out*",) if 1 in right.codes else ()) for name, (texts, right) in SETS.items()),
-    *(Case(f"audit --set: {name}", partial(audit_with, text), refused(says)) for name, (text, says) in AUDIT_SETS.items()),
-    *(Case(f"study --set: {name}", partial(study_with, text), refused(says)) for name, (text, says) in STUDY_SETS.items()),
-    *(Case(f"preset {name!r}", partial(preset_with, name), refused("preset")) for name in ("vlia", "", "../vila", "vila.yaml", "VILA", "a\x1bb")),
+    *(
+        Case(f"--set: {name}", with_sets(*texts), right, leaves=("work/out*",) if 1 in right.codes else ())
+        for name, (texts, right) in SETS.items()
+    ),
+    *(
+        Case(f"audit --set: {name}", partial(audit_with, text), refused(says))
+        for name, (text, says) in AUDIT_SETS.items()
+    ),
+    *(
+        Case(f"study --set: {name}", partial(study_with, text), refused(says))
+        for name, (text, says) in STUDY_SETS.items()
+    ),
+    *(
+        Case(f"preset {name!r}", partial(preset_with, name), refused("preset"))
+        for name in ("vlia", "", "../vila", "vila.yaml", "VILA", "a\x1bb")
+    ),
 ]
