@@ -43,7 +43,11 @@ def test_ends_are_told_apart():
     assert {name: judge(CASE, ended)[0] for name, ended in ENDS.items()} == {name: name.split(":")[0] for name in ENDS}
 
 
+SAMPLE = ("file: cut", "record: two shapes", "turns: ends", "name: TOFU", "odd, for people: the same", "file: UTF-16")
+
+
 def test_sample_ends_as_it_should():
-    command = [sys.executable, "-m", "tests.faults.harness", "bad-inputs", "--only", "record: ", "--area", "data"]
+    named = [part for name in SAMPLE for part in ("--only", name)]
+    command = [sys.executable, "-m", "tests.faults.harness", "bad-inputs", "--area", "data", *named]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -16,11 +16,11 @@ def main() -> None:
 
 @main.command("bad-inputs")
 @click.option("--area", "areas", multiple=True, type=click.Choice(list(AREAS)), help="Only these; repeatable.")
-@click.option("--only", default="", help="Only inputs whose name holds this.")
+@click.option("--only", multiple=True, help="Only inputs whose AREA/NAME holds this; repeatable.")
 @click.option("--sample", type=click.IntRange(min=1), help="So many, drawn from all areas in turn.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every outcome here.")
-def bad_inputs(areas: tuple[str, ...], only: str, sample: int | None, seed: int, file: Path | None) -> None:
+def bad_inputs(areas: tuple[str, ...], only: tuple[str, ...], sample: int | None, seed: int, file: Path | None) -> None:
     """Give unlora bad and odd inputs and count how it ends."""
 
     def tell(outcome: Outcome) -> None:

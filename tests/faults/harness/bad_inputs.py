@@ -28,15 +28,20 @@ class Outcome:
     seconds: float
 
 
-def chosen(areas: Sequence[str], only: str, sample: int | None, seed: int) -> list[tuple[str, str]]:
+def chosen(areas: Sequence[str], only: Sequence[str], sample: int | None, seed: int) -> list[tuple[str, str]]:
     """Area and name of the inputs to run; of a sample, as many of every area as there are places."""
-    found = {area: [name for name in cases(area) if only in name] for area in areas}
+    found = {area: [name for name in cases(area) if matches(f"{area}/{name}", only)] for area in areas}
     if sample is None:
         return [(area, name) for area, names in found.items() for name in names]
     chance = random.Random(seed)
     queues = [[(area, name) for name in chance.sample(names, len(names))] for area, names in found.items()]
     ordered = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     return ordered[:sample]
+
+
+def matches(name: str, only: Sequence[str]) -> bool:
+    """Whether one of the texts is in the name, or there is none."""
+    return not only or any(text in name for text in only)
 
 
 def run_inputs(chosen: Sequence[tuple[str, str]], tell: Callable[[Outcome], None]) -> list[Outcome]:
