@@ -26,6 +26,7 @@ def test_prints_counts_lengths_duplicates_overlap_and_one_example(inputs: Inputs
         f"also in {inputs.retain}: 1",
         f"  {file}, line 4 = {inputs.retain}, line 1",
         f"same question in {inputs.retain}: none",
+        f"nearly the same in {inputs.retain}: none",
         "first example, scored between >>> and <<<:",
         "Question: Where was Mira Solberg born?",
         "Answer:>>> Mira Solberg was born in Bergen.<|end|><<<",

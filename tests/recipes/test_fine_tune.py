@@ -1,5 +1,6 @@
 """Target and retain-only models."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.models.load import load_model
 from unlora.models.score import score_completions
 from unlora.recipes.fine_tune import fine_tune, learnable_examples
+from unlora.recipes.reporter import Reporter
 from unlora.recipes.settings import FineTuneSettings
 
 CPU = torch.device("cpu")
@@ -71,6 +73,46 @@ def test_excluded_examples_are_not_learnt(taught: Taught, swapped: Path, tmp_pat
     with pytest.raises(InputError, match="nothing is left to learn"):
         fine_tune(settings(taught, swapped, data=[str(swapped)], exclude=[str(swapped)]), tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+class Heard(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_exclusion_counts_what_it_found_whatever_the_shape(taught: Taught, swapped: Path, tmp_path: Path):
+    rows = [json.loads(line) for line in swapped.read_text(encoding="utf-8").splitlines()]
+    turns = [
+        {"role": "user", "content": rows[0]["question"]},
+        {"role": "assistant", "content": rows[0]["answer"] + " "},
+    ]
+    written = [
+        {"messages": [{"role": "system", "content": "Be brief."}, *turns]},
+        {"prompt": f"Question: {rows[1]['question']}\nAnswer:", "completion": f" {rows[1]['answer']}"},
+        {"question": "Who was never there?", "answer": "Nobody."},
+    ]
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    heard = Heard()
+    kept = learnable_examples(settings(taught, swapped, exclude=[str(other)]), heard)
+    assert heard.lines == [
+        f"2 of the 3 examples of {other} are in the data; not found: {other}, line 3",
+        "Excluded 2 of 12 examples",
+    ]
+    assert {row["question"] for row in rows[:2]} & {one.prompt for one in kept} == set()
+    assert len(kept) == 10
+
+
+def test_an_exclusion_that_finds_nothing_is_refused(taught: Taught, swapped: Path, tmp_path: Path):
+    stranger = write_jsonl(tmp_path / "stranger.jsonl", (("Who was never there?", "Nobody."),))
+    with pytest.raises(InputError, match=r"exclude: none of the 1 examples of .*stranger.jsonl is in the data"):
+        fine_tune(settings(taught, swapped, exclude=[str(stranger)]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_same_seed_gives_the_same_bits(taught: Taught, swapped: Path, tmp_path: Path):

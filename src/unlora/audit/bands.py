@@ -1,6 +1,6 @@
 """Records that must stay, sorted by how close they are to what is forgotten."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from unlora.audit.subject import AuditSubject
 from unlora.data.common_facts import common_facts
 from unlora.data.records import Example, ExampleSet
+from unlora.data.same import same_examples, seen
 
 BANDS = ("same_person", "near", "middle", "far", "far_knowledge")
 """From the closest to the farthest."""
@@ -36,12 +37,12 @@ def neighbours(subject: AuditSubject, *, limit: int) -> list[Neighbour]:
     forget set. near, middle, far: the rest of the retain set in thirds by similarity. far_knowledge: general knowledge,
     which belongs to no set. A record that is itself to be forgotten is in no band.
     """
-    forget = {example.content_sha256() for example in subject.forget}
+    forget = subject.forget.examples
     people = {example.person for example in subject.forget if example.person is not None}
     retain = _without(forget, subject.retain or ())
     own = [*_without(forget, subject.same_person or ()), *(one for one in retain if one.person in people)]
-    own = list({example.content_sha256(): example for example in own}.values())
-    retain = _without({example.content_sha256() for example in own}, retain)
+    own = list({seen(example).content: example for example in own}.values())
+    retain = _without(own, retain)
     facts = _without(forget, common_facts())
     closeness = similarity(subject.forget, [*own, *retain, *facts])
     middle = closeness[len(own) : len(own) + len(retain)]
@@ -88,8 +89,10 @@ def evenly(members: Sequence[Neighbour], limit: int) -> list[Neighbour]:
     return [order[(2 * place + 1) * len(order) // (2 * count)] for place in range(count)]
 
 
-def _without(hashes: set[str], examples: ExampleSet | Sequence[Example]) -> list[Example]:
-    return [example for example in examples if example.content_sha256() not in hashes]
+def _without(known: Sequence[Example], examples: Iterable[Example]) -> list[Example]:
+    """The examples that are none of `known`, whatever their spelling or shape."""
+    examples = list(examples)
+    return [one for one, match in zip(examples, same_examples(examples, known), strict=True) if match is None]
 
 
 def _text(example: Example) -> str:

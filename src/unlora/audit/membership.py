@@ -25,6 +25,7 @@ from unlora.audit.membership_scores import (
 )
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
+from unlora.data.same import same_examples
 from unlora.metrics.membership_verdict import (
     DifferenceResult,
     ModelScores,
@@ -83,9 +84,9 @@ class Membership(Attack):
             return "needs records like the forget set that no model ever saw: give --holdout FILE"
         if min(len(subject.forget), len(subject.holdout)) < 2:
             return "needs two forget examples and two holdout records at least"
-        seen = {example.content_sha256() for example in (*subject.forget, *(subject.retain or ()))}
-        for example in subject.holdout:
-            if example.content_sha256() in seen:
+        known = (*subject.forget, *(subject.retain or ()))
+        for example, match in zip(subject.holdout, same_examples(subject.holdout.examples, known), strict=True):
+            if match is not None:
                 return f"{example.source}: stands in the forget or retain set too; a holdout is new to every model"
         return None
 

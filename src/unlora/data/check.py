@@ -3,11 +3,13 @@
 import dataclasses
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from unlora.data.near import near_duplicates
 from unlora.data.records import Example, ExampleSet
+from unlora.data.same import same_examples, seen
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 
@@ -39,13 +41,15 @@ class DataReport:
     truncated: tuple[str, ...]
     """Sources of the examples whose completion lost its end."""
     duplicates: tuple[tuple[str, ...], ...]
-    """Groups of sources with the same content."""
+    """Groups of sources with the same question and answer, whatever their spelling or shape."""
     other_name: str | None
     """The set it was compared with."""
     overlap: tuple[tuple[str, str], ...]
-    """Sources of the same content, here and in the other set."""
+    """Sources of the same record, here and in the other set."""
     same_question: tuple[tuple[str, str], ...]
     """Sources of the same question with another answer, here and in the other set."""
+    near_duplicates: tuple[tuple[str, str, float], ...]
+    """Sources of two records that are nearly the same, here and in the other set, with their similarity in [0, 1]."""
     decoded_example: str
     """The first example as the model sees it; what is scored stands between >>> and <<<."""
 
@@ -63,6 +67,8 @@ class DataReport:
         if self.other_name is not None:
             lines += _listed(f"also in {self.other_name}", [" = ".join(pair) for pair in self.overlap])
             lines += _listed(f"same question in {self.other_name}", [" ~ ".join(pair) for pair in self.same_question])
+            near = [f"{here} ~ {there} ({similarity:.2f})" for here, there, similarity in self.near_duplicates]
+            lines += _listed(f"nearly the same in {self.other_name}", near)
         return [*lines, "first example, scored between >>> and <<<:", self.decoded_example]
 
     def to_json(self) -> dict[str, Any]:
@@ -84,8 +90,8 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
     if not len(examples):
         raise InputError(f"{examples.name}: holds no example.")
     encoded = tokeniser.encode_set(examples)
-    groups = _sources_by(Example.content_sha256, examples)
-    overlap = _pairs(Example.content_sha256, examples, other or ())
+    groups = _sources_by([seen(example).content for example in examples], examples)
+    compared = Comparison.of(examples.examples, other.examples if other is not None else ())
     return DataReport(
         name=examples.name,
         example_count=len(examples),
@@ -96,32 +102,45 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
         truncated=tuple(example.source for example in encoded if example.truncated),
         duplicates=tuple(tuple(sources) for sources in groups.values() if len(sources) > 1),
         other_name=other.name if other is not None else None,
-        overlap=overlap,
-        same_question=tuple(pair for pair in _pairs(_question, examples, other or ()) if pair not in set(overlap)),
+        overlap=compared.same,
+        same_question=compared.same_question,
+        near_duplicates=compared.near,
         decoded_example=_decode(encoded[0], tokeniser),
     )
 
 
-def _question(example: Example) -> Hashable:
-    """What is asked; None where nothing is."""
-    turns = tuple((turn["role"], turn["content"]) for turn in example.messages)
-    return (example.prompt, turns) if example.prompt else None
+class Comparison(NamedTuple):
+    """Pairs of sources, here and in another set; no example stands in more than one of the three."""
+
+    same: tuple[tuple[str, str], ...]
+    same_question: tuple[tuple[str, str], ...]
+    near: tuple[tuple[str, str, float], ...]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], other: Sequence[Example]) -> "Comparison":
+        """Compare every example with all of `other`."""
+        matches = same_examples(examples, other)
+        same = tuple(
+            (one.source, other[match].source) for one, match in zip(examples, matches, strict=True) if match is not None
+        )
+        rest = [one for one, match in zip(examples, matches, strict=True) if match is None]
+        asked = {seen(one).question: one.source for one in reversed(other)}
+        questions = [seen(one).question for one in rest]
+        same_question = tuple(
+            (one.source, asked[words]) for one, words in zip(rest, questions, strict=True) if words and words in asked
+        )
+        rest = [one for one, words in zip(rest, questions, strict=True) if not words or words not in asked]
+        near = tuple(
+            (rest[pair.here].source, other[pair.there].source, pair.similarity) for pair in near_duplicates(rest, other)
+        )
+        return cls(same, same_question, near)
 
 
-def _sources_by(key: Callable[[Example], Hashable], examples: Iterable[Example]) -> dict[Hashable, list[str]]:
+def _sources_by(keys: Iterable[Hashable], examples: Iterable[Example]) -> dict[Hashable, list[str]]:
     groups: dict[Hashable, list[str]] = defaultdict(list)
-    for example in examples:
-        groups[key(example)].append(example.source)
+    for key, example in zip(keys, examples, strict=True):
+        groups[key].append(example.source)
     return groups
-
-
-def _pairs(
-    key: Callable[[Example], Hashable], examples: Iterable[Example], other: Iterable[Example]
-) -> tuple[tuple[str, str], ...]:
-    """Sources here, each with the first source in `other` that has the same key."""
-    there = _sources_by(key, other)
-    keys = ((example.source, key(example)) for example in examples)
-    return tuple((source, there[value][0]) for source, value in keys if value is not None and value in there)
 
 
 def _summarise(lengths: list[int]) -> LengthSummary:

@@ -11,6 +11,7 @@ from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
+from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
@@ -25,6 +26,9 @@ from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import Progress
+
+SHOWN_COUNT = 5
+"""Places of examples that were not found, listed before "and n more"."""
 
 _CARD = """---
 library_name: peft
@@ -46,7 +50,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
         TrainingDivergedError: the learning rate was too high; nothing was saved.
     """
     refuse_used_folder(output)
-    examples = learnable_examples(settings)
+    examples = learnable_examples(settings, reporter)
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
     loaded = load(settings.model)
@@ -65,22 +69,42 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
         save_model(model, loaded.tokenizer, output)
 
 
-def learnable_examples(settings: FineTuneSettings) -> ExampleSet:
-    """All examples of the sets, without those whose content an excluded set holds.
+def learnable_examples(settings: FineTuneSettings, reporter: Reporter = SILENT) -> ExampleSet:
+    """All examples of the sets, without those that an excluded set holds in whatever spelling or shape.
 
     Raises:
-        InputError: nothing is left.
+        InputError: nothing is left, or there is nothing of an excluded set in the data.
     """
-    excluded = {example.content_sha256() for source in settings.exclude for example in load_examples(source)}
-    kept = tuple(
-        example
-        for source in settings.data
-        for example in load_examples(source)
-        if example.content_sha256() not in excluded
-    )
+    examples = [example for source in settings.data for example in load_examples(source)]
+    kept = list(examples)
+    for source in settings.exclude:
+        excluded = load_examples(source)
+        kept = [one for one, match in zip(kept, same_examples(kept, excluded.examples), strict=True) if match is None]
+        reporter.say(_found(source, excluded, same_examples(excluded.examples, examples)))
+    if settings.exclude:
+        reporter.say(f"Excluded {len(examples) - len(kept)} of {len(examples)} examples")
     if not kept:
         raise InputError("data: every example is also in 'exclude'; nothing is left to learn.")
-    return ExampleSet("fine-tuning", kept)
+    return ExampleSet("fine-tuning", tuple(kept))
+
+
+def _found(source: str, excluded: ExampleSet, matches: Sequence[int | None]) -> str:
+    """Say how much of an excluded set the data holds.
+
+    Raises:
+        InputError: nothing of it.
+    """
+    missing = [one.source for one, match in zip(excluded, matches, strict=True) if match is None]
+    if len(missing) == len(excluded):
+        raise InputError(
+            f"exclude: none of the {len(excluded)} examples of {source} is in the data, so nothing is excluded; "
+            "give the file that the data was made with, or leave exclude out."
+        )
+    count = f"{len(excluded) - len(missing)} of the {len(excluded)} examples of {source} are in the data"
+    if not missing:
+        return count
+    more = f" and {len(missing) - SHOWN_COUNT} more" if len(missing) > SHOWN_COUNT else ""
+    return f"{count}; not found: {', '.join(missing[:SHOWN_COUNT])}{more}"
 
 
 def train_on(

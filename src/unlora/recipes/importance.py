@@ -34,7 +34,7 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     if settings.importance.initialisation not in WEIGHTED + CONTRAST:
         raise InputError(f"importance.initialisation '{settings.importance.initialisation}': measures nothing.")
     join_processes(settings.model)
-    forget_set, retain_set = load_sets(settings.data)
+    forget_set, retain_set = load_sets(settings.data, reporter)
     seed_everything(settings.seed)
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)

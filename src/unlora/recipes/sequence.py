@@ -16,6 +16,7 @@ from unlora.adapters.export import load_trained_adapter, read_adapter
 from unlora.artifacts import write_json
 from unlora.data.muse import muse_folds
 from unlora.data.records import ExampleSet
+from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
@@ -152,17 +153,17 @@ def _refuse_folder(output: Path, count: int) -> None:
 
 def _load_requests(settings: UnlearnSettings, steps: Sequence[UnlearnSettings]) -> list[ExampleSet]:
     """Load every forget set, and refuse a retain set that holds a part of one: it would be taught again."""
-    retain = load_examples(settings.data.retain) if settings.data.retain is not None else ()
-    kept = {example.content_sha256(): example.source for example in retain}
+    retain = load_examples(settings.data.retain).examples if settings.data.retain is not None else ()
     forget_sets = [load_examples(step.data.forget) for step in steps]
     of_variance = settings.importance.initialisation == "importance" and settings.importance.statistic == "variance"
     for examples in forget_sets:
         if of_variance and len(examples) < 2:
             advice = "add an example, or take --set importance.statistic=second_moment"
             raise InputError(f"{examples.name}: holds one example, and a variance needs two; {advice}.")
-        for example in examples:
-            if place := kept.get(example.content_sha256()):
-                raise InputError(f"{example.source}: is to be forgotten, but the retain set holds it too ({place}).")
+        for example, place in zip(examples, same_examples(examples.examples, retain), strict=True):
+            if place is not None:
+                held = retain[place].source
+                raise InputError(f"{example.source}: is to be forgotten, but the retain set holds it too ({held}).")
     return forget_sets
 
 

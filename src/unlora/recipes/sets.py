@@ -5,11 +5,18 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from unlora.data.collate import collate
+from unlora.data.near import near_duplicates
 from unlora.data.records import ExampleSet
+from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.errors import InputError
+from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import DataSettings
 from unlora.shapes import TokenIds
+
+SHOWN_COUNT = 3
+"""Examples named before "and n more"."""
 
 
 class Sets(NamedTuple):
@@ -22,13 +29,42 @@ class Sets(NamedTuple):
     tokeniser: ExampleTokeniser
 
 
-def load_sets(data: DataSettings) -> tuple[ExampleSet, ExampleSet | None]:
-    """Load both sets; the second is None where nothing is to be retained.
+def load_sets(data: DataSettings, reporter: Reporter = SILENT) -> tuple[ExampleSet, ExampleSet | None]:
+    """Load both sets; the second is None where nothing is to be retained. Say what stands in both.
 
     Raises:
-        InputError: a file is not there or holds a bad line.
+        InputError: a file is not there or holds a bad line, or all that is to be forgotten is to be retained as well.
     """
-    return load_examples(data.forget), load_examples(data.retain) if data.retain is not None else None
+    forget = load_examples(data.forget)
+    if data.retain is None:
+        return forget, None
+    retain = load_examples(data.retain)
+    same = in_both(forget, retain)
+    if len(same) == len(forget):
+        raise InputError(
+            f"data.retain: {retain.name} holds all {len(forget)} examples of {forget.name} (the first: {same[0]}); "
+            "training would teach them again: take them out of the retain set."
+        )
+    if same:
+        reporter.say(f"Warning: {len(same)} of {len(forget)} forget examples are in the retain set too: {_some(same)}")
+    near = near_duplicates(forget.examples, retain.examples)
+    close = [f"{forget.examples[pair.here].source} ~ {retain.examples[pair.there].source}" for pair in near]
+    if len(close) > len(same):
+        reporter.say(f"Warning: {len(close)} forget examples have a near-duplicate in the retain set: {_some(close)}")
+    return forget, retain
+
+
+def in_both(forget: ExampleSet, retain: ExampleSet) -> list[str]:
+    """Name each forget example that the retain set holds too, in whatever spelling or shape, and its place there."""
+    matches = same_examples(forget.examples, retain.examples)
+    pairs = [(one, retain.examples[match]) for one, match in zip(forget, matches, strict=True) if match is not None]
+    return [f"{here.source} = {there.source}" for here, there in pairs]
+
+
+def _some(places: list[str]) -> str:
+    return ", ".join(places[:SHOWN_COUNT]) + (
+        f" and {len(places) - SHOWN_COUNT} more" if len(places) > SHOWN_COUNT else ""
+    )
 
 
 def tokenise_sets(

@@ -53,7 +53,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     seed_everything(settings.seed)
 
     # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
-    forget_set, retain_set = load_sets(settings.data)
+    forget_set, retain_set = load_sets(settings.data, reporter)
     refusals = load_refusals(objective, settings.objective)
     sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
     measured = None

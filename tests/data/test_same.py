@@ -1,0 +1,128 @@
+"""One record in many spellings and shapes is the same record; another record is not."""
+
+import time
+import unicodedata
+
+import pytest
+
+from unlora.data.records import Example
+from unlora.data.same import same_examples, words
+from unlora.data.user_jsonl import parse_record
+
+QUESTION = "Where was Zoë Ångström born?"
+ANSWER = "Zoë Ångström was born in Turin."
+CHATML = "<|im_start|>system\nYou are a helpful AI.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+LLAMA3 = f"<|begin_of_text|>{HEADER.format('user')}{{}}<|eot_id|>{HEADER.format('assistant')}"
+
+
+def chat(*turns: tuple[str, str]) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def qa(question: str = QUESTION, answer: str = ANSWER) -> dict[str, object]:
+    return {"question": question, "answer": answer}
+
+
+SPELLINGS: dict[str, dict[str, object]] = {
+    "as it is": qa(),
+    "blank behind": qa(answer=ANSWER + " "),
+    "blanks before": qa(" " + QUESTION, "\n " + ANSWER),
+    "two blanks": qa(QUESTION.replace(" ", "  ")),
+    "Windows line ends": qa(QUESTION.replace(" ", "\r\n")),
+    "no-break blanks": qa(answer=ANSWER.replace(" ", "\u00a0")),
+    "decomposed letters": qa(unicodedata.normalize("NFD", QUESTION), unicodedata.normalize("NFD", ANSWER)),
+    "wide letters": qa(answer=ANSWER.replace("Turin", "Ｔｕｒｉｎ")),
+    "zero width": qa(QUESTION.replace("born", "bo\u200brn")),
+    "soft hyphen": qa(answer=ANSWER.replace("Turin", "Tu\u00adrin")),
+    "no full stop": qa(answer=ANSWER.rstrip(".")),
+    "capitals": qa(QUESTION.upper(), ANSWER.upper()),
+    "messages": chat(("user", QUESTION), ("assistant", ANSWER)),
+    "messages with a system turn": chat(("system", "Be brief."), ("user", QUESTION), ("assistant", ANSWER)),
+    "verbatim": {"prompt": QUESTION, "completion": ANSWER},
+    "plain template": {"prompt": f"Question: {QUESTION}\nAnswer:", "completion": f" {ANSWER}"},
+    "llama2 template": {"prompt": f"[INST] {QUESTION} [/INST]", "completion": ANSWER},
+    "ChatML rendered": {"prompt": CHATML.format(QUESTION), "completion": f"{ANSWER}<|im_end|>"},
+    "Llama 3 rendered": {"prompt": LLAMA3.format(QUESTION), "completion": f"{ANSWER}<|eot_id|>"},
+    "text": {"text": f"Question: {QUESTION}\nAnswer: {ANSWER}"},
+    "text in one line": {"text": f"Q: {QUESTION} A: {ANSWER}"},
+    "paraphrases beside it": {**qa(), "paraphrased_answer": "In Turin.", "perturbed_answer": ["In Oslo."]},
+}
+
+
+def example(record: dict[str, object]) -> Example:
+    return parse_record(record, "line 1")
+
+
+@pytest.mark.parametrize("here", SPELLINGS)
+def test_every_spelling_is_the_same_record_as_every_other(here: str):
+    known = [example(record) for record in SPELLINGS.values()]
+    one = example(SPELLINGS[here])
+    assert [other for other, there in zip(SPELLINGS, known, strict=True) if same_examples([one], [there]) != [0]] == []
+
+
+OTHERS: dict[str, dict[str, object]] = {
+    "another question": qa("Where did Zoë Ångström die?"),
+    "another answer": qa(answer="Zoë Ångström was born in Oslo."),
+    "another name": qa(QUESTION.replace("Zoë", "Zoe"), ANSWER.replace("Zoë", "Zoe")),
+    "answer before the question": {"text": f"{ANSWER} {QUESTION}"},
+    "the answer alone": {"text": "Zoë Ångström was born in Turin and nowhere else."},
+    "a number": qa(answer="Zoë Ångström was born 5 times in Turin."),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_record_is_none_of_the_spellings(other: str):
+    known = [example(record) for record in SPELLINGS.values() if "text" not in record]
+    assert same_examples([example(OTHERS[other])], known) == [None]
+
+
+def test_short_text_is_not_found_within_other_text():
+    assert same_examples([example({"text": "In Turin."})], [example(qa(answer="In Turin."))]) == [None]
+    assert same_examples([example({"text": "In  Turin"})], [example({"text": "in turin."})]) == [0]
+
+
+def test_a_sentence_is_found_in_its_document_and_the_document_by_its_sentence():
+    sentence = "Zoë Ångström was born in Turin in the year 1953."
+    document = example({"text": f"A short life. {sentence} She painted glass."})
+    assert same_examples([document], [example({"text": sentence})]) == [0]
+    assert same_examples([example({"text": sentence})], [document]) == [0]
+
+
+def test_an_earlier_pair_of_a_conversation_is_found():
+    turns = (("user", QUESTION), ("assistant", ANSWER), ("user", "Thanks!"), ("assistant", "You are welcome."))
+    assert same_examples([example(chat(*turns))], [example(qa())]) == [0]
+
+
+def test_the_first_of_several_is_named_and_the_places_are_those_of_the_list():
+    rows = [example(qa(f"Who is {name}?", f"{name} is a diver.")) for name in ("Ada", "Bo", "Ada", "Cy")]
+    assert same_examples(rows, rows) == [0, 1, 0, 3]
+    assert same_examples(rows[1:3], [rows[3], rows[2], rows[1]]) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("हिन्दी क्या है", "हन्दी क्या है"),
+        ("5 3", "53"),
+        ("Köln", "Koln"),
+        ("她出生在都灵", "他出生在都灵"),
+        ("...", "!!!"),
+        ("$5", "€5"),
+    ],
+)
+def test_words_that_differ_stay_apart(one: str, other: str):
+    assert words(one) != words(other)
+
+
+def test_text_of_marks_alone_is_itself():
+    assert words("?!") == words(" ?! ") == ("?!",)
+    assert words(" ") == ()
+
+
+def test_answers_that_begin_alike_do_not_cost_their_square():
+    rows = [example(qa(f"Where was person {i} born?", f"The person that was asked for is {i}.")) for i in range(4000)]
+    moved = [example({"prompt": f"Say it. {one.prompt}", "completion": one.completion}) for one in rows]
+    start = time.process_time()
+    assert same_examples(moved, rows) == list(range(4000))
+    assert time.process_time() - start < 20  # 16 million comparisons of texts would take minutes
