@@ -146,8 +146,8 @@ def test_text_without_a_question_is_unscored_and_counted(subject: AuditSubject, 
 
 
 def test_answer_that_cannot_be_compared_is_unscored(subject: AuditSubject, cache: Path):
-    """ROUGE knows Latin letters and digits only."""
-    other_script = Example("question_answer", "Where was Mira Solberg born?", "ベルゲン", "forget.jsonl, line 1")
+    """ROUGE compares words, and an answer of marks alone has none."""
+    other_script = Example("question_answer", "Where was Mira Solberg born?", "!?", "forget.jsonl, line 1")
     asked = dataclasses.replace(subject, forget=ExampleSet("other", (other_script, *subject.forget.examples[:2])))
     result = Sampling().run(bench_for(asked, cache, sampling=QUICK))
     assert result.estimates["leaked_share_unlearned"].unscored_count == 1

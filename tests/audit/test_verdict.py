@@ -29,6 +29,16 @@ def test_damage_is_no_return_of_knowledge() -> None:
     assert text.endswith("More was lost than should be: near neighbours keep 61%.")
 
 
+def test_without_a_control_nothing_is_said_to_be_gone() -> None:
+    """Fluency and neighbours can hold by themselves; they never looked for the knowledge."""
+    unclear = AttackResult("unclear", "no control")
+    unharmed = AttackResult("holds", "still language", damage=True)
+    results = {"wording": unclear, "relearning": unclear, "fluency": unharmed, "neighbours": unharmed}
+    assert verdict(results) == "Cannot be told: wording, relearning."
+    alone = verdict({"fluency": unharmed, "neighbours": unharmed})
+    assert alone == "Whether the knowledge is gone was not tested: fluency, neighbours look for damage alone."
+
+
 def test_what_could_not_be_told_or_tested_is_said() -> None:
     results = {
         "relearning": AttackResult("unclear", "no control"),

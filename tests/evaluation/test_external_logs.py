@@ -110,12 +110,13 @@ def test_open_unlearning_s_log_gives_what_it_holds(tmp_path: Path) -> None:
     assert (author.paraphrased_log_prob, len(author.perturbed_log_probs)) == (-0.25, 3)
     metrics = measure(scores, retain_only=scores)
     assert metrics["forget_truth_ratio"].value == pytest.approx((RATIOS["0"] + 1 / RATIOS["1"]) / 2)
-    assert metrics["forget_quality"].value == pytest.approx(1)
+    assert "needs 4 scored questions" in metrics["forget_quality"].note
     assert scores.protocol["name"] == "open_unlearning"
 
 
 def test_the_ratio_alone_serves_the_geometric_test_only(tmp_path: Path) -> None:
-    scores = read_external_log(write(tmp_path, {"forget_truth_ratio": scores_by_item(RATIOS | {"2": None})}))
+    ratios = RATIOS | {"2": None, "3": RATIOS["0"], "4": RATIOS["1"]}
+    scores = read_external_log(write(tmp_path, {"forget_truth_ratio": scores_by_item(ratios)}))
     metrics = measure(scores, retain_only=scores)
     assert metrics["forget_truth_ratio"].value == pytest.approx((RATIOS["0"] + 1 / RATIOS["1"]) / 2)
     assert metrics["forget_truth_ratio"].unscored_count == 1
@@ -127,8 +128,8 @@ def test_the_ratio_alone_serves_the_geometric_test_only(tmp_path: Path) -> None:
 
 def test_ratios_that_could_be_of_either_kind_say_what_was_assumed(tmp_path: Path) -> None:
     """Under the older spelling of the metric, too."""
-    reference = read_external_log(write(tmp_path, {"forget_Truth_Ratio": scores_by_item({"0": 0.4, "1": 0.9})}))
-    quality = measure(made_model(forget=[made_score(0, right=0.5, wrong=(0.1,))] * 2), retain_only=reference)
+    reference = read_external_log(write(tmp_path, {"forget_Truth_Ratio": scores_by_item(dict.fromkeys("0123", 0.4))}))
+    quality = measure(made_model(forget=[made_score(0, right=0.5, wrong=(0.1,))] * 4), retain_only=reference)
     assert "forget_Truth_Ratio: taken as wrong / right" in quality["forget_quality"].note
 
 

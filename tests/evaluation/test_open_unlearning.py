@@ -47,7 +47,7 @@ def test_extraction_strength_never_falls_below_one_token() -> None:
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    scores, reference = asked([0.5, 4.0, 2.0]), asked([0.3, 0.4, 0.2])
+    scores, reference = asked([0.5, 4.0, 2.0, 1.5]), asked([0.3, 0.4, 0.2, 0.9])
     write_open_unlearning(tmp_path / "retain_only", reference, reference)
     read = read_external_log(tmp_path / "retain_only" / "TOFU_EVAL.json")
     assert list(read.sets) == list(reference.sets)
@@ -66,7 +66,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_open_unlearning_can_test_against_the_file(tmp_path: Path) -> None:
     """Its forget quality: the scores of `forget_truth_ratio` in both files, as they are."""
-    scores, reference = asked([0.5, 4.0, 2.0]), asked([0.3, 0.4, 0.2])
+    scores, reference = asked([0.5, 4.0, 2.0, 1.5]), asked([0.3, 0.4, 0.2, 0.9])
     for name, one in (("target", scores), ("retain_only", reference)):
         write_open_unlearning(tmp_path / name, one, reference)
     first, second = (

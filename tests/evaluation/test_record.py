@@ -8,7 +8,7 @@ from unlora.evaluation.record import comparison_rows, evaluation_record, missing
 
 
 def test_record_has_the_contract_s_form() -> None:
-    models = {"target": model_with_ratios([0.1, 0.2]), "retain_only": model_with_ratios([0.3, 0.4])}
+    models = {"target": model_with_ratios([0.1, 0.2, 0.3, 0.4]), "retain_only": model_with_ratios([0.5, 0.6, 0.7, 0.8])}
     record = evaluation_record(models, {"template": "plain"})
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert (record["suite"], record["protocol"]) == ("tofu", {"template": "plain"})
@@ -17,11 +17,11 @@ def test_record_has_the_contract_s_form() -> None:
     assert probability == {
         "value": 0.5,
         "standard_error": 0.0,
-        "example_count": 2,
+        "example_count": 4,
         "higher_is_better": False,
         "unscored_count": 0,
     }
-    assert record["models"]["target"]["metrics"]["forget_quality"]["value"] == pytest.approx(1 / 3)
+    assert record["models"]["target"]["metrics"]["forget_quality"]["value"] == pytest.approx(2 / 70)
     assert record["models"]["retain_only"]["metrics"]["forget_quality"]["value"] == 1
 
 

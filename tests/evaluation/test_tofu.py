@@ -91,19 +91,20 @@ def test_forget_quality_of_disjoint_samples_is_the_exact_p_value() -> None:
 
 
 def test_forget_quality_names_its_aggregation() -> None:
-    first = [made_score(0, right=0.5, wrong=(0.01, 0.9)), made_score(1, right=0.5, wrong=(0.02, 0.9))]
-    second = [made_score(0, right=0.5, wrong=(0.1, 0.1)), made_score(1, right=0.5, wrong=(0.2, 0.2))]
+    lows = (0.01, 0.02, 0.03, 0.04)
+    first = [made_score(place, right=0.5, wrong=(low, 0.9)) for place, low in enumerate(lows)]
+    second = [made_score(place, right=0.5, wrong=(even, even)) for place, even in enumerate((0.08, 0.12, 0.15, 0.2))]
     quality = metrics_of(made_model(forget=first), made_model(forget=second))
-    # geometric 0.095, 0.134 against 0.1, 0.2: D = 1/2; arithmetic 0.455, 0.46 against 0.1, 0.2: D = 1
+    # geometric 0.095, 0.134, 0.164, 0.190 against 0.08 to 0.2: D = 1/4; arithmetic 0.455 and more: D = 1
     assert quality["forget_quality"].value == pytest.approx(1)
-    assert quality["forget_quality_arithmetic"].value == pytest.approx(2 / 6)
-    assert quality["forget_quality_arithmetic_log10"].value == pytest.approx(math.log10(1 / 3))
+    assert quality["forget_quality_arithmetic"].value == pytest.approx(2 / 70)
+    assert quality["forget_quality_arithmetic_log10"].value == pytest.approx(math.log10(2 / 70))
 
 
 def test_a_ratio_that_another_program_stored_counts_as_geometric_only() -> None:
     known, reference = (
         [made_score(one, known_truth_ratio=ratio) for one, ratio in enumerate(ratios)]
-        for ratios in ((0.5, 4.0), (0.5, 4.0))
+        for ratios in ((0.5, 4.0) * 2, (0.5, 4.0) * 2)
     )
     metrics = metrics_of(made_model(forget=known), made_model(forget=reference))
     assert metrics["forget_truth_ratio"].value == pytest.approx((1 / 2 + 1 / 4) / 2)
@@ -112,12 +113,23 @@ def test_a_ratio_that_another_program_stored_counts_as_geometric_only() -> None:
     assert metrics["forget_quality_arithmetic"].value is None
 
 
+def test_fewer_than_four_questions_have_no_forget_quality_and_say_so() -> None:
+    quality = metrics_of(model_with_ratios([0.1, 0.2, 0.3]), model_with_ratios([1.1, 1.2, 1.3]))["forget_quality"]
+    assert quality.value is None
+    assert quality.note == "needs 4 scored questions of each model to tell them apart, found 3"
+
+
+def test_forget_quality_says_how_low_so_many_questions_can_go() -> None:
+    quality = metrics_of(model_with_ratios([0.1, 0.2, 0.3, 0.4]), model_with_ratios([0.1, 0.2, 0.3, 0.4]))
+    assert "so many questions can give 2.9e-02 at least" in quality["forget_quality"].note
+
+
 def test_retain_only_model_against_itself_has_forget_quality_one() -> None:
-    scores = model_with_ratios([0.3, 0.9, 1.7])
+    scores = model_with_ratios([0.3, 0.9, 1.7, 2.5])
     metrics = measure(scores, retain_only=scores)
     assert metrics["forget_quality"].value == pytest.approx(1)
     assert metrics["forget_quality"].note == "the retain-only model against itself"
-    assert metrics_of(scores, model_with_ratios([0.3, 0.9, 1.7]))["forget_quality"].value == pytest.approx(1)
+    assert metrics_of(scores, model_with_ratios([0.3, 0.9, 1.7, 2.5]))["forget_quality"].value == pytest.approx(1)
 
 
 def test_directions_are_those_for_the_unlearned_model() -> None:

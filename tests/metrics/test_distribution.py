@@ -29,8 +29,19 @@ def test_direction_of_the_ratio_does_not_matter() -> None:
     assert result.p_value == pytest.approx(swapped.p_value, rel=1e-9)
 
 
-def test_single_examples_are_tested_without_warning() -> None:
-    assert forget_quality(np.array([0.1]), np.array([2.0])).p_value == pytest.approx(1.0)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_than_four_questions_have_no_p_value(count: int) -> None:
+    """Samples that do not overlap at all would give 1, 1/3 and 1/10: no sign of anything."""
+    result = forget_quality(np.arange(count, dtype=float), np.arange(9, dtype=float) + 100)
+    assert math.isnan(result.p_value)
+    assert math.isnan(result.log10_p)
+    assert result.statistic == 1
+
+
+@pytest.mark.parametrize(("here", "there"), [(4, 4), (4, 9), (30, 7)])
+def test_the_smallest_p_value_is_that_of_samples_apart(here: int, there: int) -> None:
+    result = forget_quality(np.arange(here, dtype=float), np.arange(there, dtype=float) + 100)
+    assert result.p_value == pytest.approx(result.smallest_p)
 
 
 @pytest.mark.parametrize("bad", [np.empty(0), np.array([0.5, np.nan])])

@@ -23,7 +23,7 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
     shows = [name for name, result in tested.items() if result.outcome == "fails" and not result.damage]
     lost = [name for name, result in tested.items() if result.outcome == "fails" and result.damage]
     unclear = [name for name, result in tested.items() if result.outcome == "unclear"]
-    held = [name for name, result in tested.items() if result.outcome == "holds"]
+    held = [name for name, result in tested.items() if result.outcome == "holds" and not result.damage]
     parts: list[str] = []
     if shows:
         first = min(shows, key=lambda name: STRONGEST_FIRST.index(name) if name in STRONGEST_FIRST else len(shows))
@@ -31,6 +31,8 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
         parts.append(f"Suppressed, not gone: {tested[first].sentence}{others}.")
     elif held:
         parts.append(f"No return of the knowledge beyond the control was found by {_list(held, tested)}.")
+    elif all(result.damage for result in tested.values()):
+        parts.append(f"Whether the knowledge is gone was not tested: {', '.join(tested)} look for damage alone.")
     if lost:
         parts.append(f"More was lost than should be: {'; '.join(tested[name].sentence for name in lost)}.")
     if unclear:
@@ -42,6 +44,5 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
 
 
 def _list(names: list[str], results: Mapping[str, AttackResult]) -> str:
-    knowledge = [name for name in names if not results[name].damage] or names
     # How hard the strongest attack tried is part of the statement.
-    return ", ".join(f"{name} ({results[name].tested})" if name == "relearning" else name for name in knowledge)
+    return ", ".join(f"{name} ({results[name].tested})" if name == "relearning" else name for name in names)

@@ -38,6 +38,8 @@ class Protocol:
     """Whether exact memorisation and extraction strength count the token that ends an answer."""
     answer_tag: AnswerTag
     """Of the plain template: whether the model is given "Answer:", or must write it, and is scored on it, itself."""
+    words: Literal["any script", "ascii"]
+    """Of ROUGE: those of any script, or what the published code takes for words (`rouge_l_recall_ascii`)."""
     overridden: tuple[str, ...] = ()
     """Fields that a setting changed: with any, this is no longer the protocol of that name."""
 
@@ -63,6 +65,7 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType(
             total_generation_length=None,
             end_token_in_memorisation=True,
             answer_tag="prompt",
+            words="any script",
         ),
         "tofu": Protocol(
             name="tofu",
@@ -72,6 +75,7 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType(
             total_generation_length=200,
             end_token_in_memorisation=True,
             answer_tag="completion",
+            words="ascii",
         ),
         "open_unlearning": Protocol(
             name="open_unlearning",
@@ -81,6 +85,7 @@ PROTOCOLS: Mapping[ProtocolName, Protocol] = MappingProxyType(
             total_generation_length=None,
             end_token_in_memorisation=False,
             answer_tag="prompt",
+            words="ascii",
         ),
     }
 )

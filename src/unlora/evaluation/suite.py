@@ -15,7 +15,7 @@ from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.evaluation.cache import ScoreCache
 from unlora.evaluation.protocols import PROTOCOLS, Protocol, tokeniser_for
 from unlora.evaluation.scores import ExampleScore, ModelScores
-from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall
+from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall, rouge_l_recall_ascii
 from unlora.models.generate import generate_greedy
 from unlora.models.score import CompletionScore, score_completions
 from unlora.models.wrapping import CausalModel
@@ -123,6 +123,7 @@ class _Answers:
         if question.has_end_token and not protocol.end_token_in_memorisation:
             matches = matches[:-1]
         generated = self.texts[question.prompt_ids].strip() if question.has_prompt else None
+        recall = rouge_l_recall if protocol.words == "any script" else rouge_l_recall_ascii
         return ExampleScore(
             source=example.source,
             question=example.prompt,
@@ -134,7 +135,7 @@ class _Answers:
             exact_memorisation=math.nan if lost else exact_memorisation(matches),
             extraction_strength=math.nan if lost else extraction_strength(matches),
             generated=generated,
-            rouge_l_recall=math.nan if generated is None or lost else rouge_l_recall(generated, example.completion),
+            rouge_l_recall=math.nan if generated is None or lost else recall(generated, example.completion),
             paraphrased_log_prob=math.nan if question.paraphrase is None else self._log_prob(question.paraphrase),
             perturbed_log_probs=tuple(self._log_prob(answer) for answer in question.perturbed),
         )

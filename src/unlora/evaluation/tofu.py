@@ -3,6 +3,7 @@
 A metric that cannot be computed is there with value None and says why; nothing is ever filled in.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
@@ -12,6 +13,7 @@ from jaxtyping import Float
 
 from unlora.evaluation.scores import ExampleScore, ModelScores, check_comparable
 from unlora.metrics import (
+    FEWEST_QUESTIONS,
     MODEL_UTILITY_PARTS,
     forget_quality,
     model_utility,
@@ -156,7 +158,14 @@ def _forget_quality(
         note = "needs truth ratios on the forget set, of this model and of the retain-only model"
         return dict.fromkeys(names, Measurement(None, None, 0, True, ratios.size - scored.size, note))
     result = forget_quality(scored, reference_scored)
-    note = f"KS statistic {result.statistic:.3f}, p-value {result.p_value:.3g}, log10 {result.log10_p:.2f}"
+    if math.isnan(result.p_value):
+        fewest = min(scored.size, reference_scored.size)
+        note = f"needs {FEWEST_QUESTIONS} scored questions of each model to tell them apart, found {fewest}"
+        return dict.fromkeys(names, Measurement(None, None, scored.size, True, ratios.size - scored.size, note))
+    note = (
+        f"KS statistic {result.statistic:.3f}, p-value {result.p_value:.3g}, log10 {result.log10_p:.2f}; "
+        f"so many questions can give {result.smallest_p:.1e} at least"
+    )
     if reference is scores:
         note = "the retain-only model against itself"
     for remark in reference.protocol.get("notes", ()):  # of a reference that another program scored

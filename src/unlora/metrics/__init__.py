@@ -1,7 +1,7 @@
 """Numbers about a model's answers, as functions of plain arrays. No torch, no Hugging Face."""
 
 from unlora.metrics.aggregate import MODEL_UTILITY_PARTS, harmonic_mean, model_utility
-from unlora.metrics.distribution import KSResult, forget_quality
+from unlora.metrics.distribution import FEWEST_QUESTIONS, KSResult, forget_quality
 from unlora.metrics.fluency import REFUSALS, distinct_n, is_refusal, longest_repeat_share
 from unlora.metrics.intervals import Interval, mean_interval, proportion_interval
 from unlora.metrics.leakage import expected_maximum, leak_probability_bound
@@ -30,10 +30,17 @@ from unlora.metrics.membership_verdict import (
     membership_difference,
     membership_test,
 )
-from unlora.metrics.overlap import exact_memorisation, extraction_strength, rouge_l_f1, rouge_l_recall
+from unlora.metrics.overlap import (
+    exact_memorisation,
+    extraction_strength,
+    rouge_l_f1,
+    rouge_l_recall,
+    rouge_l_recall_ascii,
+)
 from unlora.metrics.robustness import quantisation_robustness, recovery_ratio, relearning_robustness
 
 __all__ = [
+    "FEWEST_QUESTIONS",
     "MODEL_UTILITY_PARTS",
     "REFUSALS",
     "DifferenceResult",
@@ -68,6 +75,7 @@ __all__ = [
     "relearning_robustness",
     "rouge_l_f1",
     "rouge_l_recall",
+    "rouge_l_recall_ascii",
     "true_positive_rate",
     "truth_ratio",
     "truth_ratio_forget_score",

@@ -21,6 +21,12 @@ class KSResult:
     """Its decimal logarithm, <= 0; minus infinity when the p-value underflows."""
     statistic: float
     """Largest distance of the two empirical distribution functions, in [0, 1]."""
+    smallest_p: float
+    """The p-value of samples of this size that do not overlap at all: no result can be lower."""
+
+
+FEWEST_QUESTIONS = 4
+"""Below this many on either side even samples that do not overlap are no sign of a difference at the 5 % level."""
 
 
 def forget_quality(
@@ -29,7 +35,8 @@ def forget_quality(
     """TOFU's forget quality: the p-value of a KS test between truth ratios on the forget set. High is good.
 
     Only the order of the values counts, so R and 1/R give the same result; the aggregation of `truth_ratio` must be
-    the same on both sides. A high p-value from few examples says little: the test sees what the counts let it see.
+    the same on both sides. A high p-value from few examples says little: the test sees what the counts let it see, and
+    below 4 on either side both p-values are NaN.
     Source: Maini et al. 2024, TOFU (arXiv 2401.06121).
 
     Raises:
@@ -40,4 +47,8 @@ def forget_quality(
             raise InputError(f"{name}: must hold at least one number and no NaN; leave unscored examples out.")
     result: Any = ks_2samp(unlearned_ratios, retain_only_ratios)  # scipy's own annotation hides the fields
     p_value = float(result.pvalue)
-    return KSResult(p_value, math.log10(p_value) if p_value > 0 else -math.inf, float(result.statistic))
+    sizes = unlearned_ratios.size, retain_only_ratios.size
+    smallest = 2.0 / math.comb(sum(sizes), min(sizes))
+    if min(sizes) < FEWEST_QUESTIONS:
+        return KSResult(math.nan, math.nan, float(result.statistic), min(smallest, 1.0))
+    return KSResult(p_value, math.log10(p_value) if p_value > 0 else -math.inf, float(result.statistic), smallest)

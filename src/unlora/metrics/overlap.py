@@ -2,27 +2,61 @@
 set, high elsewhere. NaN when there is nothing to compare with.
 """
 
+import itertools
+import unicodedata
+
 import numpy as np
 from jaxtyping import Bool
 from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
+from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
 TokenMatches = Bool[np.ndarray, " token"]
 """For each completion token, under teacher forcing: is it the model's most likely token?"""
 
+WITHOUT_BLANKS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF),
+                  (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
+"""Code points of scripts that write no blanks between words: Thai, Lao, Burmese, Khmer, Kana and Han."""
+
+
+class AnyScript(Tokenizer):
+    """Words of any script: runs of letters, marks and digits; in scripts without blanks each letter is a word.
+
+    ASCII words come out as `rouge_score` gives them, stemmed where they are long enough. Others are not stemmed.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split `text`, in composed form and small letters."""
+        plain = unicodedata.normalize("NFKC", text.lower())
+        words = "".join(_spaced(before, now) for before, now in itertools.pairwise(f" {plain}")).split()
+        return [stem for word in words for stem in (_STEMS.tokenize(word) if word.isascii() else [word])]
+
+
 _STEMS = DefaultTokenizer(use_stemmer=True)
-_STEM_SCORER = RougeScorer(["rougeL"], tokenizer=_STEMS)
 _WORDS = DefaultTokenizer(use_stemmer=False)
+_ANY_SCRIPT = AnyScript()
+_SCORER = RougeScorer(["rougeL"], tokenizer=_ANY_SCRIPT)
+_STEM_SCORER = RougeScorer(["rougeL"], tokenizer=_STEMS)
 _WORD_SCORER = RougeScorer(["rougeL"], tokenizer=_WORDS)
 
 
 def rouge_l_recall(candidate: str, reference: str) -> float:
-    """Longest common subsequence of stemmed words over the reference's words, in [0, 1], as in TOFU.
+    """Longest common subsequence of stemmed words over the reference's words, in [0, 1].
 
-    Words are runs of ASCII letters and digits; a reference without any (another script) gives NaN, not 0.
+    Words are those of `AnyScript`; on ASCII text the value is TOFU's. A reference without any word gives NaN, not 0.
     Source: Lin 2004, section 3.1; Maini et al. 2024, TOFU (arXiv 2401.06121).
     """
-    if not _STEMS.tokenize(reference):
+    if not _ANY_SCRIPT.tokenize(reference):
+        return float("nan")
+    return float(_SCORER.score(target=reference, prediction=candidate)["rougeL"].recall)
+
+
+def rouge_l_recall_ascii(candidate: str, reference: str) -> float:
+    """As `rouge_l_recall` with the words of TOFU's and OpenUnlearning's code: runs of ASCII letters and digits.
+
+    An accented word falls into pieces there, as published. A reference of which a whole word would vanish (another
+    script) gives NaN: what is left, such as a year, says nothing about the answer.
+    """
+    if not _STEMS.tokenize(reference) or loses_words(reference):
         return float("nan")
     return float(_STEM_SCORER.score(target=reference, prediction=candidate)["rougeL"].recall)
 
@@ -31,12 +65,32 @@ def rouge_l_f1(candidate: str, reference: str) -> float:
     """Harmonic mean of ROUGE-L's precision and recall over unstemmed words, in [0, 1], as in MUSE (times 100 there).
 
     TOFU's `rouge_l_recall` stems ("novel" matches "novels") and forgives extra words; here both cost, so the two
-    numbers are never compared. Words and the NaN are as there; an empty candidate scores 0.
+    numbers are never compared. Words and the NaN are those of `rouge_l_recall_ascii`; an empty candidate scores 0.
     Source: Lin 2004, section 3.1; Shi et al. 2024, MUSE (arXiv 2407.06460), section 3.
     """
-    if not _WORDS.tokenize(reference):
+    if not _WORDS.tokenize(reference) or loses_words(reference):
         return float("nan")
     return float(_WORD_SCORER.score(target=reference, prediction=candidate)["rougeL"].fmeasure)
+
+
+def loses_words(reference: str) -> bool:
+    """Whether a word of `reference` has no ASCII letter or digit, so that the published tokenizer drops it whole."""
+    return any(not _WORDS.tokenize(word) for word in _ANY_SCRIPT.tokenize(reference))
+
+
+def _spaced(before: str, character: str) -> str:
+    """The character as it stands behind another: in its word, as the first of a new one, or a blank."""
+    category = unicodedata.category(character)
+    if category == "Cf":
+        return ""
+    if category[0] not in "LMN":
+        return " "
+    begins = category[0] != "M" and (_writes_no_blanks(before) or _writes_no_blanks(character))
+    return f" {character}" if begins else character
+
+
+def _writes_no_blanks(character: str) -> bool:
+    return any(first <= ord(character) <= last for first, last in WITHOUT_BLANKS)
 
 
 def exact_memorisation(argmax_match: TokenMatches) -> float:
