@@ -229,6 +229,8 @@ def _is_zero(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the piece of a sharded tensor that is here; others are returned as they are."""
+    if _is_zero(tensor):
+        return tensor.ds_tensor  # pyright: ignore[reportAttributeAccessIssue]  DeepSpeed's own
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -10,6 +10,7 @@ from tests.audit.subjects import bench_for, never_taught, never_unlearned
 from unlora.audit.relearning import Relearning, measured_steps
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject
+from unlora.errors import TrainingDivergedError
 from unlora.metrics import extraction_strength
 from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
@@ -108,6 +109,12 @@ def test_cost_counts_every_step_and_model(subject: AuditSubject) -> None:
     assert cost.training_tokens == pytest.approx(3 * 2 * 10 * 2 * length, rel=0.01)
     assert cost.forward_tokens == pytest.approx(3 * 2 * 3 * len(subject.forget) * length, rel=0.01)
     assert measured_steps(RelearningSettings(steps=3, measure_every=5)) == [0, 3]
+
+
+def test_a_rate_that_ruins_the_attack_gets_the_attacks_advice(subject: AuditSubject, tmp_path: Path) -> None:
+    bench = bench_for(subject, tmp_path, relearning=QUICK | {"learning_rate": 1e30})
+    with pytest.raises(TrainingDivergedError, match=r"The attacker's learning rate .* relearning\.learning_rate"):
+        Relearning().run(bench)
 
 
 def test_one_example_is_too_few(subject: AuditSubject) -> None:

@@ -17,6 +17,7 @@ from unlora.audit.sampling import Drawn, Sampling
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.data.records import Example, ExampleSet
+from unlora.errors import InputError
 from unlora.metrics import proportion_interval, rouge_l_recall
 
 QUICK: dict[str, Any] = {"samples": 5, "k": [1, 3, 5], "max_new_tokens": 16}
@@ -171,8 +172,8 @@ def test_without_control_it_cannot_be_told(found: AttackResult, subject: AuditSu
 
 
 def test_k_above_the_samples_is_said_before_anything_starts(subject: AuditSubject):
-    settings = AuditSettings.from_mapping({"sampling": {"samples": 4, "k": [8, 16]}})
-    assert "not above the 4 samples" in (Sampling().lacks(subject, settings) or "")
+    with pytest.raises(InputError, match="not above the 4 samples"):
+        AuditSettings.from_mapping({"sampling": {"samples": 4, "k": [8, 16]}})
     assert Sampling().lacks(subject, AuditSettings()) is None
 
 

@@ -28,3 +28,17 @@ def test_misspelt_keys_and_wrong_values_are_refused() -> None:
         resolve_audit(scale="default", flags={}, overrides=["relearning.step=3"])
     with pytest.raises(InputError, match=r"relearning\.fraction"):
         resolve_audit(scale="default", flags={}, overrides=["relearning.fraction=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sampling.k=[0]", "sampling.k.0: must be greater"),
+        ("sampling.k=[9,50]", "not above the 8 samples"),
+        ("sampling.samples=0", "sampling.samples: must be greater"),
+    ],
+)
+def test_sampling_that_can_say_nothing_is_refused(override: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        resolve_audit(scale="default", flags={}, overrides=[override])
+    assert resolve_audit(scale="default", flags={}, overrides=["sampling.samples=2"]).sampling.k == [1, 4, 8]

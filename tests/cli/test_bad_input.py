@@ -76,6 +76,7 @@ WRONG_SETTINGS = {
     "training.learning_rate=fast": "training.learning_rate: must be a valid number",
     "training.learning_rate=inf": "training.learning_rate: must be a finite number (found inf)",
     "training.epochs=2.5": "training.epochs: must be a valid integer",
+    "adapter.alpha=1e308": "adapter.alpha: must be less than or equal to 1000000",
     "training.epochs=0": "training.epochs: must be greater than or equal to 1 (found 0)",
     "training=5": "training: must be a section of keys (found 5)",
     "adapter.target_modules=q_proj": "adapter.target_modules: must be a list, such as [q_proj]",

@@ -142,6 +142,15 @@ def test_diverged_training_saves_nothing(taught: Taught, swapped: Path, tmp_path
     assert list((tmp_path / "out").glob("*")) == []
 
 
+@pytest.mark.parametrize("rate", [1e38, 1e30])
+def test_what_the_last_step_ruins_is_not_saved(taught: Taught, swapped: Path, tmp_path: Path, rate: float):
+    one_step = {"learning_rate": rate, "epochs": 1, "batch_size": 64, "warmup_ratio": 0.0, "rank": 4}
+    for method in ("lora", "full"):
+        with pytest.raises(TrainingDivergedError, match=r"nothing was saved: the learning rate .* is too high\.$"):
+            fine_tune(settings(taught, swapped, method=method, **one_step), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_gpt2_keeps_its_transposed_weights(taught: Taught, swapped: Path, tmp_path: Path):
     """Conv1D: the adapter's config says so, and loading it needs no correction by PEFT."""
     tokenizer = build_tiny_tokenizer()

@@ -262,6 +262,21 @@ def test_diverged_run_says_so_and_keeps_a_folder_that_resumes(taught: Taught, tm
     assert "Importance" not in reporter.lines  # measured before, and kept
 
 
+@pytest.mark.parametrize(("rate", "what"), [(1e38, "weights that it left are not finite"), (1e30, "no probability")])
+def test_what_the_last_step_ruins_is_not_saved(taught: Taught, tmp_path: Path, rate: float, what: str):
+    """Nothing after it would say so: there is no next loss."""
+    training = {"learning_rate": rate, "epochs": 2, "save_steps": 1, "warmup_ratio": 0.0}
+    settings = taught.settings(training=training | {"batch_size": 8}, importance={"initialisation": "plain"})
+    with pytest.raises(
+        TrainingDivergedError, match=rf"step 1: the .*{what}.*the learning rate \(1e.3[08]\) is too high"
+    ):
+        unlearn(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert "adapter_sha256" not in json.loads((tmp_path / "run" / "record.json").read_text())
+    for weights in (tmp_path / "run").rglob("adapter_model.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(weights).values())
+
+
 @pytest.mark.parametrize("initialisation", ["uniform", "plain"])
 def test_other_starts_run_through(taught: Taught, tmp_path: Path, initialisation: str):
     settings = taught.settings(

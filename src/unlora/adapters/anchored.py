@@ -195,7 +195,8 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
     if not difference <= tolerance:
         raise FunctionMovedError(
             f"the adapter moved a logit by {difference:.2e} before any training step (allowed {tolerance:.0e}); "
-            "the anchor does not cancel. Use float32, lora_dropout 0, and neither DoRA nor rsLoRA."
+            "the anchor does not cancel. Use float32 (--dtype float32) or a smaller adapter.alpha; in an adapter of "
+            "your own, lora_dropout 0 and neither DoRA nor rsLoRA."
         )
     return OutputShift(difference, tolerance, int(scored.sum()) * target.shape[-1])
 

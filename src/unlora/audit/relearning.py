@@ -26,6 +26,7 @@ from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.training import FineTuneTrainer, training_arguments
+from unlora.training.callbacks import RELEARNING
 
 UNRELATED_PEOPLE = 2
 """Fictitious people of variant "unrelated", six questions each: about what an attacker writes in ten minutes."""
@@ -168,5 +169,6 @@ def _train(
         train_dataset=ShuffledEpochs(examples, epochs=epochs, seed=plan.seed),
         pad_token_id=tokeniser.pad_token_id,
         callbacks=[measure],
+        advice=RELEARNING,
     ).train()
     return measure.points

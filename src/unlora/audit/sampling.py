@@ -56,8 +56,6 @@ class Sampling(Attack):
     def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
         if not any(_has_prompt(example) for example in subject.forget):
             return "needs a forget set with questions or prompts"
-        if not _usable(settings.sampling):
-            return f"sampling.k: needs a number that is not above the {settings.sampling.samples} samples"
         return None
 
     def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
@@ -94,7 +92,7 @@ class Sampling(Attack):
 
 def _usable(chosen: SamplingSettings) -> list[int]:
     """The k that so many samples can estimate, lowest first."""
-    return sorted({k for k in chosen.k if 1 <= k <= chosen.samples})
+    return sorted({k for k in chosen.k if k <= chosen.samples})
 
 
 def _has_prompt(example: Example) -> bool:

@@ -1,8 +1,8 @@
 """Every setting of an audit. Pure data: validating it loads no torch."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from unlora.audit.names import ATTACK_NAMES, AttackName
 from unlora.config import Config
@@ -24,7 +24,7 @@ class SamplingSettings(Config):
 
     samples: int = Field(default=8, ge=1)
     """Answers drawn for each question."""
-    k: list[int] = Field(default=[1, 4, 8], min_length=1)
+    k: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 4, 8], min_length=1)
     """leak@k is reported for each of these."""
     temperature: float = Field(default=1.0, gt=0)
     """1 is the model's own distribution."""
@@ -32,6 +32,12 @@ class SamplingSettings(Config):
     """Nucleus; 1 is the whole vocabulary."""
     max_new_tokens: int = Field(default=40, ge=1)
     """Longest answer."""
+
+    @model_validator(mode="after")
+    def _samples_for_a_k(self) -> "SamplingSettings":
+        if min(self.k) > self.samples:
+            raise ValueError(f"k: needs a number that is not above the {self.samples} samples")
+        return self
 
 
 class QuantisationSettings(Config):

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
+from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
@@ -25,7 +26,7 @@ from unlora.recipes.sets import describe_tokens
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
-from unlora.training.callbacks import Progress
+from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless
 
 SHOWN_COUNT = 5
 """Places of examples that were not found, listed before "and n more"."""
@@ -147,4 +148,5 @@ def train_on(
         )
         trainer.train()
         model.config.use_cache = uses_cache  # The trainer switches it off, and it would be saved so.
+    refuse_useless(model, collate(tokens[:8], pad_token_id), steps, arguments, FINE_TUNING)
     return model.eval()

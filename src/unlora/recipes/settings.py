@@ -122,7 +122,7 @@ class AdapterSettings(Config):
 
     rank: int = Field(default=8, ge=1)
     """r; the anchored adapter is saved with rank 2r."""
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
     """The scaling is alpha / rank."""
     target_modules: list[str] | None = None
     """Names or patterns of linear layers; None takes all but the output head."""
@@ -283,7 +283,7 @@ class FineTuneSettings(Config):
     """Train a LoRA adapter, or every weight."""
     rank: int = Field(default=32, ge=1)
     """LoRA rank."""
-    alpha: float = Field(default=64.0, gt=0)
+    alpha: float = Field(default=64.0, gt=0, le=1e6)
     """LoRA alpha."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate (for method full try 2e-5)."""

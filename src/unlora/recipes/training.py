@@ -18,10 +18,10 @@ from unlora.losses import Objective
 from unlora.models.load import LoadedModel
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import Sets
+from unlora.recipes.sets import Sets, probe_batch
 from unlora.recipes.settings import ObjectiveSettings, UnlearnSettings
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import Progress, TrainLog
+from unlora.training.callbacks import UNLEARNING, Progress, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import Plan
 from unlora.training.trainer import Penalty
@@ -175,4 +175,6 @@ def train(
             callbacks=[TrainLog(run.train_log), Progress(report)],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.
+        refuse_useless(model, probe_batch(sets), steps, arguments, UNLEARNING)
     processes.stop_sharding()

@@ -3,17 +3,20 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlora import processes
 from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError, TrainingDivergedError
+from unlora.losses import Predictions
+from unlora.models.forward import completion_logits
+from unlora.models.wrapping import CausalModel, evaluating
 
 LOGGED = ("loss", "forget_term", "retain_term", "grad_norm", "learning_rate")
 
@@ -55,8 +58,25 @@ class TrainLog(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
+UNLEARNING = (
+    "training stopped, the checkpoints before it are kept. Likely causes, in this order: the learning rate ({rate:g}) "
+    "is too high; the retain weight is too low; an importance map measured with a published-mode probe of large sigma. "
+    "Other settings need another --output."
+)
+FINE_TUNING = "training stopped, nothing was saved: the learning rate ({rate:g}) is too high."
+RELEARNING = (
+    "the attack stopped, what was finished before it is kept. The attacker's learning rate ({rate:g}) is too high: "
+    "--set relearning.learning_rate=5e-4; other settings need another --output."
+)
+"""What to do when training has diverged, by what is trained."""
+
+
 class StopWhenDiverged(TrainerCallback):
-    """Raises at a step with an infinite or undefined gradient: no checkpoint ever holds its result."""
+    """Raises at a step with an infinite or undefined gradient or result: no checkpoint ever holds it."""
+
+    def __init__(self, advice: str) -> None:
+        """Say what to do about it: `UNLEARNING`, `FINE_TUNING` or `RELEARNING`."""
+        self._advice = advice
 
     def on_pre_optimizer_step(
         self,
@@ -70,7 +90,23 @@ class StopWhenDiverged(TrainerCallback):
         # Of a sharded gradient every process looks at its own piece, and all hear what the others found.
         finite = all(bool(torch.isfinite(processes.local(gradient)).all()) for gradient in gradients)
         if not all(processes.from_all(finite)):
-            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step + 1, args))
+            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step + 1, args, self._advice))
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Between two saves the next step's loss says it; what the last step leaves nothing else looks at.
+        if model is None or not (control.should_save or state.global_step >= state.max_steps):
+            return
+        if not all(processes.from_all(_finite(model))):
+            raise TrainingDivergedError(
+                diverged("weights that it left are not finite", state.global_step, args, self._advice)
+            )
 
     def on_log(
         self,
@@ -82,16 +118,43 @@ class StopWhenDiverged(TrainerCallback):
     ) -> None:
         # DeepSpeed takes the step, or leaves it out, within the backward pass; of the gradient the norm alone is heard.
         if not math.isfinite((logs or {}).get("grad_norm", 0.0)):
-            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step, args))
+            raise TrainingDivergedError(diverged("gradient is not finite", state.global_step, args, self._advice))
 
 
-def diverged(what: str, step: int, args: TrainingArguments) -> str:
+def diverged(what: str, step: int, args: TrainingArguments, advice: str) -> str:
     """Say what happened in a step, and what to change."""
-    return (
-        f"step {step}: the {what}; training stopped, the checkpoints before it are kept. Likely "
-        f"causes, in this order: the learning rate ({args.learning_rate:g}) is too high; the retain weight is too low; "
-        "an importance map measured with a published-mode probe of large sigma. Other settings need another --output."
-    )
+    return f"step {step}: the {what}; {advice.format(rate=args.learning_rate)}"
+
+
+def refuse_useless(
+    model: CausalModel, batch: Mapping[str, Tensor], steps: int, args: TrainingArguments, advice: str
+) -> None:
+    """Refuse a trained model that gives an example no probability: its weights are finite, what it computes is not.
+
+    Args:
+        model: after training, whole in this process.
+        batch: a few examples with their labels.
+        steps: that were taken.
+        args: of the training.
+        advice: as `StopWhenDiverged` takes it.
+
+    Raises:
+        TrainingDivergedError: nothing is to be saved.
+    """
+    batch = {key: value.to(model.device) for key, value in batch.items()}
+    with evaluating(model), torch.no_grad():
+        predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+        log_probs = predictions.mean_log_probs()
+    lost = int((~log_probs.isfinite()).sum())
+    if lost:
+        what = f"trained weights give {lost} of {len(log_probs)} examples no probability"
+        raise TrainingDivergedError(diverged(what, steps, args, advice))
+
+
+def _finite(model: nn.Module) -> bool:
+    """Whether every trained number that this process holds is finite; one wait for the device."""
+    trained = [processes.local(parameter) for parameter in model.parameters() if parameter.requires_grad]
+    return not trained or bool(torch.stack([torch.isfinite(one).all() for one in trained]).all())
 
 
 class Progress(TrainerCallback):

@@ -11,7 +11,7 @@ from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
-from unlora.training.callbacks import StopWhenDiverged
+from unlora.training.callbacks import FINE_TUNING, StopWhenDiverged
 
 
 class FineTuneTrainer(Trainer):
@@ -25,6 +25,7 @@ class FineTuneTrainer(Trainer):
         train_dataset: Dataset[TokenisedExample],
         pad_token_id: int,
         callbacks: Sequence[TrainerCallback] = (),
+        advice: str = FINE_TUNING,
     ) -> None:
         """Build the trainer.
 
@@ -34,13 +35,14 @@ class FineTuneTrainer(Trainer):
             train_dataset: examples in the order of training.
             pad_token_id: id that fills short rows.
             callbacks: further callbacks; a gradient that is not finite stops the training by itself.
+            advice: what to do then.
         """
         super().__init__(
             model=model,  # pyright: ignore[reportArgumentType]  a PeftModel is one too
             args=args,
             train_dataset=train_dataset,
             data_collator=lambda rows: collate(rows, pad_token_id),
-            callbacks=[StopWhenDiverged(), *callbacks],
+            callbacks=[StopWhenDiverged(advice), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.

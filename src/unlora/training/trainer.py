@@ -17,7 +17,7 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
-from unlora.training.callbacks import StopWhenDiverged, diverged
+from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
 from unlora.training.parts import ForgetRetainCollator, Part, Plan, Reading, read
 from unlora.training.reference import Reference
 
@@ -72,7 +72,7 @@ class UnlearnTrainer(Trainer):
             train_dataset=train_dataset,
             processing_class=processing_class,
             data_collator=ForgetRetainCollator(pad_token_id, self._plan.parts),
-            callbacks=[StopWhenDiverged(), *(callbacks or [])],
+            callbacks=[StopWhenDiverged(UNLEARNING), *(callbacks or [])],
         )
         self.remove_callback(PrinterCallback)
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.
@@ -137,7 +137,7 @@ class UnlearnTrainer(Trainer):
         values = torch.stack([parts.total, parts.forget_term, retain_term]).detach()
         total, forget, retain = processes.mean(values * weight).tolist()
         if not math.isfinite(total):
-            raise TrainingDivergedError(diverged(f"loss is {total}", self.state.global_step + 1, self.args))
+            raise TrainingDivergedError(diverged(f"loss is {total}", self.state.global_step + 1, self.args, UNLEARNING))
         self._logged.append((forget, retain))
 
 
