@@ -7,6 +7,8 @@ import click
 
 from tests.faults.harness.areas import AREAS
 from tests.faults.harness.bad_inputs import Outcome, acceptable, chosen, result_table, run_inputs, write_outcomes
+from tests.faults.harness.kills import Chain, kill_table, run_kills
+from tests.faults.harness.pairs import Pair, pair_table, run_pairs
 
 
 @click.group()
@@ -32,6 +34,36 @@ def bad_inputs(areas: tuple[str, ...], only: tuple[str, ...], sample: int | None
         write_outcomes(outcomes, file)
     click.echo(result_table(outcomes))
     sys.exit(0 if acceptable(outcomes) else 1)
+
+
+@main.command()
+@click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="Signals to send.")
+@click.option("--seed", default=0, show_default=True, help="Of moments and signals.")
+def kills(count: int, seed: int) -> None:
+    """Interrupt commands at random moments and start them again."""
+
+    def tell(chain: Chain) -> None:
+        if chain.what:
+            click.echo(f"{chain.command} after {', '.join(chain.signals)}: {chain.what}")
+
+    chains = run_kills(count, seed, tell)
+    click.echo(kill_table(chains))
+    sys.exit(any(chain.what for chain in chains))
+
+
+@main.command()
+@click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of processes.")
+@click.option("--seed", default=0, show_default=True, help="Of the moments when the second starts.")
+def pairs(count: int, seed: int) -> None:
+    """Start a command twice on one folder."""
+
+    def tell(pair: Pair) -> None:
+        if pair.what:
+            click.echo(f"{pair.command}, second after {pair.delay:.1f} s: {pair.what}")
+
+    found = run_pairs(count, seed, tell)
+    click.echo(pair_table(found))
+    sys.exit(any(pair.what for pair in found))
 
 
 if __name__ == "__main__":

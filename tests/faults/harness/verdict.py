@@ -10,6 +10,8 @@ from tests.faults.harness.child import Ended
 KINDS = ("ok", "unclear", "traceback", "wrong", "hang", "killed")
 LONGEST_LINE = 400
 EXCEPTION_NAME = re.compile(r"\b[A-Za-z_]+(Error|Exception|Warning)\b")
+CONTINUED = re.compile(r"\n[ \t]+")
+"""Click puts the choices that there are on lines of their own, indented."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 """Control characters, but for newline and tab; a carriage return of a progress line is looked at by itself."""
 
@@ -41,6 +43,7 @@ def wanted(case: Case) -> str:
 
 def unclear(case: Case, error: str) -> str:
     """What a refusal lacks: one line, the last, not too long, in our words, naming the place. Empty: it is clear."""
+    error = CONTINUED.sub(" ", error.rstrip())
     lines = [line for line in error.splitlines() if line.lower().startswith("error: ")]
     if len(lines) != 1 or error.splitlines()[-1] != lines[0]:
         return f"{len(lines)} lines that begin with 'error: ', or not the last: {error.strip()[-200:]}"

@@ -62,15 +62,18 @@ def same_json(found: Path, right: Path, without: tuple[str, ...] = ()) -> str | 
 
 
 def strip(value: Any, keys: tuple[str, ...]) -> Any:
-    """Without what differs from start to start."""
+    """Without what differs from start to start: keys that hold one of the texts."""
     if isinstance(value, dict):
-        return {key: strip(item, keys) for key, item in value.items() if key not in (*keys, "run", "peak_memory_bytes")}
+        kept = {key: item for key, item in value.items() if not any(text in key for text in (*keys, "peak_memory"))}
+        return {key: strip(item, keys) for key, item in kept.items() if key != "run"}
     return [strip(item, keys) for item in value] if isinstance(value, list) else value
 
 
 def update(folder: Path) -> dict[str, Any]:
-    """What an adapter adds to each weight."""
+    """What an adapter adds to each weight; nothing where its config is none."""
     config = json.loads((folder / "adapter_config.json").read_text())
+    if not isinstance(config, dict):
+        return {}
     tensors = load_file(folder / "adapter_model.safetensors")
     scale = config["lora_alpha"] / config["r"]
     names = [name for name in tensors if "lora_A" in name]

@@ -1,0 +1,53 @@
+"""What two folders that were made by the same command must have in common, and what may differ from start to start."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.faults.harness.areas.runs import strip
+
+TIMES = (
+    "seconds",
+    "stages",
+    "peak_memory_bytes",
+    "seconds_of_cells",
+    "seconds_of_last_start",
+    "command",
+    "made_of_seconds",
+)
+SAME_BYTES = (".safetensors", ".jsonl")
+LOGS = ("train_log.jsonl",)
+
+
+def difference(found: Path, right: Path) -> str | None:
+    """What is missing, left over or another one in `found`; None where the two are the same.
+
+    Tensors and scores are compared byte by byte; JSON and tables without times and without the names of the folders.
+    """
+    names = [files(folder) for folder in (found, right)]
+    if names[0] != names[1]:
+        return f"files {sorted(names[0] ^ names[1])[:4]} are left over or missing"
+    for name in sorted(names[0]):
+        ours, theirs = (content(folder / name, folder) for folder in (found, right))
+        if ours != theirs:
+            return f"{name} is another one"
+    return None
+
+
+def files(folder: Path) -> set[str]:
+    """Every file but a lock that nobody holds."""
+    found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    return {name for name in found if not name.endswith(".lock")}
+
+
+def content(file: Path, folder: Path) -> Any:
+    """What must be the same."""
+    if file.name in LOGS:
+        return [strip(json.loads(line), TIMES) for line in file.read_text().splitlines()]
+    if file.suffix == ".json":
+        return strip(json.loads(file.read_text().replace(str(folder), "")), TIMES)
+    if file.suffix == ".csv":
+        rows = list(csv.DictReader(file.read_text().splitlines()))
+        return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+    return file.read_bytes() if file.suffix in SAME_BYTES else None
