@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from unlora.config import Config, merge, parse_overrides, read_yaml
 from unlora.errors import InputError
@@ -170,3 +170,95 @@ def test_config_file_without_preset_stands_alone(tmp_path: Path):
     assert settings.importance.initialisation == "plain"
     with pytest.raises(InputError, match=r"run\.yaml: key 'model\.name' is missing\."):
         resolve_settings(preset_name=None, config_file=config, flags={}, overrides=[])
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("seed: 010", 10),
+        ("seed: 0o17", 15),
+        ("seed: 0x1f", 31),
+        ("seed: 1_000", 1000),
+        ("seed: 1e-4", 1e-4),
+        ("seed: -.5e3", -500.0),
+        ("seed: 1:30", "1:30"),
+        ("seed: 1.2.3", "1.2.3"),
+        ("seed: &x 3\nother: *x", 3),
+    ],
+)
+def test_numbers_are_what_they_look_like(tmp_path: Path, text: str, right: object):
+    """YAML 1.1 reads the first as eight, 1:30 as ninety and 1e-4 as text."""
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    found = read_yaml(file)["seed"]
+    assert (found, type(found)) == (right, type(right))
+
+
+ALIASES = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + place)}: &{chr(98 + place)} [*{chr(97 + place)}, *{chr(97 + place)}]\n" for place in range(20)
+)
+UNREADABLE = {
+    "seed: {a: 1}\nother: 1\nseed: {b: 2}\n": "line 3: not valid YAML (key 'seed' is given twice, first in line 1",
+    "training: {epochs: 1, epochs: 2}\n": "line 1: not valid YAML (key 'epochs' is given twice, in one line",
+    "seed: 1\n'seed': 2\n": "key 'seed' is given twice",
+    ALIASES: "more than 20 aliases",
+    "seed: " + "[" * 5000: "nested too deeply",
+    "seed: " + "9" * 6000: "Exceeds the limit",
+    "day: 2024-13-45\n": "month must be in 1..12",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_what_yaml_takes_in_silence_or_with_a_traceback_is_refused(tmp_path: Path, text: str):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_yaml(file)
+    assert UNREADABLE[text] in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_merged_keys_of_an_alias_may_be_given_again(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert read_yaml(file)["b"] == {"x": 1, "y": 3}
+
+
+def test_repeated_key_of_an_override_is_refused():
+    with pytest.raises(InputError, match=r"--set training: key 'epochs' is given twice"):
+        parse_overrides(["training={epochs: 1, epochs: 2}"])
+
+
+def test_section_is_not_laid_over_a_value():
+    """`training:` without a space before the first key is text; the next source would replace it without a word."""
+    with pytest.raises(InputError, match=r"training: must be a section of keys \(found 'epochs:1'\)"):
+        merge({"training": "epochs:1"}, {"training": {"batch_size": 4}})
+
+
+class Numbers(Config):
+    """Fields that true is not for, and two that it is for."""
+
+    whole: int = 1
+    part: float | None = None
+    many: tuple[int, ...] = ()
+    switch: bool = False
+    free: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize("values", [{"whole": True}, {"part": False}, {"many": [1, True]}])
+def test_true_is_no_number(values: dict[str, object]):
+    (key,) = values
+    with pytest.raises(InputError, match=rf"{key}: must be a number, not true or false \(found .*(True|False)"):
+        Numbers.from_mapping(values)
+
+
+def test_true_is_taken_where_it_is_meant():
+    found = Numbers.from_mapping({"switch": True, "free": {"a": True}, "whole": 2, "many": [1, 2]})
+    assert (found.switch, found.free["a"], found.whole, found.many) == (True, True, 2, (1, 2))
+
+
+def test_long_values_and_keys_are_cut_in_a_message():
+    for values in ({"whole": "x" * 100_000}, {"k" * 5000: 1}, {"whole": [["x"] * 1000] * 1000}):
+        with pytest.raises(InputError) as caught:
+            Numbers.from_mapping(values)
+        assert len(str(caught.value)) < 400

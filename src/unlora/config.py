@@ -4,14 +4,17 @@ import difflib
 import hashlib
 import json
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from unlora.errors import InputError, nearest
+from unlora.yaml_text import RepeatedKeyError, parse_yaml
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -22,6 +25,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: Any) -> Any:
+        """Python counts true as 1; who writes `epochs: true` does not."""
+        if _holds_bool(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("must be a number, not true or false")
+        return value
 
     @classmethod
     def from_mapping(cls: type[ConfigType], values: Mapping[str, Any], *, where: str = "configuration") -> ConfigType:
@@ -52,7 +63,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, unreadable, not YAML or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except yaml.MarkedYAMLError as error:
@@ -68,11 +79,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `other` laid over it, section by section."""
+    """Return `base` with `other` laid over it, section by section.
+
+    Raises:
+        InputError: a section is laid over a value that is none, which would be lost without a word.
+    """
     merged = dict(base)
     for key, value in other.items():
         below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            merged[key] = merge(below, value)
+        elif below is not None and isinstance(value, Mapping):
+            raise InputError(f"{key}: must be a section of keys (found {_shown(below)}).")
+        else:
+            merged[key] = value
     return merged
 
 
@@ -87,30 +107,39 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise InputError(f"--set {assignment}: must look like section.key=value.")
-        nested: Any = _read_scalar(text)
+            raise InputError(f"--set {shortened(assignment)}: must look like section.key=value.")
+        nested: Any = _read_scalar(key.strip(), text)
         for part in reversed(parts):
             nested = {part: nested}
         values = merge(values, nested)
     return values
 
 
-def _read_scalar(text: str) -> Any:
+def _read_scalar(key: str, text: str) -> Any:
+    """Read a value as YAML; what is none, such as a path with a bracket in it, is text."""
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
+    except RepeatedKeyError as error:
+        raise InputError(f"--set {key}: {error.problem}.") from None
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 (no dot) as text.
-        try:
-            return float(value)
-        except ValueError:
-            return value
     return value
+
+
+def _holds_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(one, bool) for one in value))
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a field is a number, may be one, or is a list of them."""
+    if get_origin(annotation) in (Union, UnionType, list, tuple):
+        return any(_takes_numbers(part) for part in get_args(annotation))
+    return annotation in (int, float)
 
 
 def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = shortened(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'.{_key_hint(key, list(_dotted_keys(cls)))}"
     if problem["type"] == "missing":
@@ -120,7 +149,7 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     if problem["type"] == "model_type":
         message = "must be a section of keys"
     if problem["type"] == "list_type":
-        message = f"must be a list, such as [{value}]"
+        message = f"must be a list, such as [{shortened(str(value))}]"
     if problem["type"] == "literal_error" and isinstance(value, str):
         hint = nearest(value, _quoted(problem.get("ctx", {}).get("expected", "")))
     shown = f" (found {_shown(value)})" if isinstance(value, str | int | float | bool | list | None) else ""
@@ -128,7 +157,15 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else repr(value)
+    if value is None:
+        return "nothing"
+    # Of a list, as much as a line has room for: with nested aliases it may stand for more than memory holds.
+    return shortened(repr(value) if isinstance(value, str | int | float) else reprlib.repr(value))
+
+
+def shortened(text: str, longest: int = 80) -> str:
+    """Return `text`, its middle left out where it is longer than a line of a message has room for."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-(longest // 2) :]}"
 
 
 def _quoted(text: str) -> list[str]:

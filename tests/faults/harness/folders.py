@@ -31,8 +31,19 @@ def difference(found: Path, right: Path) -> str | None:
     for name in sorted(names[0]):
         ours, theirs = (content(folder / name, folder) for folder in (found, right))
         if ours != theirs:
-            return f"{name} is another one"
+            return f"{name} is another one{first_difference(ours, theirs)}"
     return None
+
+
+def first_difference(ours: Any, theirs: Any, where: str = "") -> str:
+    """Where two JSON values differ first."""
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        key = next(key for key in ours if ours[key] != theirs[key])
+        return first_difference(ours[key], theirs[key], f"{where}.{key}")
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        place = next(place for place, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+        return first_difference(ours[place], theirs[place], f"{where}[{place}]")
+    return f": {where} is {str(ours)[:80]}, {str(theirs)[:80]} is right"
 
 
 def files(folder: Path) -> set[str]:
