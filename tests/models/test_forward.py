@@ -13,6 +13,8 @@ from transformers import (
     Lfm2ForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MiniMaxConfig,
+    MiniMaxForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -47,9 +49,18 @@ def build_opt() -> PreTrainedModel:
     return OPTForCausalLM(OPTConfig(**(COMMON | {"init_std": 0.2}), **sizes, max_position_embeddings=64))
 
 
+def build_minimax() -> PreTrainedModel:
+    """A memory beside the cache's layers, which stays where it is when rows change places."""
+    sizes: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_hidden_layers": 3}
+    experts: dict[str, Any] = {"num_local_experts": 2, "intermediate_size": 64}
+    kinds = ["linear_attention", "linear_attention", "full_attention"]
+    return MiniMaxForCausalLM(MiniMaxConfig(**COMMON, **sizes, **experts, layer_types=kinds))
+
+
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mamba": build_mamba,
     "lfm2": build_lfm2,
+    "minimax": build_minimax,
     "bloom": build_bloom,
     "opt": build_opt,
 }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from unlora.shapes import TokenIds
@@ -124,7 +124,11 @@ def takes_logits_to_keep(model: nn.Module) -> bool:
 
 
 def _can_continue(cache: Cache | None, token_count: int) -> bool:
-    """Every memory takes one more token, that of attention any number; recurrent states differ between models."""
-    if cache is None:
+    """Every memory takes one more token, that of attention any number; recurrent states differ between models.
+
+    A class of the model's own may keep states beside its layers that do not follow when rows are chosen (MiniMax's
+    in transformers 5.23, findings/minimax-beam-search.sh).
+    """
+    if type(cache) is not DynamicCache:
         return False
     return token_count == 1 or all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
