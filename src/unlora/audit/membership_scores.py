@@ -19,7 +19,7 @@ from unlora.audit.bench import Workbench
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example, ExampleSet
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import TokenisedExample
 from unlora.metrics.membership import (
     gradient_norm_score,
     loss_score,
@@ -32,6 +32,7 @@ from unlora.models.gradients import gradient_norms
 from unlora.models.load import load_model
 from unlora.models.quantised import quantisation_of
 from unlora.models.score import score_completions
+from unlora.models.vocabulary import embedding_count
 
 ATTACKS = {
     "loss": "LOSS",
@@ -158,11 +159,7 @@ def _reference_log_probs(bench: Workbench, suspects: Suspects, steps: Steps) -> 
 
         def compute() -> list[list[float]]:
             loaded = load_model(name, dtype=subject.model.dtype, device=subject.model.device)
-            own = ExampleTokeniser(
-                loaded.tokenizer,
-                template="auto" if subject.tokeniser.template == "chat" else subject.tokeniser.template,
-                max_length=subject.tokeniser.max_length,
-            )
+            own = subject.tokeniser.of_other_model(loaded.tokenizer, embedding_count(loaded.model))
             scores = score_completions(
                 loaded.model,
                 _sequences(own.encode_set(suspects.examples)),

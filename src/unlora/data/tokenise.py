@@ -186,6 +186,20 @@ class ExampleTokeniser:
         }
         return ExampleTokeniser(self.tokenizer, **(same | options))
 
+    def of_other_model(
+        self, tokenizer: PreTrainedTokenizerBase, embedding_count: int | None = None
+    ) -> "ExampleTokeniser":
+        """Return a tokeniser of another model that asks alike, as far as its chat template is the same."""
+        template, same = self.template, tokenizer.chat_template == self.tokenizer.chat_template
+        return ExampleTokeniser(
+            tokenizer,
+            template="auto" if template == "chat" else template,
+            chat_template=self.chat.name if same else None,
+            template_arguments=self.chat.arguments if same else None,
+            max_length=self.max_length,
+            embedding_count=embedding_count,
+        )
+
     def _refuse_unknown(self, input_ids: Sequence[int], source: str) -> None:
         if None in input_ids:
             raise InputError(f"{source}: the tokenizer has no token for a part of this text.")

@@ -20,18 +20,19 @@ from unlora.audit.subject import AuditSubject
 from unlora.audit.verdict import SCOPE, verdict
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
+from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluation_sets
 from unlora.recipes.export import refuse_other_model, run_settings
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import load_retain_only
 from unlora.recipes.run_folder import RunFolder
+from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import UnlearnSettings
 from unlora.report import write_audit_page, write_report
 from unlora.runtime import seed_everything
@@ -107,12 +108,7 @@ def load_subject(
     target = load(made_with.model)
     target_fingerprint = target.fingerprint
     refuse_other_model(run, target_fingerprint)
-    tokeniser = ExampleTokeniser(
-        target.tokenizer,
-        template=made_with.data.template,
-        max_length=made_with.data.max_length,
-        on_long=made_with.data.on_long,
-    )
+    tokeniser = make_tokeniser(made_with.data, target.tokenizer, embedding_count(target.model))
     forget = sets["forget"].select(settings.max_examples)
     for examples in (forget, retain, holdout, same_person):
         tokeniser.encode_set(examples or ())

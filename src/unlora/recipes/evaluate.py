@@ -24,10 +24,12 @@ from unlora.evaluation.suite import score_model
 from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
+from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import join_processes
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
 from unlora.recipes.run_folder import RunFolder
+from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings
 
 SAVED_SCORES = {".jsonl": load_scores, ".json": read_external_log}
@@ -230,9 +232,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: R
     sets = evaluation_sets(settings.evaluation, settings.data)
     adapter = find_adapter(settings.adapter)
     measured = load_measured(settings.model, adapter, reporter)
-    tokeniser = ExampleTokeniser(
-        measured.target.tokenizer, template=settings.data.template, max_length=settings.data.max_length
-    )
+    tokeniser = make_tokeniser(settings.data, measured.target.tokenizer, embedding_count(measured.target.model))
     refuse_unaskable(settings.evaluation, tokeniser, sets)
     run.start(**measured.made_of(), data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()})
     with run.stage("evaluation"):

@@ -20,6 +20,7 @@ from unlora.locks import alone_in_output
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
+from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import describe_tokens
@@ -58,7 +59,14 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     bits = loaded.source.quantisation
     if settings.method == "full" and bits is not None:
         raise InputError(f"method: full trains every weight, and weights in {bits} cannot be trained; use lora.")
-    tokeniser = ExampleTokeniser(loaded.tokenizer, template=settings.template, max_length=settings.max_length)
+    tokeniser = ExampleTokeniser(
+        loaded.tokenizer,
+        template=settings.template,
+        chat_template=settings.chat_template,
+        template_arguments=settings.template_arguments,
+        max_length=settings.max_length,
+        embedding_count=embedding_count(loaded.model),
+    )
     tokens = tokeniser.encode_set(examples)
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)

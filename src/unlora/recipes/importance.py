@@ -9,10 +9,11 @@ from unlora.errors import InputError
 from unlora.importance.ratio import module_score
 from unlora.locks import alone_in_output
 from unlora.models.target_modules import find_target_modules
+from unlora.models.vocabulary import embedding_count
 from unlora.recipes.diagnostics import contrast_line, diagnose_as_measured, diagnostic_lines
 from unlora.recipes.loading import join_processes, load
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import load_sets, tokenise_sets
+from unlora.recipes.sets import load_sets, make_tokeniser, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import measure_contrast, measure_importance
 from unlora.runtime import seed_everything
@@ -38,7 +39,8 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     seed_everything(settings.seed)
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings.data, target.tokenizer, forget_set, retain_set)
+    tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
+    sets = tokenise_sets(tokeniser, forget_set, retain_set)
     names = list(find_target_modules(target.model, settings.adapter.target_modules))
     if settings.importance.initialisation in CONTRAST:
         contrast = measure_contrast(settings, target, sets, names, reporter)

@@ -14,8 +14,9 @@ from unlora.importance.accumulate import Batch
 from unlora.importance.published import paired_rows
 from unlora.losses import NOT_SCORED, Objective
 from unlora.models.load import load_tokenizer
+from unlora.models.vocabulary import recorded_embedding_count
 from unlora.recipes.plan_arithmetic import BatchShape
-from unlora.recipes.sets import Sets, load_sets, tokenise_sets
+from unlora.recipes.sets import Sets, load_sets, make_tokeniser, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import measured_batches
 from unlora.recipes.training import load_refusals, make_objective
@@ -41,7 +42,8 @@ def read(settings: UnlearnSettings) -> Reading:
     refusals = load_refusals(objective, settings.objective)
     model = settings.model
     tokenizer = load_tokenizer(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
-    sets = tokenise_sets(settings.data, tokenizer, forget, retain)
+    known = recorded_embedding_count(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
+    sets = tokenise_sets(make_tokeniser(settings.data, tokenizer, known), forget, retain)
     if refusals is None:
         return Reading(objective, sets, None)
     refused = refuse_each(sets.tokeniser, forget.examples, seed=settings.seed, refusals=refusals)

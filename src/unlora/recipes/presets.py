@@ -10,7 +10,7 @@ import yaml
 from unlora.audit.settings import SCALES, AuditSettings
 from unlora.config import merge, parse_overrides, read_yaml
 from unlora.errors import InputError, nearest
-from unlora.recipes.settings import EvaluateSettings, UnlearnSettings
+from unlora.recipes.settings import DataCheckSettings, EvaluateSettings, UnlearnSettings
 
 DEFAULT_PRESET = "contrast_inputs"
 
@@ -86,6 +86,15 @@ def resolve_evaluation(*, flags: Mapping[str, Any], overrides: Sequence[str]) ->
         InputError: the first thing that is wrong, with its key.
     """
     return EvaluateSettings.from_mapping(lay_over({"model": {}, "data": {}}, flags, overrides), where="settings")
+
+
+def resolve_data_check(*, flags: Mapping[str, Any], overrides: Sequence[str]) -> DataCheckSettings:
+    """Settings of `unlora data check`, from flags and --set alone.
+
+    Raises:
+        InputError: the first thing that is wrong, with its key.
+    """
+    return DataCheckSettings.from_mapping(lay_over({"model": {}, "data": {}}, flags, overrides), where="settings")
 
 
 def resolve_audit(*, scale: str, flags: Mapping[str, Any], overrides: Sequence[str]) -> AuditSettings:

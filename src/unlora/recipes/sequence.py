@@ -18,18 +18,19 @@ from unlora.data.muse import muse_folds
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
 from unlora.locks import alone_in_output, entries
 from unlora.models.load import is_adapter, load_tokenizer
+from unlora.models.vocabulary import embedding_count, recorded_embedding_count
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import once
+from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 
@@ -173,17 +174,13 @@ def _refuse_untokenisable(
     """Find out before the first step whether the last one can be asked; return the target's tokenizer."""
     model = settings.model
     tokenizer = load_tokenizer(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
-    tokeniser = _tokeniser(settings, tokenizer)
+    known = recorded_embedding_count(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
+    tokeniser = make_tokeniser(settings.data, tokenizer, known)
     for step, forget_set in zip(steps, forget_sets, strict=True):
         tokeniser.encode_set(forget_set)
         if not settings.evaluation.skip:
             refuse_unaskable(step.evaluation, tokeniser, evaluation_sets(step.evaluation, step.data))
     return tokenizer
-
-
-def _tokeniser(settings: UnlearnSettings, tokenizer: PreTrainedTokenizerBase) -> ExampleTokeniser:
-    data = settings.data
-    return ExampleTokeniser(tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long)
 
 
 def _with_forget(settings: UnlearnSettings, forget: str) -> UnlearnSettings:
@@ -215,7 +212,7 @@ def _measure_earlier(
         sets = {
             name: evaluation_sets(one.evaluation, one.data)["forget"] for name, one in zip(names, earlier, strict=True)
         }
-        tokeniser = _tokeniser(step, loaded.tokenizer)
+        tokeniser = make_tokeniser(step.data, loaded.tokenizer, embedding_count(loaded.model))
         return score(step.evaluation, model, tokeniser, sets, "earlier requests", reporter)
 
     file, adapter = run / "scores" / "earlier.jsonl", adapter_sha256(run / "adapter")

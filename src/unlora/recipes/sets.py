@@ -67,15 +67,31 @@ def _some(places: list[str]) -> str:
     )
 
 
-def tokenise_sets(
-    data: DataSettings, tokenizer: PreTrainedTokenizerBase, forget_set: ExampleSet, retain_set: ExampleSet | None
-) -> Sets:
+def make_tokeniser(
+    data: DataSettings, tokenizer: PreTrainedTokenizerBase, embedding_count: int | None
+) -> ExampleTokeniser:
+    """The tokeniser that the settings ask for, of a model with so many embeddings.
+
+    Raises:
+        InputError: the tokenizer has no such template, or the template no such argument.
+    """
+    return ExampleTokeniser(
+        tokenizer,
+        template=data.template,
+        chat_template=data.chat_template,
+        template_arguments=data.template_arguments,
+        max_length=data.max_length,
+        on_long=data.on_long,
+        embedding_count=embedding_count,
+    )
+
+
+def tokenise_sets(tokeniser: ExampleTokeniser, forget_set: ExampleSet, retain_set: ExampleSet | None) -> Sets:
     """Turn both sets into tokens with one tokeniser.
 
     Raises:
         InputError: an example that cannot be tokenised, with its line.
     """
-    tokeniser = ExampleTokeniser(tokenizer, template=data.template, max_length=data.max_length, on_long=data.on_long)
     retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
     return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
 

@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from unlora.config import Config
-
-Template = Literal["auto", "chat", "plain", "llama2"]
+from unlora.recipes.input_settings import DataSettings, ModelSettings, Template
 
 Initialisation = Literal[
     "importance",
@@ -29,39 +28,6 @@ CONTRAST = ("contrast", "contrast_inputs")
 
 PUBLISHED = (("variance", "lora_factors"), ("second_moment", "full_weights"))
 """Statistic and space of the released VILA and FILA code."""
-
-
-class ModelSettings(Config):
-    """The target model."""
-
-    name: str = Field(min_length=1)
-    """Hub id, local folder, PEFT adapter folder, or "embedded" (SmolLM2-135M-Instruct)."""
-    base: str | None = None
-    """Where the base of an adapter lies, when not where its own config says."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the base weights; auto is float32 on a CPU, bfloat16 on an accelerator."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    quantisation: Literal["4bit", "8bit"] | None = None
-    """Linear layers in 4 bits (nf4) or 8 bits (LLM.int8) by bitsandbytes; null takes the model as its files are."""
-    trust_remote_code: bool = False
-    """Run Python code that the model folder brings along."""
-
-
-class DataSettings(Config):
-    """The two sets and how their text becomes tokens."""
-
-    forget: str
-    """JSON lines file, or tofu:SPLIT (hub), or tofu:SPLIT@FOLDER."""
-    retain: str | None = None
-    """The same for what must stay; None only for objectives without a retain term."""
-    template: Template = "auto"
-    """chat (the tokenizer's), plain ("Question: ... / Answer: ..."), llama2 ("[INST] ... [/INST]"), or auto: chat where
-    there is one, else plain."""
-    max_length: int = Field(default=512, ge=8)
-    """Longest example in tokens."""
-    on_long: Literal["truncate", "refuse"] = "truncate"
-    """What to do with a longer one."""
 
 
 class ImportanceSettings(Config):
@@ -257,6 +223,15 @@ class UnlearnSettings(Config):
         return self
 
 
+class DataCheckSettings(Config):
+    """The whole of `unlora data check`."""
+
+    model: ModelSettings
+    """Whose tokenizer counts."""
+    data: DataSettings
+    """`forget` is the file that is looked through."""
+
+
 class EvaluateSettings(Config):
     """The whole of `unlora evaluate`."""
 
@@ -276,6 +251,10 @@ class FineTuneSettings(Config):
     exclude: list[str] = Field(default_factory=list)
     """Sets whose examples are left out by content: give the forget set to make a retain-only model."""
     template: Template = "auto"
+    """As in `unlora unlearn`."""
+    chat_template: str | None = None
+    """As in `unlora unlearn`."""
+    template_arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """As in `unlora unlearn`."""
     max_length: int = Field(default=512, ge=8)
     """Longest example in tokens."""

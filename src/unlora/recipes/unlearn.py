@@ -18,12 +18,13 @@ from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
+from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
 from unlora.recipes.loading import base_name, join_processes, load
 from unlora.recipes.model_card import adapter_card
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import Sets, describe_sets, load_sets, probe_batch, tokenise_sets
+from unlora.recipes.sets import Sets, describe_sets, load_sets, make_tokeniser, probe_batch, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
 from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
@@ -63,8 +64,9 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
-    sets = tokenise_sets(settings.data, target.tokenizer, forget_set, retain_set)
-    refuse_unaskable(settings.evaluation, sets.tokeniser, sets_to_evaluate)  # now, not after training
+    tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
+    sets = tokenise_sets(tokeniser, forget_set, retain_set)
+    refuse_unaskable(settings.evaluation, tokeniser, sets_to_evaluate)  # now, not after training
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     targets = find_target_modules(target.model, settings.adapter.target_modules)

@@ -13,6 +13,7 @@ from unlora.evaluation.wmdp_scores import WmdpScores, check_comparable, load_wmd
 from unlora.evaluation.wmdp_suite import score_wmdp, wmdp_protocol
 from unlora.evaluation.wmdp_tasks import HarnessTask, load_hub_tasks, make_local_task
 from unlora.locks import alone_in_output
+from unlora.models.vocabulary import embedding_count
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
@@ -44,7 +45,14 @@ def evaluate_wmdp(settings: WmdpSettings, output: Path, *, reporter: Reporter = 
     tasks = _load_tasks(settings)
     measured = load_measured(settings.model, adapter, reporter)
     # No limit but the model's context: what does not fit it is counted, not cut.
-    tokeniser = ExampleTokeniser(measured.target.tokenizer, template=settings.template, max_length=sys.maxsize)
+    tokeniser = ExampleTokeniser(
+        measured.target.tokenizer,
+        template=settings.template,
+        chat_template=settings.chat_template,
+        template_arguments=settings.template_arguments,
+        max_length=sys.maxsize,
+        embedding_count=embedding_count(measured.target.model),
+    )
     protocol = _protocol(settings, tokeniser, tasks)
     _refuse_other_reference(settings, tasks, protocol)
     run.start(

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from unlora.config import Config
 from unlora.recipes.settings import ModelSettings, Template
@@ -30,6 +30,10 @@ class WmdpSettings(Config):
     """Ask WMDP's questions without their options too."""
     template: Template = "auto"
     """Of the questions without options, as in `unlora evaluate`; those with options have none, as in the harness."""
+    chat_template: str | None = None
+    """As in `unlora evaluate`."""
+    template_arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """As in `unlora evaluate`."""
     batch_size: int = Field(default=8, ge=1)
     """Sequences per forward pass; the harness computes logits of whole prompts."""
     max_examples: int | None = Field(default=None, ge=1)
