@@ -14,6 +14,7 @@ from unlora.artifacts import (
     atomic_path,
     file_sha256,
     read_json,
+    read_json_lines,
     read_tensors,
     write_json,
     write_tensors,
@@ -80,6 +81,18 @@ def test_bad_json_is_refused_with_its_line(tmp_path: Path):
     (tmp_path / "c.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(InputError, match=r"c\.json: not UTF-8 text"):
         read_json(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("[" * 100_000, "nested too deep"), ("1" * 5000, "thousands of digits")], ids=["deep", "long"]
+)
+def test_json_that_no_one_means_is_refused(tmp_path: Path, text: str, reason: str):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.json: not JSON that can be read .*{reason}"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "b.jsonl").write_text('{}\n{"a": ' + text + "}\n")
+    with pytest.raises(InputError, match=rf"b\.jsonl, line 2: not JSON that can be read .*{reason}"):
+        read_json_lines(tmp_path / "b.jsonl")
 
 
 def test_tensors_and_metadata_come_back_as_they_were(tmp_path: Path):

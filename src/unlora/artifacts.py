@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unlora.errors import NO_SPACE, InputError, UnloraError
-from unlora.places import broken_link
+from unlora.places import broken_link, modes
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(modes().file)
         temporary.replace(path)
     except OSError as error:
         raise storage_error(path, error) from None
@@ -110,14 +110,28 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: missing, unreadable or not JSON, with the line.
     """
+    return _parse(_read_text(path), str(path), with_line=True)
+
+
+def _read_text(path: Path) -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
+
+
+def _parse(text: str, where: str, *, with_line: bool = False) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if with_line else ""
+        raise InputError(f"{where}{line}: not valid JSON ({error.msg}).") from None
+    except RecursionError:
+        raise InputError(f"{where}: not JSON that can be read (brackets nested too deep).") from None
+    except ValueError:
+        raise InputError(f"{where}: not JSON that can be read (a number with thousands of digits).") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -138,10 +152,7 @@ def parse_json_object(line: str, where: str) -> dict[str, Any]:
     Raises:
         InputError: naming `where`: not JSON, or not an object.
     """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}).") from None
+    record = _parse(line, where)
     if not isinstance(record, dict):
         raise InputError(f"{where}: must be a JSON object.")
     return record
@@ -153,13 +164,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: missing, not UTF-8, or a line that is something else, with its number.
     """
-    try:
-        # Not splitlines, which also cuts at characters that JSON strings may hold.
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
+    # Not splitlines, which also cuts at characters that JSON strings may hold.
+    lines = _read_text(path).removesuffix("\n").split("\n")
     return [parse_json_object(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1)]
 
 

@@ -1,7 +1,8 @@
-"""What is asked of the file system before anything is written there."""
+"""What is asked of the file system before something is written there, and who may read it afterwards."""
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 
 def broken_link(path: Path) -> Path | None:
@@ -13,3 +14,17 @@ def broken_link(path: Path) -> Path | None:
         if place.is_symlink() and not os.path.exists(place):
             return place
     return None
+
+
+class Modes(NamedTuple):
+    """Who may read what is made: a file and a folder."""
+
+    file: int
+    folder: int
+
+
+def modes() -> Modes:
+    """What the user's umask leaves; temporary files and folders are for their owner alone until they are whole."""
+    umask = os.umask(0o077)  # It cannot be read otherwise.
+    os.umask(umask)
+    return Modes(0o666 & ~umask, 0o777 & ~umask)

@@ -57,6 +57,13 @@ def test_a_file_that_was_cut_short_is_done_again(subject: AuditSubject, tmp_path
     assert bench.once("work", "target", {}, work)["count"] == 2
 
 
+@pytest.mark.parametrize("cache", ["file", "file/below", "x" * 300])
+def test_a_cache_that_cannot_be_written_does_no_harm(subject: AuditSubject, tmp_path: Path, cache: str) -> None:
+    (tmp_path / "file").touch()
+    work, bench = Work(), bench_for(subject, tmp_path / cache)
+    assert [bench.once("work", "target", {}, work)["count"] for _ in range(2)] == [1, 2]
+
+
 def test_work_that_failed_leaves_nothing(subject: AuditSubject, tmp_path: Path) -> None:
     def fail() -> None:
         raise RuntimeError("no")

@@ -33,6 +33,22 @@ def test_missing_package_is_named_with_the_remedy(missing: str, monkeypatch: pyt
         embedded.embedded_model_folder()
 
 
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({"UNLORA_CACHE": "~nosuchuser/x"}, "~nosuchuser/x"), ({"UNLORA_CACHE": ""}, "~/.cache/unlora")],
+)
+def test_cache_without_a_home_is_one_line(variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch):
+    def nobody(path: str) -> str:
+        return path
+
+    if not variables["UNLORA_CACHE"]:
+        monkeypatch.setattr("os.path.expanduser", nobody)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"UNLORA_CACHE: no home folder for '{named}'; set UNLORA_CACHE"):
+        embedded.cache_folder()
+
+
 def test_conversion_happens_once(installed: Path, monkeypatch: pytest.MonkeyPatch):
     def convert(source: Path, folder: Path) -> None:
         folder.mkdir()

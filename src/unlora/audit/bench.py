@@ -1,5 +1,6 @@
 """Where an attack works: the subject, the settings, progress, and a memory of what was done before."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 from unlora.artifacts import nan_to_null, null_to_nan, read_json, write_json
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
-from unlora.errors import InputError
+from unlora.errors import InputError, UnloraError
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -54,11 +55,9 @@ class Workbench:
         }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         file = self.cache / f"{work}-{digest[:32]}.json"
-        if file.is_file():
-            try:
-                return null_to_nan(read_json(file)["result"])
-            except (InputError, KeyError, TypeError):
-                file.unlink(missing_ok=True)  # cut short or foreign: do it again
+        with contextlib.suppress(InputError, KeyError, TypeError):  # not there, cut short or foreign: do it
+            return null_to_nan(read_json(file)["result"])
         result = nan_to_null(compute())
-        write_json(file, {"identity": identity, "result": result})
+        with contextlib.suppress(UnloraError):  # A disk that is full or a folder that cannot be written does no harm.
+            write_json(file, {"identity": identity, "result": result})
         return null_to_nan(result)

@@ -36,9 +36,16 @@ def embedded_model_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return where unlora keeps what it can make again: $UNLORA_CACHE, otherwise ~/.cache/unlora."""
-    chosen = os.environ.get("UNLORA_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "unlora"
+    """Return where unlora keeps what it can make again: $UNLORA_CACHE, otherwise ~/.cache/unlora.
+
+    Raises:
+        InputError: of a user that there is not, or without a home folder.
+    """
+    chosen = os.environ.get("UNLORA_CACHE") or "~/.cache/unlora"
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise InputError(f"UNLORA_CACHE: no home folder for '{chosen}'; set UNLORA_CACHE to a folder.") from None
 
 
 def _gguf_folder() -> Path:

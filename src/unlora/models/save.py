@@ -16,6 +16,7 @@ from unlora.errors import InputError
 from unlora.locks import entries, remove_left_locks
 from unlora.models.old_readers import add_old_rope_keys, save_tokenizer
 from unlora.models.quiet import quiet
+from unlora.places import modes
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -54,10 +55,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise storage_error(folder, error) from None
     try:
         yield temporary
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-            flush(file)
+        allowed = modes()
+        temporary.chmod(allowed.folder)
+        for place in temporary.rglob("*"):
+            place.chmod(allowed.folder if place.is_dir() else allowed.file)
+            flush(place)
         flush(temporary)
         if folder.is_dir():
             remove_left_locks(folder)

@@ -6,7 +6,7 @@ from unlora import processes
 from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
 from unlora.locks import entries
-from unlora.models.embedded import embedded_model_folder
+from unlora.models.embedded import cache_folder, embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
 from unlora.recipes.settings import ModelSettings
 from unlora.runtime import resolve_device, resolve_dtype
@@ -24,6 +24,7 @@ def join_processes(settings: ModelSettings) -> None:
 def load(settings: ModelSettings) -> LoadedModel:
     """Load a model as its settings say; of several processes each loads all of it."""
     device = resolve_device(settings.device)
+    cache_folder()  # One that cannot be named is refused now, not when the first scores are to be kept.
     if settings.name == "embedded":
         processes.on_main(embedded_model_folder)  # converted once, into a cache that they share
     return load_model(
