@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, JsonValue, ValidationError
 
+from unlora.audit.settings import AuditSettings
 from unlora.config import Config, merge, parse_overrides, read_yaml
 from unlora.errors import InputError
 from unlora.recipes.presets import resolve_settings
@@ -262,3 +263,22 @@ def test_long_values_and_keys_are_cut_in_a_message():
         with pytest.raises(InputError) as caught:
             Numbers.from_mapping(values)
         assert len(str(caught.value)) < 400
+
+
+def test_every_seed_is_one_that_numpy_takes():
+    flags = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
+    for text, works in (("seed=4294967295", True), ("seed=4294967296", False), ("seed=-1", False)):
+        arguments = {"preset_name": None, "config_file": None, "flags": flags, "overrides": [text]}
+        if works:
+            assert resolve_settings(**arguments).seed == 2**32 - 1
+        else:
+            with pytest.raises(InputError, match="seed: must be"):
+                resolve_settings(**arguments)
+    for seeds in ([-1], [2**32], [True], []):
+        with pytest.raises(InputError, match=r"relearning\.seeds"):
+            AuditSettings.from_mapping({"relearning": {"seeds": seeds}})
+
+
+def test_integers_no_library_counts_up_to_are_refused():
+    assert refusal({"name": "A", "masts": 2**32}) == "ship.yaml: masts: must be at most 4294967295 (found 4294967296)."
+    assert len(refusal({"name": "A", "masts": 10**200})) < 160

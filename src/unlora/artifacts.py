@@ -110,7 +110,7 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: missing, unreadable or not JSON, with the line.
     """
-    return _parse(_read_text(path), str(path), with_line=True)
+    return parse_json(_read_text(path), str(path), with_line=True)
 
 
 def _read_text(path: Path) -> str:
@@ -122,16 +122,35 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
 
 
-def _parse(text: str, where: str, *, with_line: bool = False) -> Any:
+def parse_json(text: str, where: str, *, with_line: bool = False) -> Any:
+    """Parse JSON in which no object names a key twice: which of two values counts would be a guess.
+
+    Raises:
+        InputError: naming `where`, and the line too where the text has several.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         line = f", line {error.lineno}" if with_line else ""
-        raise InputError(f"{where}{line}: not valid JSON ({error.msg}).") from None
+        raise InputError(f"{where}{line}: not valid JSON ({error.msg}, column {error.colno}).") from None
+    except _KeyTwiceError as error:
+        raise InputError(f"{where}: key '{error}' stands twice in one object; keep one.") from None
     except RecursionError:
         raise InputError(f"{where}: not JSON that can be read (brackets nested too deep).") from None
     except ValueError:
         raise InputError(f"{where}: not JSON that can be read (a number with thousands of digits).") from None
+
+
+class _KeyTwiceError(ValueError):
+    """Carries the key."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        raise _KeyTwiceError(next(key for key, _ in pairs if key in seen or seen.add(key)))
+    return found
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -152,7 +171,7 @@ def parse_json_object(line: str, where: str) -> dict[str, Any]:
     Raises:
         InputError: naming `where`: not JSON, or not an object.
     """
-    record = _parse(line, where)
+    record = parse_json(line, where)
     if not isinstance(record, dict):
         raise InputError(f"{where}: must be a JSON object.")
     return record

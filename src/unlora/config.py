@@ -18,6 +18,9 @@ from unlora.yaml_text import RepeatedKeyError, parse_yaml
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
+LARGEST_INTEGER = 2**32 - 1
+"""Of any setting: the largest seed that NumPy takes."""
+
 
 class Config(BaseModel):
     """A frozen record whose unknown keys are refused. Subclasses document each field with a docstring under it."""
@@ -32,6 +35,15 @@ class Config(BaseModel):
         """Python counts true as 1; who writes `epochs: true` does not."""
         if _holds_bool(value) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("must be a number, not true or false")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _counts_are_countable(cls, value: Any) -> Any:
+        """Whole numbers beyond the largest seed end in an overflow somewhere below."""
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, int) and one > LARGEST_INTEGER:
+                raise ValueError(f"must be at most {LARGEST_INTEGER}")
         return value
 
     @classmethod

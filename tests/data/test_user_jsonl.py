@@ -68,6 +68,11 @@ def test_row_with_a_date_in_place_of_text_is_refused() -> None:
 BAD_LINES = {
     "invalid JSON": (b'{"question": "q", "answer" "a"}', "not valid JSON"),
     "invalid number": (b'{"text": ' + b"9" * 5000 + b"}", "not JSON that can be read"),
+    "key twice": (b'{"question": "Where?", "answer": "Here.", "answer": "There."}', "key 'answer' stands twice"),
+    "key twice within": (
+        b'{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
+        "key 'content' stands twice in one object",
+    ),
     "too many brackets": (b"[" * 200_000, "not JSON that can be read"),
     "empty line": (b"", "the line is empty"),
     "not UTF-8": (b'{"text": "caf\xe9"}', "not UTF-8"),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from unlora.audit.names import ATTACK_NAMES, AttackName
 from unlora.config import Config
@@ -64,7 +64,7 @@ class RelearningSettings(Config):
     """Of AdamW, constant."""
     rank: int = Field(default=8, ge=1)
     """Rank of the attacker's own LoRA adapter on every linear layer."""
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
     """Each draws the attacker's share and data order anew."""
 
 

@@ -1,5 +1,6 @@
 """`unlora plan`."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def plan(
 
     Of the model only the config is read. Every part is counted, not guessed; the time is a guess between two bounds.
     """
+    if tflops is not None and not math.isfinite(tflops):
+        raise click.BadParameter(f"{tflops} is no number of operations.", param_hint="'--tflops'")
     settings = settings_from(config, preset, overrides, flags)
     from unlora.recipes.plan import make_plan
     from unlora.recipes.plan_advice import judge, measured_rate

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlora.artifacts import parse_json
 from unlora.data.json_lines import parse_json_lines, read_text
 from unlora.errors import InputError
 
@@ -66,10 +67,7 @@ def _numbered(path: Path, entries: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _parse_list(path: Path, text: str) -> list[Any]:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from None
+    return parse_json(text, str(path), with_line=True)
 
 
 def _read_parquet(path: Path) -> list[Any]:

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import write_text
+from unlora.artifacts import parse_json, write_text
 from unlora.data.records import Example, ExampleSet, Shape
 from unlora.errors import InputError, nearest
 
@@ -96,13 +96,7 @@ def _parse_line(line: bytes, where: str) -> Example:
         raise InputError(f"{where}: not UTF-8 text (byte {error.start + 1} of the line).") from None
     if not text.strip():
         raise InputError(f"{where}: the line is empty; remove it.")
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}, column {error.colno}); one object a line.") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits, or thousands of brackets
-        raise InputError(f"{where}: not JSON that can be read; {SHAPE_HINT}.") from None
-    return parse_record(record, where)
+    return parse_record(parse_json(text, where), where)
 
 
 def _find_shape(record: dict[str, Any], where: str) -> Shape:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pandas
 from matplotlib.figure import Figure
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from unlora.config import Config
 from unlora.recipes.presets import preset
@@ -49,7 +49,7 @@ class AblationSettings(Config):
     """scale small; seeds change its seed."""
     data: str | None = None
     """scale tofu-mini: folder with target/, retain_only/, forget_perturbed.jsonl, retain.jsonl and held_out.jsonl."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world and training."""
     losses: tuple[str, ...] = ("ihl", "npo", "gd")
     """Forget terms."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pandas
 import torch
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.data.collate import collate
@@ -34,7 +34,7 @@ class SigmaSettings(Config):
 
     world: SmallWorld = SmallWorld()
     """Of seed 0; other seeds change its seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, factors and training."""
     methods: tuple[str, ...] = tuple(METHODS)
     """Presets."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.studies.assumptions.factors import DISTRIBUTIONS
@@ -19,7 +19,7 @@ class AssumptionsSettings(Config):
 
     world: SmallWorld = SmallWorld()
     """Of seed 0; other seeds change its seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, factors and training."""
     distributions: tuple[str, ...] = tuple(DISTRIBUTIONS)
     """Of the factors' entries."""

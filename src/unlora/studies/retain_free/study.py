@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.data.records import ExampleSet
@@ -25,7 +25,7 @@ class RetainFreeSettings(Config):
 
     world: SmallWorld = SmallWorld()
     """Of seed 0; other seeds change its seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, samples and training."""
     methods: tuple[str, ...] = METHODS
     """Presets that measure."""

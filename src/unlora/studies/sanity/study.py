@@ -1,6 +1,6 @@
 """The grid of the study, and what a cell does."""
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.studies.engine import Row, Study, Workplace
@@ -31,7 +31,7 @@ class SanitySettings(Config):
 
     world: SmallWorld = SmallWorld()
     """Its retain-only model is what the forget set is taught to; seeds change its seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, training and maps."""
     kinds: tuple[Kind, ...] = ("topic", "template", "token")
     """How the forget set differs from what the model knows."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.studies.small_world import SmallWorld
@@ -28,7 +28,7 @@ class ShiftSettings(Config):
 
     world: SmallWorld = SmallWorld()
     """Of seed 0; other seeds change its seed."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, choice of text and training."""
     kinds: tuple[str, ...] = ("other_facts", "other_people", "other_text")
     """What replaces examples of the forget set."""
