@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -144,7 +144,7 @@ def _holds_bool(value: Any) -> bool:
 
 def _takes_numbers(annotation: Any) -> bool:
     """Whether a field is a number, may be one, or is a list of them."""
-    if get_origin(annotation) in (Union, UnionType, list, tuple):
+    if get_origin(annotation) in (Union, UnionType, Annotated, list, tuple):
         return any(_takes_numbers(part) for part in get_args(annotation))
     return annotation in (int, float)
 
