@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unlora.errors import NO_SPACE, InputError, UnloraError
-from unlora.places import broken_link, modes
+from unlora.places import broken_link, link_out, modes
 
 
 @contextlib.contextmanager
@@ -78,6 +78,20 @@ def refuse_unwritable(folder: Path) -> None:
         where = "" if place == folder else f" in {place}"
         reason = error.strerror or error
         raise InputError(f"{folder}: cannot be written{where} ({reason}); choose another --output.") from None
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Refuse a folder in which a link leads to a folder elsewhere: what is written there must stay there.
+
+    Raises:
+        InputError: naming the link.
+    """
+    link = link_out(folder)
+    if link is not None:
+        raise InputError(
+            f"{link}: a link that leads out of {folder} to {os.path.realpath(link)}, and this command writes below "
+            "it; remove it or choose another --output."
+        )
 
 
 def storage_error(path: Path, error: OSError | SafetensorError) -> UnloraError:

@@ -16,6 +16,17 @@ def broken_link(path: Path) -> Path | None:
     return None
 
 
+def link_out(folder: Path) -> Path | None:
+    """Return the first link below `folder` that leads to a folder elsewhere."""
+    whole = Path(os.path.realpath(folder))
+    for place, names, _ in os.walk(folder):
+        for name in names:
+            link = Path(place) / name
+            if link.is_symlink() and not Path(os.path.realpath(link)).is_relative_to(whole):
+                return link
+    return None
+
+
 class Modes(NamedTuple):
     """Who may read what is made: a file and a folder."""
 

@@ -179,7 +179,7 @@ def need_remote_code(folder: Path) -> None:
         (truncate, "model.safetensors: not a complete safetensors file .*not fully covered"),
         (drop_tensor, "lack model.norm.weight"),
         (reshape_tensor, "lack model.norm.weight, or hold it in another shape"),
-        (need_remote_code, "allow it with trust_remote_code"),
+        (need_remote_code, "allow it with --trust-remote-code"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON"),
         (lambda folder: edit_json(folder / "config.json", model_type="own"), "model type `own`"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.audit.names import ATTACK_NAMES
-from unlora.cli.options import OUTPUT, PATH, examples
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples
 from unlora.cli.terminal import echo
 
 
@@ -23,6 +23,7 @@ from unlora.cli.terminal import echo
 @click.option("--retain-only-base", metavar="DIR_OR_ID", help="Base of the control when it is an adapter.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, such as sampling.samples.")
 @click.option("--seed", type=int, help="Seed of samples, data order and intervals.")
+@click.option("--trust-remote-code", is_flag=True, help=TRUST_HELP)
 @click.option("--output", type=OUTPUT, help="Folder to write; by default RUN/audit.")
 def audit(
     run: Path,
@@ -33,6 +34,7 @@ def audit(
     retain_only_base: str | None,
     overrides: tuple[str, ...],
     seed: int | None,
+    trust_remote_code: bool,
     output: Path | None,
 ) -> None:
     """Attack a finished run and say whether the knowledge is gone or only silent."""
@@ -54,5 +56,5 @@ def audit(
     from unlora.recipes.audit import audit as attack
 
     output = output or run / "audit"
-    print_audit(attack(run, settings, output, reporter=ConsoleReporter()))
+    print_audit(attack(run, settings, output, trust_remote_code=trust_remote_code, reporter=ConsoleReporter()))
     echo(f"written: {output / 'audit.json'}, {output / 'audit.html'}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import OUTPUT, PATH
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP
 from unlora.cli.terminal import echo
 
 
@@ -14,8 +14,11 @@ from unlora.cli.terminal import echo
 @click.option("--merged", "form", flag_value="merged", help="One model folder, adapter merged in.")
 @click.option("--rank", type=click.IntRange(min=1), help="An adapter squeezed to this rank by SVD, with its error.")
 @click.option("--public-base", is_flag=True, help="Target = base + adapter: write one adapter for that base.")
+@click.option("--trust-remote-code", is_flag=True, help=TRUST_HELP)
 @click.option("--output", type=OUTPUT, help="Folder to write; by default beside the run's own files.")
-def export(run: Path, form: str | None, rank: int | None, public_base: bool, output: Path | None) -> None:
+def export(
+    run: Path, form: str | None, rank: int | None, public_base: bool, trust_remote_code: bool, output: Path | None
+) -> None:
     """Turn a finished run into a folder to deploy."""
     if form is None and rank is None:
         raise click.UsageError("say what to write: --adapter, --merged or --rank R.")
@@ -27,9 +30,16 @@ def export(run: Path, form: str | None, rank: int | None, public_base: bool, out
     name = "merged" if form == "merged" else "adapter" + ("-public-base" if public_base else "")
     output = output or run / "export" / (name if rank is None else f"{name}-rank-{rank}")
     if form == "merged":
-        export_merged(run, output, reporter=ConsoleReporter())
+        export_merged(run, output, trust_remote_code=trust_remote_code, reporter=ConsoleReporter())
     else:
-        error = export_adapter(run, output, rank=rank, public_base=public_base, reporter=ConsoleReporter())
+        error = export_adapter(
+            run,
+            output,
+            rank=rank,
+            public_base=public_base,
+            trust_remote_code=trust_remote_code,
+            reporter=ConsoleReporter(),
+        )
         if rank is not None:
             echo(f"relative error of the weight update at rank {rank}: {error:.2e}")
     echo(f"written: {output}")

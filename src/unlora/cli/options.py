@@ -38,6 +38,8 @@ OUTPUT = OutputPath()
 TEMPLATE = click.Choice(["auto", "chat", "plain", "llama2"])
 TEMPLATE_HELP = "How questions become text."
 
+TRUST_HELP = "Run code that the model brings along."
+
 FLAG_KEYS = {
     "model": "model.name",
     "base": "model.base",
@@ -76,7 +78,7 @@ model_options = several(
     click.option("--base", metavar="DIR_OR_ID", help="Base of an adapter folder, when not where its config says."),
     click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Weights' format."),
     click.option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N."),
-    click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that the model brings along."),
+    click.option("--trust-remote-code", is_flag=True, default=None, help=TRUST_HELP),
 )
 
 data_options = several(

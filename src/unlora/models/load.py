@@ -218,7 +218,7 @@ def _reading(name: str, location: Location) -> Iterator[None]:
             yield
     except LOADING_ERRORS as error:
         if "trust_remote_code" in str(error):
-            message = "needs Python code that comes with it; read that code, then allow it with trust_remote_code."
+            message = "needs Python code that comes with it; read that code, then allow it with --trust-remote-code."
             raise InputError(f"model '{name}': {message}") from None
         raise InputError(f"model '{name}': cannot be loaded ({_one_line(error)}).") from None
 

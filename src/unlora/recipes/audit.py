@@ -27,7 +27,7 @@ from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluation_sets
-from unlora.recipes.export import refuse_other_model, run_settings
+from unlora.recipes.export import refuse_leading_out, refuse_other_model, run_settings
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import load_retain_only
@@ -41,13 +41,22 @@ SCHEMA = 1
 
 
 @alone_in_output
-def audit(run: Path, settings: AuditSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
+def audit(
+    run: Path,
+    settings: AuditSettings,
+    output: Path,
+    *,
+    trust_remote_code: bool = False,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
     """Run attacks on a finished run. Started again, it goes on where it stopped.
 
     Args:
         run: folder of a finished `unlora unlearn`.
         settings: which attacks, and how hard.
         output: folder for audit.json, audit.html and the records of every attack.
+        trust_remote_code: whether Python code that comes with the target may run; the run's own settings, which may be
+            somebody else's, cannot say so.
         reporter: where words and progress go.
 
     Returns:
@@ -57,7 +66,8 @@ def audit(run: Path, settings: AuditSettings, output: Path, *, reporter: Reporte
         InputError: no finished run, a model or data set that is not there; nothing was written.
         UnloraError: an attack failed; what was finished before is kept.
     """
-    made_with = run_settings(run)
+    made_with = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
+    refuse_leading_out(run, output)
     folder = RunFolder(output, settings)
     seed_everything(settings.seed)
     subject = load_subject(run, made_with, settings, folder.path / "scratch", reporter)

@@ -6,7 +6,7 @@ from typing import Any
 
 from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
 from unlora.adapters.factors import concatenate, squeeze
-from unlora.artifacts import read_json_object
+from unlora.artifacts import read_json_object, refuse_links_out
 from unlora.config import read_yaml
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
@@ -26,8 +26,13 @@ Rank {rank}, for `{base}`. {how}
 """
 
 
-def run_settings(run: Path) -> UnlearnSettings:
+def run_settings(run: Path, *, trust_remote_code: bool, reporter: Reporter) -> UnlearnSettings:
     """Settings of a finished run.
+
+    Args:
+        run: its folder, which may be somebody else's.
+        trust_remote_code: of the command that is running; what the run itself says of that counts for nothing.
+        reporter: told where the two differ.
 
     Raises:
         InputError: not a run folder, or one without an adapter yet.
@@ -36,7 +41,22 @@ def run_settings(run: Path) -> UnlearnSettings:
         raise InputError(f"{run}: no config.yaml; not a run folder.")
     if not (run / "adapter").is_dir():
         raise InputError(f"{run}: holds no adapter yet; finish it with the command that started it.")
-    return UnlearnSettings.from_mapping(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
+    settings = UnlearnSettings.from_mapping(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
+    if settings.model.trust_remote_code and not trust_remote_code:
+        reporter.say(f"{run}: was made with --trust-remote-code; without it here, no code of the model's is run")
+    return settings.model_copy(
+        update={"model": settings.model.model_copy(update={"trust_remote_code": trust_remote_code})}
+    )
+
+
+def refuse_leading_out(run: Path, output: Path) -> None:
+    """Refuse to write below a run folder, which may be somebody else's, through a link that leads out of it.
+
+    Raises:
+        InputError: naming the link.
+    """
+    if output.absolute().is_relative_to(run.absolute()):
+        refuse_links_out(run)
 
 
 def refuse_other_model(run: Path, found: str) -> None:
@@ -52,6 +72,12 @@ def refuse_other_model(run: Path, found: str) -> None:
         )
 
 
+def _strange_links(folder: str, names: list[str]) -> list[str]:
+    """Links to other places, but for the adapter's own files: a cache of the hub keeps those as links."""
+    own = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+    return [name for name in names if (Path(folder) / name).is_symlink() and name not in own]
+
+
 def _model_of(run: Path) -> dict[str, Any]:
     """What record.json says of the target model."""
     model = read_json_object(run / "record.json").get("model")
@@ -61,7 +87,7 @@ def _model_of(run: Path) -> dict[str, Any]:
 
 
 @alone_in_output
-def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> None:
+def export_merged(run: Path, output: Path, *, trust_remote_code: bool = False, reporter: Reporter = SILENT) -> None:
     """Write one model folder with the adapter merged into the target's weights.
 
     A run on a base in 4 or 8 bits is merged into the full-precision weights that were rounded for it.
@@ -70,7 +96,8 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
         InputError: no finished run, `output` in use, another target than the run's, or one that is there in 4 or 8
             bits only.
     """
-    settings = run_settings(run)
+    settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
+    refuse_leading_out(run, output)
     refuse_used_folder(output)
     bits = _model_of(run).get("quantisation")
     if bits is not None and settings.model.quantisation is None:
@@ -94,7 +121,13 @@ def export_merged(run: Path, output: Path, *, reporter: Reporter = SILENT) -> No
 
 @alone_in_output
 def export_adapter(
-    run: Path, output: Path, *, rank: int | None = None, public_base: bool = False, reporter: Reporter = SILENT
+    run: Path,
+    output: Path,
+    *,
+    rank: int | None = None,
+    public_base: bool = False,
+    trust_remote_code: bool = False,
+    reporter: Reporter = SILENT,
 ) -> float:
     """Write an adapter: as trained, squeezed to a rank, or for the public base under an adapter target.
 
@@ -103,6 +136,7 @@ def export_adapter(
         output: folder to write.
         rank: squeeze to this rank by SVD; None keeps every direction.
         public_base: when the target is base + adapter, write one adapter for that base which does both.
+        trust_remote_code: whether Python code that comes with the target may run; the run's own settings cannot say so.
         reporter: where words and progress go.
 
     Returns:
@@ -111,11 +145,12 @@ def export_adapter(
     Raises:
         InputError: no finished run, `output` in use, or a target that is no adapter.
     """
-    settings = run_settings(run)
+    settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
+    refuse_leading_out(run, output)
     refuse_used_folder(output)
     if not public_base and rank is None:
         with new_folder(output) as temporary:
-            shutil.copytree(run / "adapter", temporary, dirs_exist_ok=True)
+            shutil.copytree(run / "adapter", temporary, dirs_exist_ok=True, ignore=_strange_links)
         return 0.0
     config, factors = read_adapter(run / "adapter")
     base, how = settings.model, "Made for the target model."

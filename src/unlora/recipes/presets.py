@@ -69,6 +69,8 @@ def resolve_settings(
         InputError: the first thing that is wrong, with its key.
     """
     from_file = read_yaml(config_file) if config_file is not None else {}
+    if config_file is not None:
+        refuse_code_of_a_run(config_file, from_file, lay_over({}, flags, overrides))
     if preset_name is None and "importance" not in from_file:
         preset_name = DEFAULT_PRESET
     values: dict[str, Any] = {"model": {}, "data": {}}
@@ -77,6 +79,35 @@ def resolve_settings(
     values = lay_over(merge(values, from_file), flags, overrides)
     where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
     return UnlearnSettings.from_mapping(values, where=where)
+
+
+def refuse_code_of_a_run(config_file: Path, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    """Refuse the configuration of a run, which may be somebody else's, that names code unless the command does too.
+
+    Args:
+        config_file: with a record.json beside it, a run's; any other is the user's own writing.
+        values: what is in it.
+        said: what the command line says.
+
+    Raises:
+        InputError: naming the key, and how to say that the code may run.
+    """
+    if not (config_file.parent / "record.json").is_file():
+        return
+    for section, key in (("model", "trust_remote_code"), ("objective", "forget"), ("objective", "retain")):
+        found = _of_section(values, section, key)
+        names_code = ":" in found if isinstance(found, str) else bool(found)
+        if names_code and _of_section(said, section, key) is None:
+            how = f"--set {section}.{key}={found}" if section == "objective" else "--trust-remote-code"
+            raise InputError(
+                f"{config_file}: {section}.{key} '{found}' runs code, and the configuration of a run alone is not "
+                f"trusted with that; read the code, then say {how}."
+            )
+
+
+def _of_section(values: Mapping[str, Any], section: str, key: str) -> Any:
+    found = values.get(section)
+    return found.get(key) if isinstance(found, Mapping) else None
 
 
 def resolve_evaluation(*, flags: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSettings:

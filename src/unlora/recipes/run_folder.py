@@ -13,6 +13,7 @@ from unlora.artifacts import (
     advised,
     file_sha256,
     read_json_object,
+    refuse_links_out,
     refuse_unwritable,
     storage_error,
     write_json,
@@ -69,6 +70,7 @@ class RunFolder:
         self._settings = settings
         self._results = results
         self._refuse_other_run()
+        refuse_links_out(path)
         self.record: dict[str, Any] = {"finished": False, "versions": versions(), "stages": {}, "checks": {}}
         self._read_record()
         self._refuse_damaged_adapter()

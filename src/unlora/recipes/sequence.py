@@ -195,7 +195,12 @@ def _keep_result(started_from: ModelSettings, run: Path, folder: Path, tokenizer
     """Write the adapter that the next step starts from; made again each time, so that it cannot be stale."""
     if folder.exists():
         shutil.rmtree(folder)
-    export_adapter(run, folder, public_base=is_adapter(started_from.name))
+    export_adapter(
+        run,
+        folder,
+        public_base=is_adapter(started_from.name),
+        trust_remote_code=started_from.trust_remote_code,
+    )
     if (Path(started_from.name) / "tokenizer_config.json").is_file() and is_adapter(started_from.name):
         tokenizer.save_pretrained(folder)  # It lies beside the target's adapter, not in its base.
 
