@@ -17,7 +17,7 @@ def test_fits(taught: Taught):
     result = plan(taught, "--memory", "1000GB")
     assert result.exit_code == 0, result.output
     first = [line.split()[0] for line in result.stdout.splitlines()]
-    assert first == ["model", "adapter", "data", "steps", "importance", "training", "time", "fits"]
+    assert first == ["model", "reach", "adapter", "data", "steps", "importance", "training", "time", "fits"]
 
 
 def test_does_not_fit(taught: Taught, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import FalconConfig, FalconForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from tests.importance.reference import batch_of, examples
+from tests.importance.reference import batch_of, completion_nll, examples, statistic_of
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model
 from unlora.errors import InputError
 from unlora.importance.estimate import IMPORTANCE_PRESETS, estimate_importance
@@ -103,25 +103,45 @@ def test_model_is_untouched_after_an_error_in_the_backward_pass():
     handle.remove()
 
 
-@pytest.mark.parametrize("use_reentrant", [None, False, True])
-def test_module_used_twice_in_one_forward_pass_is_refused(use_reentrant: bool | None):
+def sharing_a_layer() -> PreTrainedModel:
     model = build_tiny_model("llama")
-    shared = model.get_submodule("model.layers.0.self_attn.o_proj")
     block = model.get_submodule("model.layers.1.self_attn")
-    block.o_proj = shared  # type: ignore[assignment]
-    if use_reentrant is not None:
-        model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    block.o_proj = model.get_submodule("model.layers.0.self_attn.o_proj")  # type: ignore[assignment]
+    return model
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_module_used_twice_in_one_forward_pass_has_the_gradient_of_both_uses(checkpointed: bool):
+    model, name = sharing_a_layer(), "model.layers.0.self_attn.o_proj"
+    weight, chosen = model.get_parameter(f"{name}.weight"), examples()
+    gradients = [torch.autograd.grad(completion_nll(model, *example), weight)[0] for example in chosen]
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    before = state_of(model)
+    measured = estimate_importance(model, [BATCH], None, preset="marginal")
+    assert_untouched(model, before)
+    variance = statistic_of(torch.stack(gradients), "variance")
+    torch.testing.assert_close(vars(measured[name].forget)["rows"], variance.sum(dim=1), rtol=1e-4, atol=1e-9)
+
+
+def test_module_used_twice_is_refused_where_a_forward_pass_has_no_gradients():
+    model = sharing_a_layer()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
     before = state_of(model)
     with pytest.raises(InputError, match=r"'model.layers.0.self_attn.o_proj' is used more than once"):
         estimate_importance(model, [BATCH], None, preset="marginal")
     assert_untouched(model, before)
 
 
-def test_module_without_part_in_the_loss_is_refused():
+def test_module_without_part_in_the_loss_is_left_out_and_refused_when_named():
     model = build_tiny_model("llama")
-    model.get_submodule("model.layers.0.mlp").add_module("spare", nn.Linear(4, 4))
-    with pytest.raises(InputError, match=r"'model.layers.0.mlp.spare' took no part in the loss; exclude it"):
-        estimate_importance(model, [BATCH], None, preset="marginal")
+    plain = estimate_importance(model, [BATCH], None, preset="marginal")
+    model.get_submodule("model.layers.0.mlp").add_module("spare", nn.Linear(8, 8))
+    assert list(estimate_importance(model, [BATCH], None, preset="marginal")) == list(plain)
+    with pytest.raises(
+        InputError, match=r"'model.layers.0.mlp.spare' took no part in the loss; leave it out \(adapter.ex"
+    ):
+        estimate_importance(model, [BATCH], None, preset="marginal", target_modules=["spare"])
 
 
 def taps_on(module: nn.Module) -> tuple[GradientTaps, list[tuple[Tensor, Tensor]]]:
@@ -150,7 +170,7 @@ def test_layer_that_mixes_examples_is_refused():
     taps, _ = taps_on(layer)
     with taps.attached():
         taps.start_batch(2, 4)
-        with pytest.raises(InputError, match="does not keep the 2 examples apart"):
+        with pytest.raises(InputError, match="the 2 examples of 4 tokens do not lie one after another"):
             layer(torch.ones(6, 3)).sum().backward()
 
 

@@ -197,7 +197,7 @@ def test_run_is_not_resumed_with_other_data_or_another_model(finished_run: Path,
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"adapter": {"rank": 17}}, "adapter.rank: 17 does not fit target module"),
+        ({"adapter": {"rank": 33}}, "adapter.rank: 33 does not fit target module"),
         ({"adapter": {"target_modules": ["q_prj"]}}, "Did you mean 'q_proj'"),
         ({"objective": {"forget": "ilh"}}, "Did you mean 'ihl'"),
         ({"data": {"max_length": 8}}, "leaves none for the completion"),

@@ -8,7 +8,7 @@ FILA and VILA instead subtract the product from the base weights, which leaves a
 second full model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from unlora.adapters.published import factors_as_measured
 from unlora.errors import FunctionMovedError, InputError
 from unlora.importance.contrast_map import ContrastMap
 from unlora.importance.importance_map import ImportanceMap
+from unlora.models.choose import targets_of
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
@@ -52,7 +53,7 @@ def attach_anchored_adapter(
     Args:
         model: the target model; its weights are not written.
         importance: decides the starting factors and which modules get an adapter; of a contrast map with input
-            directions only, B0 is zero. None starts every linear layer uniformly (PiSSA's directions).
+            directions only, B0 is zero. None starts every layer that can have an adapter uniformly (PiSSA's way).
         rank: r, the trainable half.
         alpha: the scaling is alpha / rank; it doubles with the rank in the saved adapter.
         factors: starting factors computed before, instead of `importance`.
@@ -93,7 +94,7 @@ def needs_anchor(factors: Mapping[str, InitialFactors]) -> bool:
 def _factors_from(
     model: CausalModel, measured: ImportanceMap | ContrastMap | None, *, rank: int, scaling: float, seed: int
 ) -> dict[str, InitialFactors]:
-    targets = find_target_modules(model, list(measured) if measured is not None else None)
+    targets = targets_of(model, list(measured) if measured is not None else None, rank=rank)
     shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
     if isinstance(measured, ContrastMap):
         only = measured.metadata.inputs_only
@@ -143,11 +144,28 @@ def _attach(model: CausalModel, names: list[str], *, rank: int, alpha: int | flo
         task_type="CAUSAL_LM",
         fan_in_fan_out=any(target.transposed for target in find_target_modules(model, names).values()),
     )
-    with quiet():
-        peft_model = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    try:
+        with quiet():
+            peft_model = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        raise InputError(f"adapter: PEFT refuses it ({' '.join(str(error).split())[:200]}).") from None
     if not isinstance(peft_model, PeftModel):
         raise TypeError(f"PEFT returned {type(peft_model).__name__}")
+    refuse_other_layers(peft_model, names)
     return peft_model
+
+
+def refuse_other_layers(model: PeftModel, names: Collection[str]) -> None:
+    """Refuse an adapter that is not on the layers `names` exactly: what PEFT was asked for is not always what it does.
+
+    Raises:
+        InputError: naming a layer that is missing or was not asked for.
+    """
+    adapted = {name.removeprefix("base_model.model.") for name, _ in lora_layers(model)}
+    for name in [*names, *adapted]:
+        if (name in adapted) != (name in names):
+            fault = "no adapter" if name not in adapted else "an adapter that was not asked for"
+            raise InputError(f"adapter: PEFT gave '{name}' {fault}; leave it out with adapter.exclude_modules.")
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.adapters.initialise import InitialFactors
 from unlora.errors import InputError
+from unlora.importance.hooks import LEAVE_OUT
 from unlora.models.dequantise import is_rounded
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule
@@ -158,4 +159,4 @@ def unused(kind: str, name: str, target: TargetModule) -> InputError:
     """Return the error for a target that PEFT's pass over the data did not reach."""
     if target.transposed:
         return InputError(f"{kind}: peft {peft.__version__} passes over '{name}', a Conv1D; use peft 0.19 or newer.")
-    return InputError(f"{kind}: target module '{name}' took no part in the forward pass; exclude it.")
+    return InputError(f"{kind}: target module '{name}' took no part in the forward pass; {LEAVE_OUT}.")

@@ -27,7 +27,9 @@ from unlora.adapters.initialise import InitialFactors, refuse_rank
 from unlora.adapters.peft_layers import left_as_found
 from unlora.errors import InputError
 from unlora.importance.accumulate import MODEL_INPUTS, Batch
+from unlora.importance.hooks import LEAVE_OUT
 from unlora.models.forward import completion_logits
+from unlora.models.layer_use import keeps_examples_apart
 from unlora.models.target_modules import TargetModule
 
 RETAIN_SHARE = 0.7
@@ -116,10 +118,11 @@ def summed_outputs(
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if output.shape[:-1] not in (mask.shape, (mask.numel(),)):
+            apart = keeps_examples_apart(output.shape, *mask.shape)
+            if not apart or output.shape[:-1].numel() != mask.numel():
                 raise InputError(
-                    f"target module '{name}' puts out a tensor of shape {tuple(output.shape)} that does not keep the "
-                    f"{len(mask)} examples apart (a mixture-of-experts layer?); exclude it."
+                    f"target module '{name}' puts out a tensor of shape {tuple(output.shape)}, in which the "
+                    f"{len(mask)} examples of {mask.shape[1]} tokens do not lie one after another; {LEAVE_OUT}."
                 )
             outputs = output.detach().float().reshape(*mask.shape, -1)
             found[name].append((outputs * mask.to(outputs.device)[..., None]).sum(dim=1).cpu())
@@ -138,7 +141,7 @@ def summed_outputs(
         raise InputError(f"reglu: the {set_name} set is empty.")
     for name, outputs in found.items():
         if len(outputs) != batch_count:
-            raise InputError(f"target module '{name}' is not used exactly once in a forward pass; exclude it.")
+            raise InputError(f"target module '{name}' is not used exactly once in a forward pass; {LEAVE_OUT}.")
     return {name: torch.cat(outputs) for name, outputs in found.items()}
 
 

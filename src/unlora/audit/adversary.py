@@ -8,8 +8,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from unlora.adapters.anchored import ADAPTER_NAME
+from unlora.models.choose import choose_target_modules
 from unlora.models.quiet import quiet
-from unlora.models.target_modules import find_target_modules, peft_target_modules
+from unlora.models.target_modules import peft_target_modules
 from unlora.models.wrapping import CausalModel
 
 ATTACKER = "attacker"
@@ -17,12 +18,12 @@ ATTACKER = "attacker"
 
 @contextmanager
 def attacked(model: CausalModel, *, rank: int, seed: int) -> Iterator[PeftModel]:
-    """Yield the model with a fresh trainable adapter (B = 0) on every linear layer; afterwards it is as before.
+    """Yield the model with a fresh trainable adapter (B = 0) on every linear layer that can have one, and take it off.
 
     An unlearned model keeps its unlearning adapter, switched on and frozen, under the attacker's, so nothing is merged
     and nothing copied. The same seed gives the control the same adapter, so that the two attacks are one.
     """
-    names = peft_target_modules(model, list(find_target_modules(model)))
+    names = peft_target_modules(model, list(choose_target_modules(model, rank=rank, by_example=False).targets))
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, task_type="CAUSAL_LM")
     if isinstance(model, PeftModel):
         with quiet(), _seeded(model.device, seed):

@@ -74,7 +74,8 @@ def plan(
     verdict = judge(settings, reading, made, available=memory, flops_a_second=rate)
     if as_json:
         said = {"peak": made.peak, "largest_part": made.largest_part[0], "fits": verdict.fits}
-        echo_json({**asdict(made), **asdict(verdict), **said})
+        plan = {**asdict(made), "reach": made.reach.to_json()}
+        echo_json({**plan, **asdict(verdict), **said})
         return
     for line in (*plan_lines(made), time_line(made, verdict, rate), *verdict_lines(made, verdict)):
         echo(line)
@@ -86,6 +87,7 @@ def plan_lines(made: Any) -> list[str]:
     measured = f"; {made.measured_examples} measured" if made.measured_examples else ""
     found = [
         f"model        {made.parameters:,} parameters, {made.module_count} target modules",
+        f"reach        {made.reach.sentence()}",
         f"adapter      {made.trained_parameters:,} trained parameters, {made.adapter_parameters:,} saved "
         f"({megabytes(4 * made.adapter_parameters)}){file}",
         f"data         forget {made.forget_examples} examples, {made.forget_tokens:,} tokens; retain "

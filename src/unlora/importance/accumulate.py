@@ -101,7 +101,9 @@ def accumulate(
             if scored_count > 0 and turns.is_mine(sample_count):
                 taps.start_batch(scored_count, labels.shape[1])
                 scored_batch = {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}
-                _summed_loss(model, scored_batch, reduction).backward()
+                loss = _summed_loss(model, scored_batch, reduction)
+                taps.start_backward()
+                loss.backward()
                 taps.finish_batch()
                 _refuse_undefined(finite, f"the {set_name} set, batch {number}")
                 finite.clear()

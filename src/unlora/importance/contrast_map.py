@@ -16,8 +16,9 @@ from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
 from unlora.low_rank import contrast_directions
+from unlora.models.choose import targets_of
 from unlora.models.fingerprint import fingerprint
-from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
+from unlora.models.target_modules import TargetModule, find_same_modules
 
 SCHEMA_VERSION = 1
 SKETCH_COLUMNS = 128
@@ -167,7 +168,7 @@ def estimate_contrast(
         retain_batches: the same for the retain set; None gives the forget set's leading directions alone.
         retain_model: another model with the same layers, which the retain set is measured on; the map stays `model`'s
             and does not say so.
-        target_modules: names or patterns; by default every linear layer but the output head.
+        target_modules: names or patterns; by default every linear layer that can have an adapter of that rank.
         rank: directions of each kind.
         damping: of the retain matrix, in units of its mean eigenvalue.
         sketch_columns: columns of either sketch, at least `rank`; more is closer to the exact matrices.
@@ -181,7 +182,7 @@ def estimate_contrast(
         InputError: no target module, other layers in `retain_model`, an empty set, more directions than a layer or the
             sketch has, a layer whose inputs do not keep the examples apart, or a gradient that is not finite.
     """
-    targets = find_target_modules(model, target_modules)
+    targets = targets_of(model, target_modules, rank=rank)
     retain_model = model if retain_model is None else retain_model
     retain_targets = find_same_modules(retain_model, targets)
     if rank > sketch_columns:

@@ -32,8 +32,9 @@ from unlora.importance.spaces import (
     SpaceName,
     virtual_factors,
 )
+from unlora.models.choose import targets_of
 from unlora.models.fingerprint import fingerprint
-from unlora.models.target_modules import TargetModule, find_same_modules, find_target_modules
+from unlora.models.target_modules import TargetModule, find_same_modules
 
 
 class ImportancePreset(NamedTuple):
@@ -95,7 +96,7 @@ def estimate_importance(
         space: "marginals", "lora_factors" or "full_weights".
         gradient_unit: "example" or "batch".
         reduction: "mean" or "sum".
-        target_modules: names or patterns; by default every linear layer but the output head.
+        target_modules: names or patterns; by default every linear layer that can have an adapter of that rank.
         rank: columns of the virtual LoRA factors (lora_factors only).
         probe_std: their standard deviation; scales the numbers and nothing else.
         seed: of the virtual factors.
@@ -120,7 +121,7 @@ def estimate_importance(
     _refuse_unknown("offload", offload, get_args(Offload))
     statistic, space = _resolve(preset, statistic, space)
     choice = _Choice(statistic, space, gradient_unit, reduction, rank, probe_std, seed, offload)
-    targets = find_target_modules(model, target_modules)
+    targets = targets_of(model, target_modules, rank=rank)
     on_disk = offload == "disk" and space == "full_weights"
     retain_model = model if retain_model is None else retain_model
     retain_targets = find_same_modules(retain_model, targets)

@@ -9,6 +9,7 @@ sees both tensors. Because the input is kept with `save_for_backward`, activatio
 any other saved tensor, and the backward runs exactly once in either checkpointing mode.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError
+from unlora.models.layer_use import keeps_examples_apart, writable_leaf
+
+LEAVE_OUT = "leave it out (adapter.exclude_modules)"
+EMPTY = (torch.empty(0), torch.empty(0))
+"""In place of what was consumed."""
 
 Consumer = Callable[[str, Float[Tensor, "batch token d_in"], Float[Tensor, "batch token d_out"]], None]
 
@@ -28,7 +34,7 @@ class _Tap(torch.autograd.Function):
     def forward(ctx: Any, output: Tensor, inputs: Tensor, consume: Callable[[Tensor, Tensor], None]) -> Tensor:
         ctx.save_for_backward(inputs)
         ctx.consume = consume
-        return output.view_as(output)
+        return output.data  # The same memory, and no view to autograd: some models go on to write in it.
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -37,13 +43,19 @@ class _Tap(torch.autograd.Function):
 
 
 class GradientTaps:
-    """Feeds `consume(name, inputs, output_gradients)` once per module and backward pass."""
+    """Feeds `consume(name, inputs, output_gradients)` once per module and backward pass.
+
+    A module that a forward pass uses several times (a block that a model shares among its layers) is fed once, the
+    positions of all its uses one after another: its gradient is the sum over them all.
+    """
 
     def __init__(self, modules: Mapping[str, nn.Module], consume: Consumer) -> None:
         self._modules = modules
         self._consume = consume
         self._batch_shape = (0, 0)
-        self._seen: set[str] = set()
+        self._uses: Counter[str] = Counter()
+        self._forward = True
+        self._arrived: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     @contextmanager
     def attached(self) -> Iterator["GradientTaps"]:
@@ -56,7 +68,13 @@ class GradientTaps:
     def start_batch(self, batch_size: int, token_count: int) -> None:
         """Say how many examples, of how many positions, the coming forward pass has."""
         self._batch_shape = (batch_size, token_count)
-        self._seen.clear()
+        self._uses.clear()
+        self._arrived.clear()
+        self._forward = True
+
+    def start_backward(self) -> None:
+        """Say that the forward pass is over: what checkpointing repeats of it from now on is no further use."""
+        self._forward = False
 
     def finish_batch(self) -> None:
         """Check that every module was seen.
@@ -64,33 +82,43 @@ class GradientTaps:
         Raises:
             InputError: a target module took no part in the loss, so the batch adds nothing to its statistics.
         """
-        missing = [name for name in self._modules if name not in self._seen]
-        if missing:
-            raise InputError(f"target module '{missing[0]}' took no part in the loss; exclude it.")
+        for name in self._modules:
+            if len(self._arrived.get(name, ())) < max(1, self._uses[name]):
+                raise InputError(f"target module '{name}' took no part in the loss; {LEAVE_OUT}.")
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Any]:
         def consume(inputs: Tensor, gradients: Tensor) -> None:
-            if name in self._seen:
-                raise InputError(f"target module '{name}' is used more than once in a forward pass; exclude it.")
-            self._seen.add(name)
-            self._consume(name, self._by_example(name, inputs), self._by_example(name, gradients))
+            arrived = self._arrived.setdefault(name, [])
+            arrived.append((self._by_example(name, inputs), self._by_example(name, gradients)))
+            uses = max(1, self._uses[name])
+            if len(arrived) > uses:
+                raise InputError(f"target module '{name}' is used more than once in a forward pass; {LEAVE_OUT}.")
+            if len(arrived) == uses:
+                inputs, gradients = arrived[0]
+                if uses > 1:
+                    inputs, gradients = (torch.cat(tensors, dim=1) for tensors in zip(*arrived, strict=True))
+                arrived[:] = [EMPTY] * uses
+                self._consume(name, inputs, gradients)
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
             # Reentrant checkpointing runs its first forward without gradients; the second one counts.
-            return _Tap.apply(output, inputs[0].detach(), consume) if output.requires_grad else output
+            if not isinstance(output, Tensor):
+                raise InputError(f"target module '{name}' gives more than one tensor; {LEAVE_OUT}.")
+            if not output.requires_grad:
+                return output
+            self._uses[name] += self._forward
+            return _Tap.apply(output, inputs[0].detach(), consume)
 
         return hook
 
     def _by_example(self, name: str, tensor: Tensor) -> Tensor:
         batch_size, token_count = self._batch_shape
-        if tensor.shape[:-1] == (batch_size, token_count):
-            return tensor
-        if tensor.shape[:-1] == (batch_size * token_count,):
-            return tensor.reshape(batch_size, token_count, -1)
-        raise InputError(
-            f"target module '{name}' sees a tensor of shape {tuple(tensor.shape)} that does not keep the "
-            f"{batch_size} examples apart (a mixture-of-experts layer?); exclude it."
-        )
+        if not keeps_examples_apart(tensor.shape, batch_size, token_count):
+            raise InputError(
+                f"target module '{name}' sees a tensor of shape {tuple(tensor.shape)}, in which the {batch_size} "
+                f"examples of {token_count} tokens do not lie one after another; {LEAVE_OUT}."
+            )
+        return tensor.reshape(batch_size, -1, tensor.shape[-1])
 
 
 @contextmanager
@@ -103,7 +131,7 @@ def measuring(model: PreTrainedModel) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     embeddings = model.get_input_embeddings()
-    handle = embeddings.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
+    handle = embeddings.register_forward_hook(lambda _module, _inputs, output: writable_leaf(output)[1])
     try:
         model.eval()
         for parameter in trainable:

@@ -29,7 +29,7 @@ from unlora.errors import InputError
 from unlora.importance.accumulate import Batch
 from unlora.importance.arithmetic import AccumulatorDtype, PublishedArithmetic
 from unlora.importance.batch_sums import BatchSums, Leaf, LeafGradients
-from unlora.importance.hooks import measuring
+from unlora.importance.hooks import LEAVE_OUT, measuring
 from unlora.importance.importance_map import (
     ImportanceMap,
     ImportanceMetadata,
@@ -40,10 +40,11 @@ from unlora.importance.importance_map import (
 )
 from unlora.importance.spaces import virtual_factors
 from unlora.losses.log_probs import NOT_SCORED, Predictions
+from unlora.models.choose import targets_of
 from unlora.models.dequantise import is_rounded
 from unlora.models.fingerprint import fingerprint
 from unlora.models.forward import completion_logits
-from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.models.target_modules import TargetModule
 from unlora.shapes import LoraA, LoraB
 
 PublishedSpace = Literal["lora_factors", "full_weights"]
@@ -87,7 +88,7 @@ def estimate_published_importance(
         retain: examples of the retain set; every step draws from all of them, with replacement.
         space: "lora_factors" (VILA) or "full_weights" (FILA).
         pad_token_id: fills short rows.
-        target_modules: names or patterns; by default every linear layer but the output head.
+        target_modules: names or patterns; by default every linear layer that can have an adapter of that rank.
         rank: of the inserted factors (lora_factors only, as are scaling and probe_std).
         scaling: s = alpha / rank.
         probe_std: sigma of both factors; here it decides which network is measured.
@@ -108,7 +109,7 @@ def estimate_published_importance(
             one that takes no part in the loss.
     """
     _refuse_sizes(len(forget), len(retain), space, passes, batch_size)
-    targets = find_target_modules(model, target_modules)
+    targets = targets_of(model, target_modules, rank=rank)
     of_lora = space == "lora_factors"
     probes = {}
     if of_lora:
@@ -245,7 +246,7 @@ def _record(space: PublishedSpace, target: TargetModule, sums: BatchSums) -> Set
     try:
         tensors = {field: sums.read((target.name, field)) for field in FIELDS[space]}
     except KeyError:
-        raise InputError(f"target module '{target.name}' took no part in the loss; exclude it.") from None
+        raise InputError(f"target module '{target.name}' took no part in the loss; {LEAVE_OUT}.") from None
     if space == "full_weights" and target.transposed:
         tensors["values"] = tensors["values"].T.contiguous()
     return set_importance(space, tensors)

@@ -52,6 +52,8 @@ class TargetModule:
 def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = None) -> dict[str, TargetModule]:
     """Find linear layers by pattern, in model order; by default all of them. The output head is never one.
 
+    Whether an adapter on them works is another matter (`unlora.models.choose`).
+
     Args:
         model: Plain or with an adapter; the names found are the same.
         patterns: Each a full name, its last component or components ("q_proj", "self_attn.q_proj"), or a glob on
@@ -68,15 +70,44 @@ def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = Non
         raise InputError(f"{type(unwrap(model)).__name__}: has no linear layer that could take an adapter.")
     if patterns is None:
         return layers
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matches = {name for name in layers if fnmatchcase(f".{name}", f"*.{pattern}")}
-        if not matches:
-            raise InputError(f"target module '{pattern}': matches no linear layer.{_advice(pattern, layers)}")
-        chosen |= matches
+    chosen = set[str]().union(*matches_of(model, layers, patterns, "target module").values())
     if not chosen:
         raise InputError("target modules: the list is empty; leave it out to take every linear layer.")
     return {name: layer for name, layer in layers.items() if name in chosen}
+
+
+def matches_of(
+    model: CausalModel, layers: Mapping[str, TargetModule], patterns: Sequence[str], what: str
+) -> dict[str, set[str]]:
+    """For each pattern, the names that it matches.
+
+    Raises:
+        InputError: it matches none; `what` is what the message calls it.
+    """
+    found: dict[str, set[str]] = {}
+    for pattern in patterns:
+        found[pattern] = {name for name in layers if _match(pattern, name)}
+        if not found[pattern]:
+            advice = _fused(model, pattern) or _advice(pattern, layers)
+            raise InputError(f"{what} '{pattern}': matches no linear layer.{advice}")
+    return found
+
+
+def _match(pattern: str, name: str) -> bool:
+    return fnmatchcase(f".{name}", f"*.{pattern}")
+
+
+def _fused(model: CausalModel, pattern: str) -> str:
+    """Say that a pattern names weights that are there, but no linear layer."""
+    heads = head_weights(model)
+    for name, parameter in unwrap(model).named_parameters():
+        if (
+            parameter.ndim > 1
+            and id(parameter) not in heads
+            and any(_match(pattern, one) for one in (name, name.removesuffix(".weight")))
+        ):
+            return f" {name} is one tensor of shape {tuple(parameter.shape)}, which can have no adapter here."
+    return ""
 
 
 def find_same_modules(model: CausalModel, targets: Mapping[str, TargetModule]) -> dict[str, TargetModule]:
@@ -109,14 +140,20 @@ def peft_target_modules(model: CausalModel, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(entries))
 
 
-def _linear_layers(model: CausalModel) -> dict[str, TargetModule]:
+def head_weights(model: CausalModel) -> set[int]:
+    """Identities of the weights that read the tokens and of those that give the logits."""
     plain = unwrap(model)
     heads = (plain.get_output_embeddings(), plain.get_input_embeddings())
-    head_weights = {id(head.weight) for head in heads if head is not None}
+    return {id(head.weight) for head in heads if head is not None}
+
+
+def _linear_layers(model: CausalModel) -> dict[str, TargetModule]:
+    plain = unwrap(model)
+    heads = head_weights(model)
     found: dict[str, TargetModule] = {}
     for wrapped_name, module in plain.named_modules():
         name = canonical_name(wrapped_name)
-        if name is None or not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in head_weights:
+        if name is None or not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in heads:
             continue
         if isinstance(module, nn.Linear):
             found[name] = TargetModule(name, module, module.out_features, module.in_features, transposed=False)

@@ -17,9 +17,9 @@ from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
+from unlora.models.choose import choose_target_modules
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
-from unlora.models.target_modules import find_target_modules
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
@@ -127,7 +127,9 @@ def train_on(
     """Train the adapter, or every weight, and return the model."""
     model: Any = loaded.model
     if settings.method == "lora":
-        model = attach_plain_adapter(model, find_target_modules(model), rank=settings.rank, alpha=settings.alpha)
+        choice = choose_target_modules(model, rank=settings.rank, by_example=False)
+        reporter.say(choice.reach.sentence())
+        model = attach_plain_adapter(model, choice.targets, rank=settings.rank, alpha=settings.alpha)
     else:
         model.requires_grad_(True)
     epochs = ShuffledEpochs(tokens, epochs=settings.epochs, seed=settings.seed)

@@ -8,7 +8,6 @@ from unlora.artifacts import refuse_unwritable
 from unlora.errors import InputError
 from unlora.importance.ratio import module_score
 from unlora.locks import alone_in_output
-from unlora.models.target_modules import find_target_modules
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.diagnostics import contrast_line, diagnose_as_measured, diagnostic_lines
 from unlora.recipes.loading import join_processes, load
@@ -16,6 +15,7 @@ from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import load_sets, make_tokeniser, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import measure_contrast, measure_importance
+from unlora.recipes.targets import choose_targets
 from unlora.runtime import seed_everything
 
 
@@ -41,7 +41,9 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     target = load(settings.model)
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
-    names = list(find_target_modules(target.model, settings.adapter.target_modules))
+    choice = choose_targets(settings, target.model)
+    reporter.say(choice.reach.sentence())
+    names = list(choice.targets)
     if settings.importance.initialisation in CONTRAST:
         contrast = measure_contrast(settings, target, sets, names, reporter)
         processes.on_main(partial(contrast.save, output))

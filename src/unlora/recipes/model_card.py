@@ -5,6 +5,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from unlora.models.quantised import Quantisation
+from unlora.reach import Reach
 from unlora.recipes.loading import base_name
 from unlora.recipes.settings import WEIGHTED, UnlearnSettings
 
@@ -25,6 +26,7 @@ nothing about other copies of the data, and it is no proof of deletion.
 | objective | {{ objective }} |
 | start | {{ settings.importance.initialisation }}{{ space }} |
 | rank | {{ settings.adapter.rank }}{{ anchored }}, alpha {{ settings.adapter.alpha }} |
+| reach | {{ reach }} |
 | training | {{ training.epochs }} epochs, learning rate {{ training.learning_rate }}, seed {{ settings.seed }} |
 
 ```python
@@ -65,6 +67,7 @@ def adapter_card(settings: UnlearnSettings, record: dict[str, Any]) -> str:
         base=base_name(settings.model),
         version=record["versions"]["unlora"],
         fingerprint=record["model"]["fingerprint"][:16],
+        reach=Reach.from_json(record["reach"]).sentence(),
         space=f" ({importance.statistic} of {importance.space}, {importance.arithmetic})" if weighted else "",
         rounded=_rounded(record["model"]["quantisation"]),
         loading=_loading(settings.model.quantisation, record["model"]["dtype"]),

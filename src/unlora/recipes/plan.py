@@ -13,17 +13,18 @@ import torch
 from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import attach_plain_adapter
-from unlora.adapters.initialise import refuse_rank
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.quantised import Quantisation
 from unlora.models.skeleton import footprint, load_skeleton, recorded_quantisation
-from unlora.models.target_modules import TargetModule, find_target_modules
+from unlora.models.target_modules import TargetModule
+from unlora.reach import Reach
 from unlora.recipes import plan_arithmetic as arithmetic
 from unlora.recipes.plan_arithmetic import FLOAT32, BatchShape, Layers, Measurement
 from unlora.recipes.plan_batches import Reading, is_published, measured_shapes, training_shapes
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
+from unlora.recipes.targets import choose_targets
 from unlora.runtime import resolve_device, resolve_dtype
 from unlora.training.parts import Plan as Reads
 
@@ -58,6 +59,8 @@ class Plan:
     training_memory: dict[str, int]
     importance_file: int
     """Bytes on disk."""
+    reach: Reach
+    """What of the model the adapter is on, before `adapter.coverage` leaves more out."""
 
     @property
     def memory(self) -> dict[str, dict[str, int]]:
@@ -86,6 +89,7 @@ class Skeleton(NamedTuple):
 
     model: PreTrainedModel
     targets: dict[str, TargetModule]
+    reach: Reach
     layers: Layers
     parameters: int
     weight_bytes: int
@@ -130,6 +134,7 @@ def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) 
         importance_memory=importance_memory,
         training_memory=training_memory,
         importance_file=_file_bytes(settings, layers, sets=2 if retain_tokens else 1),
+        reach=skeleton.reach,
     )
 
 
@@ -137,9 +142,8 @@ def _skeleton(settings: UnlearnSettings) -> Skeleton:
     chosen = settings.model
     dtype = resolve_dtype(chosen.dtype, resolve_device(chosen.device))
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
-    targets = find_target_modules(model, settings.adapter.target_modules)
-    for target in targets.values():
-        refuse_rank(settings.adapter.rank, target)
+    choice = choose_targets(settings, model)
+    targets = choice.targets
     quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
     areas = [target.d_out * target.d_in for target in targets.values()]
     layers = Layers(
@@ -155,6 +159,7 @@ def _skeleton(settings: UnlearnSettings) -> Skeleton:
     return Skeleton(
         model=model,
         targets=targets,
+        reach=choice.reach,
         layers=layers,
         parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=arithmetic.weight_bytes(

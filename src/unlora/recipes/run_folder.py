@@ -85,10 +85,17 @@ class RunFolder:
             raise InputError(f"{self.path}: not empty and not a run of unlora; choose another --output.")
         with advised(self._start_over):
             settings = read_yaml(self.config)
-        if settings != self._settings.model_dump(mode="json"):
+        if self._with_defaults(settings) != self._settings.model_dump(mode="json"):
             raise InputError(
                 f"{self.path}: holds another run (its config.yaml differs); choose another --output or remove it."
             )
+
+    def _with_defaults(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what an older version had no setting for; what cannot be read is another run's as it stands."""
+        try:
+            return self._settings.from_mapping(settings, where=str(self.config)).model_dump(mode="json")
+        except InputError:
+            return settings
 
     @property
     def _start_over(self) -> str:

@@ -91,7 +91,9 @@ class AdapterSettings(Config):
     alpha: float = Field(default=16.0, gt=0, le=1e6)
     """The scaling is alpha / rank."""
     target_modules: list[str] | None = None
-    """Names or patterns of linear layers; None takes all but the output head."""
+    """Names or patterns of linear layers; None takes every one of the language model that can have an adapter."""
+    exclude_modules: list[str] = Field(default_factory=list)
+    """Names or patterns of linear layers that get no adapter."""
     freeze_a: bool = False
     """Train B alone: only inputs in the span of A's start feel a change."""
     coverage: float = Field(default=1.0, gt=0, le=1)

@@ -10,14 +10,13 @@ from peft import PeftModel
 from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
-from unlora.adapters.initialise import refuse_rank
 from unlora.artifacts import START_AGAIN, advised
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
+from unlora.models.choose import BELOW_COVERAGE, narrowed
 from unlora.models.fingerprint import fingerprint
-from unlora.models.target_modules import find_target_modules
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
 from unlora.recipes.loading import base_name, join_processes, load
@@ -27,6 +26,7 @@ from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, make_tokeniser, probe_batch, tokenise_sets
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
+from unlora.recipes.targets import choose_targets
 from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
 from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
@@ -69,10 +69,9 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     refuse_unaskable(settings.evaluation, tokeniser, sets_to_evaluate)  # now, not after training
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
-    targets = find_target_modules(target.model, settings.adapter.target_modules)
     target_fingerprint = target.fingerprint
-    for module in targets.values():
-        refuse_rank(settings.adapter.rank, module)
+    choice = choose_targets(settings, target.model)
+    targets = choice.targets
     if measured is None and run.importance.is_file():
         with advised(START_AGAIN):
             measured = load_measured(run.importance, settings)
@@ -90,10 +89,13 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         processes.on_main(partial(write_report, run.path))
         return evaluation
     run.record["checks"] |= target.checks
+    reporter.say(choice.reach.sentence())
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
     measured, targets = measure(settings, run, target, sets, targets, measured, reporter)
+    choice = narrowed(target.model, choice, targets, BELOW_COVERAGE)
+    run.write_record(reach=choice.reach.to_json())
 
     # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):

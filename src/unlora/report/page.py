@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unlora.artifacts import write_text
 from unlora.characters import replaced
+from unlora.reach import Reach
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
 from unlora.report.tables import answers_of_set, metric_table, result_sentence
@@ -58,6 +59,7 @@ def render(files: RunFiles) -> str:
         answers={name: answers_of_set(files.answers, name) for name in ("forget", "retain")},
         charts=plots.training_charts(files.train_log, has_retain_term=objective.get("retain") is not None),
         frame=plots,
+        reach=Reach.from_json(record["reach"]).sentence() if "reach" in record else "not recorded",
         checks=checks(record.get("checks", {})),
         hash_length=HASH_LENGTH,
         audit=files.audit,

@@ -1,0 +1,103 @@
+"""What a model does with its linear layers when it reads text: tried in one short forward and backward pass."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from unlora.models.target_modules import TargetModule
+from unlora.models.wrapping import CausalModel, unwrap
+
+EXAMPLES, LENGTH = 3, 11
+"""Of the text that is read: two primes that no width of a layer is."""
+
+
+@dataclass
+class LayerUse:
+    """What happened to one layer."""
+
+    called: bool = False
+    felt: bool = False
+    """The loss has a gradient with respect to its output."""
+    apart: bool = True
+    """Its input keeps the examples apart, so that the gradient of each can be told."""
+
+
+def try_layers(model: CausalModel, layers: Mapping[str, TargetModule]) -> dict[str, LayerUse]:
+    """Let the model read a few tokens and see which layers are called, and which the output depends on.
+
+    Nothing about the model is changed: no parameter gets a gradient, and its mode is put back. It may be on the meta
+    device.
+    """
+    plain, uses = unwrap(model), {name: LayerUse() for name in layers}
+    embedded: list[Tensor] = []
+    with ExitStack() as stack:
+        for module in plain.modules():
+            stack.callback(setattr, module, "training", module.training)
+        plain.eval()
+        stack.enter_context(_gradients_from_the_embedding(plain, embedded))
+        for name, layer in layers.items():
+            stack.callback(layer.module.register_forward_hook(_watching(uses[name])).remove)
+        logits = model(**_text(plain), use_cache=False).logits
+        if logits.requires_grad:
+            torch.autograd.grad(logits.float().sum(), embedded, allow_unused=True)
+    return uses
+
+
+def keeps_examples_apart(shape: torch.Size | tuple[int, ...], examples: int, length: int) -> bool:
+    """Whether a layer's input, (..., width), is laid out example by example."""
+    return (len(shape) > 2 and shape[0] == examples) or tuple(shape[:-1]) == (examples * length,)
+
+
+def writable_leaf(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Begin a graph at a tensor: return where it begins, and a copy after that in which a model may write."""
+    leaf = output.detach().requires_grad_(True)
+    return leaf, leaf.clone()
+
+
+def _watching(use: LayerUse) -> Any:
+    def felt(_gradient: Tensor) -> None:
+        use.felt = True
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        use.called = True
+        if inputs and isinstance(inputs[0], Tensor):
+            use.apart &= keeps_examples_apart(inputs[0].shape, EXAMPLES, LENGTH)
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(felt)
+
+    return hook
+
+
+@contextmanager
+def _gradients_from_the_embedding(model: PreTrainedModel, embedded: list[Tensor]) -> Iterator[None]:
+    """Add to `embedded` what the embedding gives; everything after it can have a gradient."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        leaf, copy = writable_leaf(output)
+        embedded.append(leaf)
+        return copy
+
+    handle = model.get_input_embeddings().register_forward_hook(hook)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        handle.remove()
+
+
+def _text(model: PreTrainedModel) -> dict[str, Tensor]:
+    device = model.device
+    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
+    ids = (torch.arange(EXAMPLES * LENGTH, device=device) % vocabulary).reshape(EXAMPLES, LENGTH)
+    if device.type == "meta":
+        # In four dimensions a mask is taken as it is; every other one is looked into, and here it has no values.
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones(EXAMPLES, 1, LENGTH, LENGTH, dtype=torch.bool, device=device),
+        }
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
