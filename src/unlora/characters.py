@@ -26,6 +26,11 @@ def replaced(text: str) -> str:
     return _UNSAFE.sub(REPLACEMENT, text)
 
 
+def shortened(text: str, longest: int = 80) -> str:
+    """Return `text`, its middle left out where it is longer than a line of a message has room for."""
+    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-(longest // 2) :]}"
+
+
 def _in_a_program(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

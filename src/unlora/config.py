@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from unlora.characters import shortened
 from unlora.errors import InputError, nearest
 from unlora.yaml_text import RepeatedKeyError, parse_yaml
 
@@ -173,11 +174,6 @@ def _shown(value: Any) -> str:
         return "nothing"
     # Of a list, as much as a line has room for: with nested aliases it may stand for more than memory holds.
     return shortened(repr(value) if isinstance(value, str | int | float) else reprlib.repr(value))
-
-
-def shortened(text: str, longest: int = 80) -> str:
-    """Return `text`, its middle left out where it is longer than a line of a message has room for."""
-    return text if len(text) <= longest else f"{text[: longest // 2]}...{text[-(longest // 2) :]}"
 
 
 def _quoted(text: str) -> list[str]:

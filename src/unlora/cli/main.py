@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from unlora.characters import visible
+from unlora.characters import shortened, visible
 from unlora.cli.audit import audit
 from unlora.cli.data import data
 from unlora.cli.demo import demo
@@ -31,6 +31,8 @@ from unlora.errors import NAME_ERRORS, NO_SPACE, STORAGE_ERRORS, UnloraError
 LOST_CONNECTION = ("onnection", "gloo", "NCCL")
 """What torch says, in words that differ by version, when another process is gone."""
 
+LONGEST_WORD = 160
+"""Of a name in a message: what is wrong must not be lost behind a name of thousands of characters."""
 RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit", "study")
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
@@ -88,7 +90,8 @@ def _fail(message: str, code: int) -> None:
     if process_index() > 0:  # The first process says what all of them meet.
         leave_the_word_to_others()
         message = f"process {process_index()}: {message}"
-    echo(f"error: {' '.join(message.split())}", err=True)
+    words = (shortened(word, LONGEST_WORD) for word in message.split())
+    echo(f"error: {' '.join(words)}", err=True)
     sys.exit(code)
 
 

@@ -118,7 +118,8 @@ def load_muse(name: str, folder: Path | None = None) -> ExampleSet:
     if len(muse_folds(name)) > 1:
         raise InputError(f"muse:{name}: names {len(FOLDS)} sets, one a request; name one, such as {name}/{FOLDS[0]}.")
     if name not in names:
-        hint = nearest(name, names) or f" Known sets: {', '.join(names)}."
+        known = [one for one in names if one.count("/") == 1]
+        hint = nearest(name, names) or f" Known sets: {', '.join(known)} and parts of them."
         raise InputError(f"muse:{name}: MUSE has no such set.{hint}")
     corpus, part, split = names[name]
     documents = _load(corpus, part, split, folder)

@@ -8,6 +8,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.tofu import load_tofu
 from unlora.data.user_jsonl import read_examples
 from unlora.data.wmdp import load_wmdp
+from unlora.errors import InputError
 
 SCHEMES: dict[str, Callable[[str, Path | None], ExampleSet]] = {
     "tofu": load_tofu,
@@ -27,6 +28,8 @@ def load_examples(spec: str) -> ExampleSet:
         InputError: nothing there, or not what it should be.
     """
     scheme, colon, rest = spec.partition(":")
+    if rest.startswith("//"):
+        raise InputError(f"{spec}: only local files are read; download it and give the file.")
     if scheme not in SCHEMES or not colon:
         return read_examples(Path(spec))
     name, _, folder = rest.partition("@")
