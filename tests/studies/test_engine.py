@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from matplotlib.figure import Figure
 
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
-from unlora.studies.engine import Row, Study, Workplace, command, run_cells
+from unlora.studies.engine import Row, Study, Workplace, as_table, command, run_cells
 from unlora.studies.study import run_study
-from unlora.studies.tables import read_table
+from unlora.studies.tables import read_table, spread
 
 
 class Squares(Config):
@@ -175,3 +176,20 @@ def test_killed_it_loses_the_running_cell_alone(tmp_path: Path):
     run_study(STUDY, Squares(numbers=tuple(range(1, 9)), pause=0.5), tmp_path)
     assert runs(tmp_path) == {1: 1, 2: 1, 3: 1, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}
     assert len(read_table(tmp_path / "table.csv")) == 16
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"rows": 5}', '{"rows": [1]}', '{"seconds": 1}'])
+def test_damaged_cell_is_named(tmp_path: Path, content: str):
+    run_cells(STUDY, Squares(), tmp_path)
+    cell = next((tmp_path / "cells").iterdir()) / "cell.json"
+    cell.write_text(content)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(cell))}.*; remove it and start again\.$"):
+        run_cells(STUDY, Squares(), tmp_path)
+
+
+def test_column_without_any_value_is_a_column_of_missing_numbers():
+    """Forget quality of fewer than four questions is None in every row of a small study."""
+    table = as_table([{"cell": "a", "quality": None, "loss": 1.0}, {"cell": "b", "quality": None, "loss": 2.0}])
+    assert table["quality"].dtype == float
+    assert spread(table["quality"], 2) == "none"
+    assert list(table["loss"]) == [1.0, 2.0]

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from unlora.config import Config
 from unlora.recipes.presets import preset
 from unlora.studies.engine import Row, Study, Workplace
+from unlora.studies.fields import Rates
 from unlora.studies.figures import COLOURS, draw_ranges, new_figure
 from unlora.studies.small_world import TINY_WORLD, SmallWorld, build_small_world
 from unlora.studies.tables import markdown_table, paired_differences, spread
@@ -55,7 +56,7 @@ class AblationSettings(Config):
     """Forget terms."""
     starts: tuple[str, ...] = STARTS
     """Presets that give the start; any that trains an adapter (docs/results/starts.md has more of them)."""
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
+    learning_rates: Rates = (1e-3, 2e-3, 4e-3, 8e-3)
     """Searched for every start and loss."""
     retain_weight: float = Field(default=1.6, ge=0)
     """Of every run."""

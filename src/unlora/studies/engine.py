@@ -25,7 +25,14 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from matplotlib.figure import Figure
 
-from unlora.artifacts import advised, nan_to_null, read_json, read_json_object, refuse_unwritable, write_json
+from unlora.artifacts import (
+    START_AGAIN,
+    advised,
+    nan_to_null,
+    read_json_object,
+    refuse_unwritable,
+    write_json,
+)
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in, entries
@@ -103,7 +110,7 @@ def run_cells(
         reporter: where words and progress go.
 
     Raises:
-        InputError: the folder holds another study or something else.
+        InputError: the folder holds another study or something else, or a cell's file is damaged.
         UnloraError: a process was killed, or no cell succeeded.
     """
     claim(folder, study.name)
@@ -124,15 +131,25 @@ def gather(cells: Mapping[str, Config], folder: Path) -> Outcome:
     for name, cell in cells.items():
         kept = folder / "cells" / name / "cell.json"
         if not kept.is_file():
-            found = read_json(folder / "cells" / name / "error.json")
-            failures.append(Failure(f"{name} ({_shown(cell)})", found["error"]))
+            found = read_json_object(folder / "cells" / name / "error.json")
+            failures.append(Failure(f"{name} ({_shown(cell)})", str(found.get("error", "no reason given"))))
             continue
-        record = read_json(kept)
-        about = {"cell": name, "cell_seconds": record["seconds"]}
+        with advised(START_AGAIN):
+            record = read_json_object(kept)
+            if not isinstance(record.get("rows"), list) or not all(isinstance(row, dict) for row in record["rows"]):
+                raise InputError(f"{kept}: not what a cell of a study leaves.")
+        about = {"cell": name, "cell_seconds": record.get("seconds")}
         rows += [{**columns(cell), **row, **about} for row in record["rows"]]
     if not rows:
         raise UnloraError(f"no cell succeeded: {failures[0].error} ({folder / 'cells'})")
-    return Outcome(pandas.DataFrame(rows), failures)
+    return Outcome(as_table(rows), failures)
+
+
+def as_table(rows: Sequence[Row]) -> pandas.DataFrame:
+    """Rows as a table; a column without any value holds NaN, as one with some values does where one is missing."""
+    table = pandas.DataFrame(rows)
+    empty = [name for name in table.columns if table[name].isna().all()]
+    return table.astype(dict.fromkeys(empty, float))
 
 
 def columns(cell: Config) -> Row:

@@ -19,6 +19,7 @@ from unlora.importance.published import inserted, make_probes, token_mean_loss
 from unlora.models.load import load_model
 from unlora.models.target_modules import find_target_modules
 from unlora.studies.engine import Row, Study, Workplace
+from unlora.studies.fields import Presets, Rates
 from unlora.studies.figures import draw_lines, new_figure
 from unlora.studies.small_world import TINY_WORLD, SmallWorld, SmallWorldFiles, build_small_world
 from unlora.studies.tables import markdown_table, spread
@@ -36,11 +37,11 @@ class SigmaSettings(Config):
     """Of seed 0; other seeds change its seed."""
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, factors and training."""
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: Presets = tuple(METHODS)
     """Presets."""
-    sigmas: tuple[float, ...] = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40)
+    sigmas: Rates = (0.01, 0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40)
     """Standard deviations of both factors; those of Table 9 are among them."""
-    learning_rates: tuple[float, ...] = (2.5e-4, 1e-3, 2e-3)
+    learning_rates: Rates = (2.5e-4, 1e-3, 2e-3)
     """The best for each method and sigma is chosen on the validation half."""
     epochs: int = Field(default=10, ge=1)
     """Of unlearning."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from filelock import FileLock
+from pydantic import Field, model_validator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -40,21 +41,28 @@ END, PAD = "<|end|>", "<|pad|>"
 class SmallWorld(Config):
     """What the world is made of; its hash names its folder in the user's cache."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of people, weights and data order: another seed is another target model."""
-    people: int = 60
-    forget_people: int = 6
-    held_out_people: int = 10
+    people: int = Field(default=60, ge=2)
+    forget_people: int = Field(default=6, ge=1)
+    held_out_people: int = Field(default=10, ge=1)
     """People whom target and retain-only model know, but who are in no retain set: what is kept of them is the test."""
-    questions_per_person: int = 6
-    hidden_size: int = 192
-    layers: int = 4
-    vocabulary: int = 1024
-    epochs: int = 16
-    learning_rate: float = 3e-3
-    batch_size: int = 32
+    questions_per_person: int = Field(default=6, ge=1)
+    hidden_size: int = Field(default=192, ge=16, multiple_of=8)
+    """Shared by four heads, each of an even width."""
+    layers: int = Field(default=4, ge=1)
+    vocabulary: int = Field(default=1024, ge=258)
+    epochs: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    batch_size: int = Field(default=32, ge=1)
     version: int = 1
     """Raised whenever the same settings build another world."""
+
+    @model_validator(mode="after")
+    def _somebody_is_kept(self) -> "SmallWorld":
+        if self.forget_people + self.held_out_people >= self.people:
+            raise ValueError("people: must be more than forget_people and held_out_people together")
+        return self
 
 
 class SmallWorldFiles(NamedTuple):

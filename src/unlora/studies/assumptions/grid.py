@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt
 
 from unlora.config import Config
 from unlora.studies.assumptions.factors import DISTRIBUTIONS
+from unlora.studies.fields import Rates
 from unlora.studies.small_world import SmallWorld
 
 COVERAGES: dict[str, str] = {"all": "all layers", "top": "top 25 % by importance", "random": "random 25 %"}
@@ -31,7 +32,7 @@ class AssumptionsSettings(Config):
     """Of the factors, averaged over."""
     coverages: tuple[str, ...] = tuple(COVERAGES)
     """Which layers get an adapter."""
-    learning_rates: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+    learning_rates: Rates = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
     """Searched for every coverage."""
     epochs: int = Field(default=5, ge=1)
     """Of unlearning."""

@@ -8,6 +8,7 @@ from unlora.config import Config
 from unlora.data.records import ExampleSet
 from unlora.data.user_jsonl import to_jsonl
 from unlora.studies.engine import Row, Study, Workplace
+from unlora.studies.fields import Presets, Rates
 from unlora.studies.measuring import MeasuredModel
 from unlora.studies.retain_free.figures import figures
 from unlora.studies.retain_free.maps import RANK, measure_map
@@ -27,7 +28,7 @@ class RetainFreeSettings(Config):
     """Of seed 0; other seeds change its seed."""
     seeds: tuple[NonNegativeInt, ...] = Field(default=(0, 1, 2), min_length=1)
     """Of world, samples and training."""
-    methods: tuple[str, ...] = METHODS
+    methods: Presets = METHODS
     """Presets that measure."""
     sources: tuple[str, ...] = tuple(SOURCES)
     """What each divides by, while training has the retain set."""
@@ -35,9 +36,9 @@ class RetainFreeSettings(Config):
     """Starts that are also tried without any retain set: importance and training from the model's own samples."""
     examples: int = Field(default=64, ge=2)
     """Of every set that is divided by."""
-    learning_rates: tuple[float, ...] = (4e-3, 8e-3)
+    learning_rates: Rates = (4e-3, 8e-3)
     """Searched for every start and source."""
-    rates_without: tuple[float, ...] = (2e-3, 4e-3, 8e-3, 1.6e-2)
+    rates_without: Rates = (2e-3, 4e-3, 8e-3, 1.6e-2)
     """Searched where training has no retain set either: its retain term is another one there."""
     epochs: int = Field(default=5, ge=1)
     """Of unlearning."""

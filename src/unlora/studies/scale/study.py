@@ -25,7 +25,7 @@ class ScaleSettings(Config):
     depth: tuple[int, ...] = (2, 4, 8, 16)
     rounds: int = Field(default=3, ge=1)
     """After one that warms up."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of weights and tokens."""
 
     @field_validator("width")
