@@ -97,7 +97,9 @@ def _import(text: str, where: str) -> object:
         with _current_folder_last():
             module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's own code raises
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        # What the module's own code raises is its author's to read; Python's word for a missing module says nothing.
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        reason = kind + " ".join(str(error).split())
         raise InputError(
             f"Objective: {where} '{text}': {module_name or 'the module'} cannot be imported ({reason})."
         ) from None
