@@ -27,6 +27,9 @@ COMMANDS = (
     ["data"],
     ["data", "check"],
     ["presets"],
+    ["cache"],
+    ["cache", "ls"],
+    ["cache", "rm"],
     ["presets", "ls"],
     ["presets", "cp"],
     ["doctor"],
@@ -78,7 +81,7 @@ def test_import_unlora_loads_nothing_else():
 
 def test_commands_are_listed_in_the_order_of_use():
     first = ["demo", "unlearn", "plan", "sequence", "importance", "finetune", "evaluate"]
-    then = ["audit", "study", "report", "export", "data", "presets", "doctor"]
+    then = ["audit", "study", "report", "export", "data", "cache", "presets", "doctor"]
     assert main.list_commands(click.Context(main)) == [*first, *then]
 
 

@@ -2,13 +2,16 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.taught import Taught
 from unlora.errors import InputError, UnloraError
 from unlora.recipes.run_folder import RunFolder, storage_failures
+from unlora.recipes.unlearn import unlearn
 
 
 def test_nothing_is_written_before_the_start(taught: Taught, tmp_path: Path):
@@ -80,3 +83,38 @@ def test_other_errors_pass(tmp_path: Path, error: Exception):
     with pytest.raises(type(error)) as raised, storage_failures(tmp_path):
         raise error
     assert raised.value is error
+
+
+def refused_in_a_stage(run: RunFolder) -> None:
+    with pytest.raises(InputError), run.stage("first"):
+        raise InputError("the model is no good.")
+
+
+def test_a_run_refused_before_it_made_anything_leaves_no_folder(taught: Taught, tmp_path: Path):
+    run = RunFolder(tmp_path / "run", taught.settings())
+    run.start(model={"fingerprint": "1"})
+    refused_in_a_stage(run)
+    assert list(tmp_path.iterdir()) == []
+    run = RunFolder(tmp_path / "run", taught.settings(seed=1))
+    run.start(model={"fingerprint": "2"})
+    with run.stage("first"):
+        (run.path / "made").touch()
+    refused_in_a_stage(run)
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "made", "record.json"]
+    (run.path / "made").unlink()
+    again = RunFolder(tmp_path / "run", taught.settings(seed=1))
+    again.start(model={"fingerprint": "2"})
+    refused_in_a_stage(again)  # It was there before.
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "record.json"]
+
+
+@pytest.mark.parametrize("initialisation", ["importance", "contrast_inputs", "plain"])
+def test_weights_that_are_not_finite_leave_no_folder(taught: Taught, tmp_path: Path, initialisation: str):
+    model = Path(shutil.copytree(taught.target, tmp_path / "model"))
+    tensors = load_file(model / "model.safetensors")
+    name = next(name for name in tensors if "q_proj" in name)
+    save_file(tensors | {name: tensors[name] * float("nan")}, model / "model.safetensors", metadata={"format": "pt"})
+    settings = taught.settings(model={"name": str(model)}, importance={"initialisation": initialisation})
+    with pytest.raises(InputError, match="not finite"):
+        unlearn(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -196,6 +196,7 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
     batch shapes differ by, measured here. The batch may lie on another device than the model.
 
     Raises:
+        InputError: the target itself computes nothing.
         FunctionMovedError: the difference is larger than rounding explains.
     """
     was_training = model.training
@@ -209,6 +210,10 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
             tolerance = max(tolerance, _batch_shape_noise(model, batch, target))
     model.train(was_training)
     scored = batch["attention_mask"][:, -target.shape[1] :].bool()
+    if not bool(target[scored].isfinite().all()):
+        raise InputError(
+            "the target model's own logits are not finite; look for weights that are not, or take --dtype float32."
+        )
     difference = float((adapted - target)[scored].abs().max())
     if not difference <= tolerance:
         raise FunctionMovedError(

@@ -11,6 +11,7 @@ import click
 
 from unlora.characters import shortened, visible
 from unlora.cli.audit import audit
+from unlora.cli.cache import cache
 from unlora.cli.data import data
 from unlora.cli.demo import demo
 from unlora.cli.doctor import doctor
@@ -119,6 +120,7 @@ def main() -> None:
 
 
 for command in (
-    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, study, report, export, data, presets, doctor,
+    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, study, report, export, data, cache, presets,
+    doctor,
 ):  # fmt: skip
     main.add_command(command)

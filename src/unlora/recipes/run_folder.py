@@ -69,6 +69,7 @@ class RunFolder:
         self.record_file = path / "record.json"
         self._settings = settings
         self._results = results
+        self._begun = False
         self._refuse_other_run()
         refuse_links_out(path)
         self.record: dict[str, Any] = {"finished": False, "versions": versions(), "stages": {}, "checks": {}}
@@ -164,7 +165,8 @@ class RunFolder:
     def _make(self) -> None:
         for left in self._leftovers():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        if not self.config.is_file():
+        self._begun = not self.config.is_file()
+        if self._begun:
             write_text(self.config, self._settings.to_yaml())
 
     @contextmanager
@@ -175,10 +177,20 @@ class RunFolder:
             UnloraError: the stage could not write its files.
         """
         stopwatch = Stopwatch()
-        with stopwatch.stage(name), storage_failures(self.path):
-            yield
+        try:
+            with stopwatch.stage(name), storage_failures(self.path):
+                yield
+        except InputError:
+            if processes.count() == 1:
+                self._give_up()
+            raise
         self.record["stages"].update(stopwatch.stages)
         self.write_record()
+
+    def _give_up(self) -> None:
+        """Leave no folder of a run that was refused before it made anything: it would refuse the corrected command."""
+        if self._begun and {path.name for path in entries(self.path)} <= {self.config.name, self.record_file.name}:
+            shutil.rmtree(self.path)
 
     def discard_results(self) -> None:
         """Remove what was found out about an adapter that is to be trained again, and its hash from the record."""
