@@ -34,13 +34,17 @@ def test_prints_counts_lengths_duplicates_overlap_and_one_example(inputs: Inputs
 
 
 def test_json_is_one_object_with_everything(inputs: Inputs, tmp_path: Path):
-    file = write_lines(tmp_path / "long.jsonl", [*RETAIN, {"text": "été " * 200}])
+    long = {"question": "Who?", "answer": "été " * 200}
+    file = write_lines(tmp_path / "long.jsonl", [*RETAIN, {"text": "été " * 200}, long])
     result = unlora("data", "check", file, "--model", inputs.model, "--max-length", 100, "--json")
     report = json.loads(result.stdout)
-    assert report["example_count"] == 4
-    assert report["shape_counts"] == {"question_answer": 3, "text": 1}
-    assert report["truncated"] == [f"{file}, line 4"]
-    assert report["completion_tokens"]["maximum"] == 99
+    assert report["example_count"] == 5
+    assert report["shape_counts"] == {"question_answer": 4, "text": 1}
+    assert report["truncated"] == [f"{file}, line 5"]
+    assert report["piece_count"] > 4 + 1000 / 99  # "été " has five bytes, none of which share a token
+    lines = unlora("data", "check", file, "--model", inputs.model, "--max-length", 100).stdout.splitlines()
+    assert f"in pieces of at most 100 tokens: {report['piece_count']}" in lines
+    assert 80 < report["completion_tokens"]["maximum"] < 100
     assert report["tokenisation"]["max_length"] == 100
 
 

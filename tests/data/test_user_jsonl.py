@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unlora.data import user_jsonl
 from unlora.data.records import Example, ExampleSet
 from unlora.data.user_jsonl import parse_record, read_examples, to_jsonl
 from unlora.errors import InputError
@@ -164,3 +165,11 @@ def test_writing_and_reading_gives_the_same_examples(
     ]
     to_jsonl(ExampleSet("any", tuple(examples)), path)
     assert list(read_examples(path)) == examples
+
+
+def test_a_whole_corpus_in_one_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_jsonl, "LONGEST_LINE", 3 * 2**20)
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"text": "a"}\n{"text": "' + "x " * 2**21 + '"}\n')
+    with pytest.raises(InputError, match=r"x.jsonl, line 2: the line has 4 MiB, and the limit is 3; make several "):
+        read_examples(file)

@@ -9,9 +9,9 @@ from unlora.evaluation.record import comparison_rows, evaluation_record, missing
 
 def test_record_has_the_contract_s_form() -> None:
     models = {"target": model_with_ratios([0.1, 0.2, 0.3, 0.4]), "retain_only": model_with_ratios([0.5, 0.6, 0.7, 0.8])}
-    record = evaluation_record(models, {"template": "plain"})
+    record = evaluation_record(models, {"template": {"max_length": 9}})
     assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert (record["suite"], record["protocol"]) == ("tofu", {"template": "plain"})
+    assert (record["suite"], record["protocol"]) == ("tofu", {"template": {"max_length": 9}, "sets": {}})
     assert list(record["models"]) == ["target", "retain_only"]
     probability = record["models"]["target"]["metrics"]["forget_probability"]
     assert probability == {

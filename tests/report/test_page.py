@@ -10,6 +10,7 @@ from tests.report.made_run import (
     FINGERPRINT,
     FORGET_SHA256,
     answer,
+    made_evaluation,
     made_record,
     make_run,
     write_scores,
@@ -96,6 +97,15 @@ def test_page_says_what_happened(tmp_path: Path):
     ):
         assert part in shown
     assert "This run is not finished" not in shown
+
+
+def test_page_says_what_was_not_measured(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    evaluation = made_evaluation() | {"notes": ["forget: 3 of 40 examples were cut at 512 tokens <b>"]}
+    write_json(run / "evaluation.json", evaluation)
+    assert "<li>forget: 3 of 40 examples were cut at 512 tokens &lt;b&gt;.</li>" in write_report(run).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path):

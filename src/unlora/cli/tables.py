@@ -14,7 +14,7 @@ def print_evaluation(record: dict[str, Any]) -> None:
     for metric, values in comparison_rows(record):
         rows.add(metric, *[values.get(model, "") for model in models])
     rows.print()
-    for note in missing_notes(record):
+    for note in [*record.get("notes", []), *missing_notes(record)]:
         echo(f"note: {note}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from unlora.data.long_text import in_pieces
 from unlora.data.near import near_duplicates
 from unlora.data.records import Example, ExampleSet
 from unlora.data.same import same_examples, seen
@@ -38,6 +39,8 @@ class DataReport:
     prompt_tokens: LengthSummary
     completion_tokens: LengthSummary
     """After truncation."""
+    piece_count: int
+    """Sequences that the examples give: texts beyond the length limit are cut into several."""
     truncated: tuple[str, ...]
     """Sources of the examples whose completion lost its end."""
     duplicates: tuple[tuple[str, ...], ...]
@@ -57,10 +60,12 @@ class DataReport:
         """The report for a person to read."""
         shapes = ", ".join(f"{count} {shape}" for shape, count in self.shape_counts.items())
         limit = self.tokenisation["max_length"]
+        pieces = f"in pieces of at most {limit} tokens: {self.piece_count}"
         lines = [
             f"{self.name}: {self.example_count} examples ({shapes}), template {self.tokenisation['template']}",
             f"prompt tokens: {_span(self.prompt_tokens)}",
             f"completion tokens: {_span(self.completion_tokens)}",
+            *([pieces] if self.piece_count > self.example_count else []),
             *_listed(f"truncated at {limit} tokens", self.truncated),
             *_listed("duplicates", [" = ".join(group) for group in self.duplicates]),
         ]
@@ -89,7 +94,7 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
     """
     if not len(examples):
         raise InputError(f"{examples.name}: holds no example.")
-    encoded = tokeniser.encode_set(examples)
+    encoded = tokeniser.encode_set(in_pieces(examples, tokeniser))
     groups = _sources_by([seen(example).content for example in examples], examples)
     compared = Comparison.of(examples.examples, other.examples if other is not None else ())
     return DataReport(
@@ -99,6 +104,7 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
         tokenisation=tokeniser.describe(),
         prompt_tokens=_summarise([example.prompt_length for example in encoded]),
         completion_tokens=_summarise([len(example.input_ids) - example.prompt_length for example in encoded]),
+        piece_count=len(encoded),
         truncated=tuple(example.source for example in encoded if example.truncated),
         duplicates=tuple(tuple(sources) for sources in groups.values() if len(sources) > 1),
         other_name=other.name if other is not None else None,

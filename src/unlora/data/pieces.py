@@ -1,6 +1,5 @@
 """Long documents in consecutive pieces that a model takes in at once."""
 
-import itertools
 import math
 import re
 
@@ -29,7 +28,19 @@ def cut_text(text: str, *, max_words: int) -> list[str]:
     """
     if max_words < 1:
         raise InputError(f"max_words: must be at least 1 (found {max_words}).")
-    words = [match.span() for match in _WORD.finditer(text)]
-    count = math.ceil(len(words) / max_words)
-    borders = [len(words) * place // count for place in range(count + 1)] if count else []
-    return [text[words[first][0] : words[end - 1][1]] for first, end in itertools.pairwise(borders)]
+    words = count_words(text)
+    count = math.ceil(words / max_words)
+    borders = [words * place // count for place in range(count + 1)] if count else []
+    firsts, lasts = set(borders[:-1]), {border - 1 for border in borders[1:]}
+    starts, ends = [], []
+    for number, match in enumerate(_WORD.finditer(text)):
+        if number in firsts:
+            starts.append(match.start())
+        if number in lasts:
+            ends.append(match.end())
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def count_words(text: str) -> int:
+    """Words of a text, as `cut_text` counts them."""
+    return sum(1 for _ in _WORD.finditer(text))

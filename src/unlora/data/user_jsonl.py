@@ -24,6 +24,8 @@ REQUIRED_KEYS: dict[Shape, tuple[str, ...]] = {
 }
 NOTE_KEYS = ("id", "source", "person")
 TOFU_KEYS = ("paraphrased_answer", "paraphrased_question", "perturbed_answer")
+LONGEST_LINE = 8 * 2**20
+"""Bytes: several books. A whole corpus in one line is a mistake, and would take all memory."""
 SHAPE_HINT = "a line holds question and answer, or prompt and completion, or messages, or text"
 
 
@@ -90,6 +92,9 @@ def parse_record(record: Any, where: str) -> Example:
 
 
 def _parse_line(line: bytes, where: str) -> Example:
+    if len(line) > LONGEST_LINE:
+        size, limit = len(line) / 2**20, LONGEST_LINE // 2**20
+        raise InputError(f"{where}: the line has {size:.0f} MiB, and the limit is {limit}; make several records of it.")
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -17,7 +17,8 @@ def evaluation_record(models: Mapping[str, ModelScores], protocol: Mapping[str, 
         protocol: what decides the numbers beside the models and the data.
 
     Returns:
-        {"suite", "protocol", "models": {role: {"metrics": {name: measurement}}}}, ready for strict JSON.
+        {"suite", "protocol", "notes", "models": {role: {"metrics": {name: measurement}}}}, ready for strict JSON; the
+        notes say in words what of the sets the length limit kept from being measured.
 
     Raises:
         InputError: the models were not asked the same questions in the same way.
@@ -28,12 +29,28 @@ def evaluation_record(models: Mapping[str, ModelScores], protocol: Mapping[str, 
     metrics = {role: measure(scores, retain_only=models.get("retain_only")) for role, scores in models.items()}
     return {
         "suite": "tofu",
-        "protocol": dict(protocol),
+        "protocol": {**protocol, "sets": dict(first.protocol.get("sets", {}))},
+        "notes": length_notes(first.protocol),
         "models": {
             role: {"metrics": {name: measured.to_json() for name, measured in measurements.items()}}
             for role, measurements in metrics.items()
         },
     }
+
+
+def length_notes(protocol: Mapping[str, Any]) -> list[str]:
+    """Say of each set how much of it the length limit cut off, or how many pieces long texts were measured in."""
+    notes, limit = [], protocol.get("template", {}).get("max_length")
+    for name, described in protocol.get("sets", {}).items():
+        examples, truncated = described["example_count"], described["truncated_count"]
+        documents = described.get("document_count", examples)
+        if examples > documents:
+            notes.append(f"{name}: {documents} examples were measured in {examples} pieces of at most {limit} tokens")
+        if truncated:
+            tokens = [described.get(key) for key in ("token_count", "used_token_count")]
+            used = f": {tokens[0]:,} tokens, {tokens[1]:,} used" if all(tokens) else ""
+            notes.append(f"{name}: {truncated} of {examples} examples were cut at {limit} tokens{used}")
+    return notes
 
 
 def comparison_rows(record: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from unlora import processes
+from unlora.data.long_text import in_pieces
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.evaluation.cache import ScoreCache
@@ -45,7 +46,8 @@ def score_model(
     Args:
         model: plain or with an adapter; adapters that are switched off stay off.
         tokeniser: the same for every model that is to be compared; `protocol` may cut shorter than it does.
-        sets: examples by role: forget, retain, real_authors, world_facts; those there are.
+        sets: examples by role: forget, retain, real_authors, world_facts; those there are. A plain text beyond the
+            length limit is asked in pieces, each scored as an example.
         protocol: how to ask; every example of `sets` is asked, however many it names.
         max_new_tokens: longest generated answer, in place of the protocol's; generation stops at an end token.
         batch_size: sequences in one forward pass; results do not depend on it beyond floating-point rounding.
@@ -58,7 +60,10 @@ def score_model(
     if max_new_tokens is not None:
         protocol = dataclasses.replace(protocol, max_new_tokens=max_new_tokens)
     tokeniser = tokeniser_for(protocol, tokeniser)
-    asked = {name: [_tokenise(example, tokeniser) for example in examples] for name, examples in sets.items()}
+    asked = {
+        name: [_tokenise(example, tokeniser) for example in in_pieces(examples, tokeniser)]
+        for name, examples in sets.items()
+    }
     how = {
         **protocol.to_json(),
         "template": tokeniser.describe(),
@@ -207,10 +212,14 @@ def _question_sha256(example: Example) -> str:
 
 def _describe_set(examples: ExampleSet, questions: list[_Question]) -> dict[str, Any]:
     truncated = sum(any(answer.truncated for answer in question.answers) for question in questions)
+    used = sum(len(question.answer.input_ids) for question in questions)
     return {
         "name": examples.name,
-        "example_count": len(examples),
+        "document_count": len(examples),
+        "example_count": len(questions),
         "truncated_count": truncated,
+        "token_count": used + sum(question.answer.lost_count for question in questions),
+        "used_token_count": used,
         "sha256": examples.sha256(),
     }
 

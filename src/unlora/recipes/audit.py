@@ -18,6 +18,7 @@ from unlora.audit.cost import Speed, measure_speed
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.audit.verdict import SCOPE, verdict
+from unlora.data.long_text import in_pieces
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.errors import InputError
@@ -119,7 +120,10 @@ def load_subject(
     target_fingerprint = target.fingerprint
     refuse_other_model(run, target_fingerprint)
     tokeniser = make_tokeniser(made_with.data, target.tokenizer, embedding_count(target.model))
-    forget = sets["forget"].select(settings.max_examples)
+    forget = in_pieces(sets["forget"].select(settings.max_examples), tokeniser)
+    retain, holdout, same_person = (
+        in_pieces(examples, tokeniser) if examples is not None else None for examples in (retain, holdout, same_person)
+    )
     for examples in (forget, retain, holdout, same_person):
         tokeniser.encode_set(examples or ())
     model = load_trained_adapter(target.model, run / "adapter")

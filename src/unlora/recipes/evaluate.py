@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from unlora import processes
 from unlora.artifacts import write_json
+from unlora.data.long_text import document_count, in_pieces
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tofu import companion, perturbed_version
@@ -96,7 +97,7 @@ def refuse_other_reference(retain_only: str, forget_set: ExampleSet, protocol: s
     if other != protocol:
         advice = f"set evaluation.protocol={other}, or score that model again"
         raise InputError(f"{retain_only}: scores by protocol {other}, and here it is {protocol}; {advice}.")
-    count = len(scores.sets.get("forget", ()))
+    count = document_count(one.source for one in scores.sets.get("forget", ()))
     if count != len(forget_set):
         advice = "give scores on the same forget set, or set evaluation.max_examples as there"
         raise InputError(f"{retain_only}: scores of {count} forget examples, and here are {len(forget_set)}; {advice}.")
@@ -110,7 +111,7 @@ def refuse_unaskable(settings: EvaluationSettings, tokeniser: ExampleTokeniser, 
     """
     tokeniser = tokeniser_for(chosen_protocol(settings), tokeniser)
     for examples in sets.values():
-        tokeniser.encode_set(examples)
+        tokeniser.encode_set(in_pieces(examples, tokeniser))
 
 
 def score(

@@ -23,7 +23,7 @@ from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import describe_tokens
+from unlora.recipes.sets import describe_tokens, encode_in_pieces
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
@@ -67,7 +67,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
         max_length=settings.max_length,
         embedding_count=embedding_count(loaded.model),
     )
-    tokens = tokeniser.encode_set(examples)
+    tokens = encode_in_pieces(tokeniser, examples)
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
     if isinstance(model, PeftModel):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from unlora.data.collate import collate
+from unlora.data.long_text import document_count, in_pieces
 from unlora.data.near import near_duplicates
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
@@ -20,7 +21,7 @@ SHOWN_COUNT = 3
 
 
 class Sets(NamedTuple):
-    """The examples of a run and their tokens."""
+    """The examples of a run and their tokens; a long text is one example, in several pieces."""
 
     forget: ExampleSet
     retain: ExampleSet | None
@@ -92,8 +93,17 @@ def tokenise_sets(tokeniser: ExampleTokeniser, forget_set: ExampleSet, retain_se
     Raises:
         InputError: an example that cannot be tokenised, with its line.
     """
-    retain_tokens = tokeniser.encode_set(retain_set) if retain_set is not None else None
-    return Sets(forget_set, retain_set, tokeniser.encode_set(forget_set), retain_tokens, tokeniser)
+    retain_tokens = encode_in_pieces(tokeniser, retain_set) if retain_set is not None else None
+    return Sets(forget_set, retain_set, encode_in_pieces(tokeniser, forget_set), retain_tokens, tokeniser)
+
+
+def encode_in_pieces(tokeniser: ExampleTokeniser, examples: ExampleSet) -> list[TokenisedExample]:
+    """Turn examples into tokens, plain texts beyond the length limit in pieces: then there are more than examples.
+
+    Raises:
+        InputError: an example that cannot be tokenised, with its line.
+    """
+    return tokeniser.encode_set(in_pieces(examples, tokeniser))
 
 
 def content_hashes(sets: Sets) -> tuple[str, str | None]:
@@ -109,11 +119,17 @@ def describe_sets(sets: Sets) -> str:
 
 
 def describe_tokens(tokens: list[TokenisedExample]) -> str:
-    """How much there is of one set, and where the first example lost its end to the length limit."""
+    """How much there is of one set, how many pieces long texts gave, and what the length limit cut off."""
     completion = sum(len(example.input_ids) - example.prompt_length for example in tokens)
-    truncated = [example.source for example in tokens if example.truncated]
-    note = f", {len(truncated)} truncated (first: {truncated[0]})" if truncated else ""
-    return f"{len(tokens)} examples, {completion} completion tokens{note}"
+    documents = document_count(example.source for example in tokens)
+    pieces = f" in {len(tokens)} pieces" if len(tokens) > documents else ""
+    truncated = [example for example in tokens if example.truncated]
+    note = ""
+    if truncated:
+        first = truncated[0]
+        whole, used = len(first.input_ids) + first.lost_count, len(first.input_ids)
+        note = f", {len(truncated)} truncated (first: {first.source}, {whole:,} tokens, {used:,} used)"
+    return f"{documents} examples{pieces}, {completion} completion tokens{note}"
 
 
 def probe_batch(sets: Sets) -> dict[str, TokenIds]:

@@ -55,6 +55,7 @@ def render(files: RunFiles) -> str:
         objective=objective_text(objective),
         sentence=result_sentence(evaluation) if evaluation is not None else None,
         no_evaluation=_why_no_evaluation(files.settings),
+        evaluation_notes=evaluation.get("notes", []) if evaluation is not None else [],
         metrics=metric_table(evaluation) if evaluation is not None else None,
         answers={name: answers_of_set(files.answers, name) for name in ("forget", "retain")},
         charts=plots.training_charts(files.train_log, has_retain_term=objective.get("retain") is not None),
