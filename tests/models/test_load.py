@@ -34,7 +34,11 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     downloads: dict[str, str] = {}
     monkeypatch.setattr(locate.HfApi, "model_info", refuse)
-    monkeypatch.setattr(locate, "try_to_load_from_cache", lambda name, _: downloads.get(name))
+    monkeypatch.setattr(
+        locate,
+        "try_to_load_from_cache",
+        lambda name, _, revision=None: downloads.get(f"{name}@{revision}" if revision else name),
+    )
     return downloads
 
 

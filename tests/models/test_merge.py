@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError
 from unlora.models.load import load_model
-from unlora.models.merge import merge_adapter, probe_logits, probe_tokens
+from unlora.models.merge import Expected, merge_adapter, probe_logits, probe_tokens
 from unlora.models.save import save_model
 
 PROBE = torch.arange(24).reshape(2, 12)
@@ -159,5 +159,6 @@ def test_replicated_layers_are_merged_each_for_itself(arch: Architecture, tmp_pa
 
 def test_expected_logits_can_be_those_of_another_model():
     wrapped = wrap(build_tiny_model("llama"), target_modules=["q_proj"])
+    other = Expected(probe_logits(build_tiny_model("llama", seed=1)), torch.float32)
     with pytest.raises(InputError, match="another model"):
-        merge_adapter(wrapped, where="adapter", expected=probe_logits(build_tiny_model("llama", seed=1)))
+        merge_adapter(wrapped, where="adapter", expected=other)

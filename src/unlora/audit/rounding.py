@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.errors import UnloraError
-from unlora.models.load import LOADING_ERRORS
 from unlora.models.quantised import Quantisation, compute_in_full, loading_options, loading_quietly
+from unlora.models.reading import one_line
 from unlora.models.save import save_model
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
@@ -79,8 +79,8 @@ def rounded(folder: Path, format: Format, *, device: torch.device, dtype: torch.
                 local_files_only=True,
             ).eval()
             compute_in_full(model)
-        except LOADING_ERRORS as error:
-            raise UnloraError(f"{format}: {' '.join(str(error).split())[:200]}") from None
+        except Exception as error:  # transformers raises whatever comes up
+            raise UnloraError(f"{format}: {one_line(error)}") from None
         try:
             yield model
         finally:

@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftModel
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PretrainedConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
+from unlora.models.adapter_target import is_adapter, merge_target, recorded_base
+from unlora.models.causality import refuse_two_sided
 from unlora.models.embedded import cache_folder
+from unlora.models.files import refuse_unsafe_files
 from unlora.models.fingerprint import fingerprint
+from unlora.models.formats import multiplied_out, settle_format, settle_weights
 from unlora.models.locate import Location, locate
-from unlora.models.merge import MergeCheck, Merged, merge_adapter
+from unlora.models.merge import MergeCheck
 from unlora.models.quantised import (
     Quantisation,
     compute_in_full,
@@ -34,10 +35,8 @@ from unlora.models.quantised import (
     quantisation_of,
     refuse_misread,
 )
-from unlora.models.quiet import quiet
+from unlora.models.reading import reading
 from unlora.models.save import save_model
-
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class ModelSource:
     trust_remote_code: bool
     quantisation: Quantisation | None = None
     """How the linear layers are rounded, whether for this run or in the model's own files."""
+    multiplied_out: str | None = None
+    """The format of the files, such as "4bit" or "fp8", where the model is the numbers that they stand for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,8 @@ class LoadedModel:
     source: ModelSource
     merge: MergeCheck | None = None
     """Of an adapter: how far merging it into its base moved the logits on a few tokens."""
+    notes: tuple[str, ...] = ()
+    """What its user should know of how it was loaded."""
 
     @property
     def checks(self) -> dict[str, Any]:
@@ -103,25 +106,34 @@ def load_model(
     if is_adapter(name):
         base, place = base or recorded_base(Path(name)), device if quantisation is None else torch.device("cpu")
         loaded = _load_base(Path(name), base, dtype=dtype, device=place, trust_remote_code=trust_remote_code)
-        merged, tokenizer = _merge_adapter(loaded, Path(name))
-        model, merge = merged
+        (model, merge), notes = merge_target(loaded.model, Path(name), base=base)
+        tokenizer, kind = _adapter_tokenizer(Path(name)) or loaded.tokenizer, "adapter"
+        notes, format = (*loaded.notes, *notes), loaded.source.quantisation or loaded.source.multiplied_out
         if quantisation is not None:
             model = _round_merged(name, model, tokenizer, dtype, options)
-        kind = "adapter"
     else:
-        merge = None
         _refuse_base(name, base)
         location = locate(name)
-        model = _load_weights(name, location, dtype, trust_remote_code, options)
-        tokenizer = _load_tokenizer(name, location, trust_remote_code)
-        kind = location.kind
+        model, format = _load_weights(name, location, dtype, trust_remote_code, options)
+        tokenizer, kind = _load_tokenizer(name, location, trust_remote_code), location.kind
+        merge, notes = None, ()
     _settle_rounding(name, model, quantisation)
     _limit_length(tokenizer, model.config)
     model.requires_grad_(False).eval()
     model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
+    refuse_two_sided(name, model)
     number_format = str(dtype).removeprefix("torch.")
-    source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model))
-    return LoadedModel(model, tokenizer, source, merge)
+    source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model), format)
+    return LoadedModel(model, tokenizer, source, merge, (*notes, *_format_note(name, format, merge)))
+
+
+def _format_note(name: str, format: str | None, merge: MergeCheck | None) -> tuple[str, ...]:
+    if format is None:
+        return ()
+    return (
+        f"{name}: its files hold the weights as {format}; the run goes on in full precision with the numbers that "
+        "they stand for" + ("" if merge is None else ", the adapter merged into those"),
+    )
 
 
 def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -134,28 +146,42 @@ def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: boo
         _refuse_base(name, base)
         location = locate(name)
         tokenizer = _load_tokenizer(name, location, trust_remote_code)
-        with _reading(name, location):
-            config = AutoConfig.from_pretrained(
-                location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
-            )
-        return _limit_length(tokenizer, config)
-    own = _adapter_tokenizer(Path(name))
-    return own or load_tokenizer(base or recorded_base(Path(name)), trust_remote_code=trust_remote_code)
+        return _limit_length(tokenizer, read_config(name, location, trust_remote_code))
+    base = base or recorded_base(Path(name))
+    return _adapter_tokenizer(Path(name)) or load_tokenizer(base, trust_remote_code=trust_remote_code)
+
+
+def read_config(name: str, location: Location, trust_remote_code: bool) -> PreTrainedConfig:
+    """Read a model's config.
+
+    Raises:
+        InputError: it is none, or needs remote code.
+    """
+    with _reading(name, location):
+        return AutoConfig.from_pretrained(
+            location.path,
+            revision=location.revision,
+            local_files_only=location.local,
+            trust_remote_code=trust_remote_code,
+        )
 
 
 def _load_weights(
     name: str, location: Location, dtype: torch.dtype, trust_remote_code: bool, options: Mapping[str, Any]
-) -> PreTrainedModel:
-    if location.local:
-        refuse_cut_tensors(Path(location.path))
+) -> tuple[PreTrainedModel, str | None]:
+    """Read a model, and name the format that it was multiplied out of, if any."""
+    config = settle_format(name, read_config(name, location, trust_remote_code))
+    format = multiplied_out(config)
     model_class: Any = AutoModelForCausalLM  # Its annotation does not know the second result.
     with _reading(name, location):
         model, found = model_class.from_pretrained(
             location.path,
+            config=config,
             dtype=dtype,
             use_safetensors=True,  # Pickle can run code.
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # Refused below, with the name of the tensor.
+            revision=location.revision,
             local_files_only=location.local,
             trust_remote_code=trust_remote_code,
             **options,
@@ -164,7 +190,7 @@ def _load_weights(
     if unusable:
         count = f" and {len(unusable) - 1} more" if len(unusable) > 1 else ""
         raise InputError(f"model '{name}': its files lack {unusable[0]}{count}, or hold it in another shape.")
-    return model
+    return settle_weights(name, model, format, dtype), format
 
 
 def _round_merged(
@@ -179,7 +205,7 @@ def _round_merged(
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="merged-") as temporary:
         folder = str(Path(temporary) / "model")
         save_model(model, tokenizer, Path(folder))
-        return _load_weights(name, Location("folder", folder, local=True), dtype, False, options)
+        return _load_weights(name, Location("folder", folder, local=True), dtype, False, options)[0]
 
 
 def _settle_rounding(name: str, model: PreTrainedModel, asked: Quantisation | None) -> None:
@@ -198,11 +224,14 @@ def _settle_rounding(name: str, model: PreTrainedModel, asked: Quantisation | No
 def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     with _reading(name, location):
         return AutoTokenizer.from_pretrained(
-            location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
+            location.path,
+            revision=location.revision,
+            local_files_only=location.local,
+            trust_remote_code=trust_remote_code,
         )
 
 
-def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """Give the tokenizer the model's context: not every one knows it, and past it GPT-2 fails and others babble."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if isinstance(context, int):
@@ -213,36 +242,22 @@ def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) 
 @contextlib.contextmanager
 def _reading(name: str, location: Location) -> Iterator[None]:
     """Turn what transformers raises into one line; the progress bars of a download stay, it can take minutes."""
-    try:
-        with loading_quietly() if location.local else contextlib.nullcontext():
-            yield
-    except LOADING_ERRORS as error:
-        if "trust_remote_code" in str(error):
+    if location.local:
+        refuse_unsafe_files(Path(location.path))
+    with reading(f"model '{name}': cannot be loaded"):
+        try:
+            with loading_quietly() if location.local else contextlib.nullcontext():
+                yield
+        except Exception as error:
+            if "trust_remote_code" not in str(error):
+                raise
             message = "needs Python code that comes with it; read that code, then allow it with --trust-remote-code."
             raise InputError(f"model '{name}': {message}") from None
-        raise InputError(f"model '{name}': cannot be loaded ({_one_line(error)}).") from None
-
-
-def is_adapter(name: str) -> bool:
-    """Whether a model's name is the folder of a PEFT adapter."""
-    return (Path(name) / "adapter_config.json").is_file()
 
 
 def _refuse_base(name: str, base: str | None) -> None:
     if base is not None:
         raise InputError(f"base '{base}': is only for an adapter, and {name} is not an adapter folder.")
-
-
-def recorded_base(folder: Path) -> str:
-    """The base that an adapter folder names.
-
-    Raises:
-        InputError: it names none.
-    """
-    recorded = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not recorded:
-        raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")
-    return recorded
 
 
 def _load_base(folder: Path, base: str, **options: Any) -> LoadedModel:
@@ -252,32 +267,8 @@ def _load_base(folder: Path, base: str, **options: Any) -> LoadedModel:
         raise InputError(f"{folder}: its base cannot be loaded (--base takes another name for it): {error}") from None
 
 
-def _merge_adapter(base: LoadedModel, folder: Path) -> tuple[Merged, PreTrainedTokenizerBase]:
-    kind = read_json_object(folder / "adapter_config.json").get("peft_type")
-    if kind != "LORA":
-        raise InputError(f"{folder}: is an adapter of type {kind}; only LoRA can be merged.")
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"{folder}: has no adapter_model.safetensors.")
-    refuse_cut_tensors(folder)
-    try:
-        with quiet():
-            wrapped = PeftModel(base.model, PeftConfig.from_pretrained(str(folder)))
-            found = wrapped.load_adapter(str(folder), "default")
-    except LOADING_ERRORS as error:
-        raise InputError(f"{folder}: does not fit the base {base.source.name} ({_one_line(error)}).") from None
-    strangers = [*found.missing_keys, *found.unexpected_keys]
-    if strangers:
-        raise InputError(f"{folder}: does not fit the base {base.source.name} (no counterpart for {strangers[0]}).")
-    return merge_adapter(wrapped, where=str(folder)), _adapter_tokenizer(folder) or base.tokenizer
-
-
 def _adapter_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer saved beside an adapter, if there is one."""
     if not (folder / "tokenizer_config.json").is_file():
         return None
     return _load_tokenizer(str(folder), Location("folder", str(folder), local=True), trust_remote_code=False)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,5 +1,6 @@
 """From a model's name to the place it is read from."""
 
+import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,10 +20,14 @@ class Location(NamedTuple):
     """A folder, or the hub id when the hub is to be asked."""
     local: bool
     """Whether `path` is a folder: then nothing may touch the network."""
+    revision: str | None = None
+    """Branch, tag or commit that the hub is asked for; None for its main branch."""
 
 
 def locate(name: str) -> Location:
     """Find "embedded", a model folder or a hub id (from earlier downloads when the hub cannot be reached).
+
+    A hub id may name a branch, tag or commit behind an @, such as "org/model@v1".
 
     Raises:
         InputError: there is no such model.
@@ -40,19 +45,22 @@ def locate(name: str) -> Location:
 
 
 def _locate_on_hub(name: str) -> Location:
+    repository, _, revision = name.partition("@")
     try:
-        validate_repo_id(name)
+        validate_repo_id(repository)
+        if "@" in name and not re.fullmatch(r"[\w.][\w.\-/]*", revision):
+            raise HFValidationError
     except HFValidationError:
         raise InputError(f"model '{name}': no such folder.") from None
-    if _hub_answers(name):
-        return Location("hub", name, local=False)
-    cached = try_to_load_from_cache(name, "config.json")
+    if _hub_answers(repository):
+        return Location("hub", repository, local=False, revision=revision or None)
+    cached = try_to_load_from_cache(repository, "config.json", revision=revision or None)
     if isinstance(cached, str):
         return Location("hub", str(Path(cached).parent), local=True)
     twin = " A 4-bit twin comes in a package: 'embedded' in place of this name." if name == HUB_ID else ""
     raise InputError(
         f"model '{name}': no such folder, and the Hugging Face hub cannot be reached to look for a model of that name "
-        f"(nor was it downloaded before).{nearest(name, ['embedded'])}{twin}"
+        f"(nor was it{' in this revision' if revision else ''} downloaded before).{nearest(name, ['embedded'])}{twin}"
     )
 
 

@@ -44,9 +44,16 @@ class Merged(NamedTuple):
     check: MergeCheck
 
 
-def merge_adapter(
-    wrapped: PeftModel, *, where: str, expected: Float[Tensor, "row token vocab"] | None = None
-) -> Merged:
+class Expected(NamedTuple):
+    """What a merged model has to compute, where that is not what base and adapter compute as they are given."""
+
+    logits: Float[Tensor, "row token vocab"]
+    """From `probe_logits`."""
+    dtype: torch.dtype
+    """The coarsest number format that they were computed in."""
+
+
+def merge_adapter(wrapped: PeftModel, *, where: str, expected: Expected | None = None) -> Merged:
     """Merge the active adapter into the base weights and compare the logits of before and after on a few tokens.
 
     An output head that shares its weights with the embedding gets its own copy first where the adapter changes one of
@@ -55,14 +62,15 @@ def merge_adapter(
     Args:
         wrapped: base and adapter; used up, its layers become the merged model's.
         where: what the message of a failure begins with, such as the adapter's folder.
-        expected: `probe_logits` of what the merged model has to compute, where that is not `wrapped` itself.
+        expected: what the merged model has to compute, such as that of the same adapter on a rounded base; None for
+            what `wrapped` does.
 
     Raises:
         InputError: the merged model computes something else than rounding explains, or a weight became NaN.
     """
     _describe_replicas(wrapped)
     probe = probe_tokens(wrapped)
-    before = probe_logits(wrapped, probe) if expected is None else expected
+    before = probe_logits(wrapped, probe) if expected is None else expected.logits
     tied = _give_own_weights(wrapped)
     try:
         with quiet():
@@ -70,11 +78,13 @@ def merge_adapter(
     except ValueError as error:
         raise InputError(f"{where}: cannot be merged ({' '.join(str(error).split())[:200]}).") from None
     _settle_tying(model, tied)
-    check = compare(before, probe_logits(model, probe), dtype=model.dtype)
+    dtypes = [model.dtype] if expected is None else [model.dtype, expected.dtype]
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    check = compare(before, probe_logits(model, probe), dtype=coarsest)
     if not check.relative_difference <= check.tolerance:
         raise InputError(
             f"{where}: merged into its base it is another model (the logits differ by {check.relative_difference:.1%}, "
-            f"and rounding to {str(model.dtype).removeprefix('torch.')} explains {check.tolerance:.2%}); merge it with "
+            f"and rounding to {str(coarsest).removeprefix('torch.')} explains {check.tolerance:.2%}); merge it with "
             "the library that made it and give the merged folder."
         )
     return Merged(model, check)

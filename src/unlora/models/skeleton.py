@@ -1,17 +1,17 @@
 """A model without its weights: shapes, parameters, and what a step on it keeps and computes."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from unlora.errors import InputError
-from unlora.models.load import is_adapter, recorded_base
+from unlora.models.adapter_target import plain_base
+from unlora.models.formats import settle_format
+from unlora.models.load import read_config
 from unlora.models.locate import locate
-from unlora.models.quantised import Quantisation
+from unlora.models.reading import reading
 
 
 def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
@@ -20,27 +20,12 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     Raises:
         InputError: there is no such model, or its config cannot be read.
     """
-    if is_adapter(name):
-        name = base or recorded_base(Path(name))
-    location = locate(name)
-    try:
-        config = AutoConfig.from_pretrained(
-            location.path, local_files_only=location.local, trust_remote_code=trust_remote_code
-        )
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"model '{name}': its config cannot be read ({' '.join(str(error).split())[:200]}).") from None
+    name = plain_base(name, base)
+    config = read_config(name, locate(name), trust_remote_code)
+    settle_format(name, config)
+    with reading(f"model '{name}': its config cannot be read"), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     return model.requires_grad_(False)
-
-
-def recorded_quantisation(config: PreTrainedConfig) -> Quantisation | None:
-    """How the model's own files hold the linear layers, as far as bitsandbytes rounded them."""
-    recorded: Any = getattr(config, "quantization_config", None) or {}
-    options = recorded if isinstance(recorded, dict) else recorded.to_dict()
-    if options.get("load_in_4bit"):
-        return "4bit"
-    return "8bit" if options.get("load_in_8bit") else None
 
 
 class Footprint(NamedTuple):

@@ -16,8 +16,9 @@ from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.hooks import GradientTaps, measuring
+from unlora.models.formats import recorded_quantisation
 from unlora.models.quantised import Quantisation
-from unlora.models.skeleton import footprint, load_skeleton, recorded_quantisation
+from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
 from unlora.recipes import plan_arithmetic as arithmetic

@@ -23,7 +23,8 @@ from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
 from unlora.locks import alone_in_output, entries
-from unlora.models.load import is_adapter, load_tokenizer
+from unlora.models.adapter_target import is_adapter
+from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import embedding_count, recorded_embedding_count
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
 from unlora.recipes.export import export_adapter

@@ -1,0 +1,34 @@
+"""Whether a model predicts each token from those before it alone, which every number here takes for granted."""
+
+import torch
+from transformers import PreTrainedModel
+
+from unlora.errors import InputError
+from unlora.models.merge import compare
+from unlora.models.quantised import quantisation_of
+from unlora.models.reading import reading
+from unlora.models.wrapping import evaluating
+
+TOLERANCE = {"8bit": 0.1, None: 0.02, "4bit": 0.02}
+"""Of the relative difference. 8-bit layers treat outliers of one token in all of them; other models differ by 1e-6."""
+
+
+@torch.no_grad()
+def refuse_two_sided(name: str, model: PreTrainedModel) -> None:
+    """Refuse an encoder: read two texts that begin with the same token, and compare the logits of that position.
+
+    Raises:
+        InputError: they differ, or the model cannot compute them.
+    """
+    count = model.config.get_text_config().vocab_size
+    first = torch.full((2, 1), count // 3)
+    rest = torch.linspace(0, count - 1, 14).long().reshape(2, 7)
+    ids = torch.cat([first, rest], dim=1).to(model.device)
+    with reading(f"model '{name}': cannot be computed with"), evaluating(model):
+        logits = model(input_ids=ids, use_cache=False).logits[:, 0].float()
+    difference = compare(logits[:1, None], logits[1:, None], dtype=torch.float32).relative_difference
+    if not difference <= TOLERANCE[quantisation_of(model)]:
+        raise InputError(
+            f"model '{name}': its type '{model.config.model_type}' reads both sides of a token (the first logits "
+            f"change by {difference:.0%} with the second token); not a causal language model."
+        )
