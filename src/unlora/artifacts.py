@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unlora.errors import NO_SPACE, InputError, UnloraError
 from unlora.places import broken_link, link_out, modes
+from unlora.strict_json import parse_json
 
 
 @contextlib.contextmanager
@@ -134,37 +135,6 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1}).") from None
-
-
-def parse_json(text: str, where: str, *, with_line: bool = False) -> Any:
-    """Parse JSON in which no object names a key twice: which of two values counts would be a guess.
-
-    Raises:
-        InputError: naming `where`, and the line too where the text has several.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        line = f", line {error.lineno}" if with_line else ""
-        raise InputError(f"{where}{line}: not valid JSON ({error.msg}, column {error.colno}).") from None
-    except _KeyTwiceError as error:
-        raise InputError(f"{where}: key '{error}' stands twice in one object; keep one.") from None
-    except RecursionError:
-        raise InputError(f"{where}: not JSON that can be read (brackets nested too deep).") from None
-    except ValueError:
-        raise InputError(f"{where}: not JSON that can be read (a number with thousands of digits).") from None
-
-
-class _KeyTwiceError(ValueError):
-    """Carries the key."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        raise _KeyTwiceError(next(key for key, _ in pairs if key in seen or seen.add(key)))
-    return found
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

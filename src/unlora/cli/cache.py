@@ -58,5 +58,5 @@ def _print(found: "list[Found]") -> None:
     rows = Rows("kind", "entries", "bytes", "age in days", "what")
     for one in found:
         age = f"{one.newest_days:.1f} to {one.oldest_days:.1f}"
-        rows.add(one.kind, str(one.count), f"{one.size:,}", age, one.what)
+        rows.add(one.kind, str(one.entries), f"{one.size:,}", age, one.what)
     rows.print()

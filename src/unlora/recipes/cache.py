@@ -47,7 +47,7 @@ class Found(NamedTuple):
 
     kind: str
     what: str
-    count: int
+    entries: int
     size: int
     oldest_days: float
     newest_days: float
