@@ -72,6 +72,12 @@ def test_other_template_is_the_one_that_was_not_trained():
     assert trained_chat["first_half"] == (f"{chat} Mira Solberg was", f" born in Bergen.{END}")
 
 
+def test_chat_templates_that_nobody_chose_from_are_no_other_template():
+    encoder = tokeniser()
+    encoder.tokenizer.chat_template = {"rag": "{{ messages }}", "tools": "{{ messages }}"}  # type: ignore[assignment]
+    assert "other_template" not in ask(EXAMPLE, encoder)
+
+
 def test_verbatim_prompt_still_ends_where_the_answer_begins():
     found = decoded(VERBATIM, tokeniser(chat=True))
     answer = f" Bergen, by the sea.{END}"

@@ -52,7 +52,10 @@ def ask(example: Example, tokeniser: ExampleTokeniser) -> dict[str, Asked]:
 
 def _in_frame(example: Example, frame: Frame, tokeniser: ExampleTokeniser) -> Asked | None:
     text = _fill(example, frame)
-    encoder = _other(example, tokeniser) if frame.form == "other" else tokeniser
+    try:
+        encoder = _other(example, tokeniser) if frame.form == "other" else tokeniser
+    except InputError:  # several chat templates, none of which was chosen
+        return None
     if text is None or encoder is None:
         return None
     shaped = _shape(example, frame, text)
