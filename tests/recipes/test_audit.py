@@ -24,6 +24,8 @@ QUICK = [
     "relearning.learning_rate=5e-3",
 ]
 
+QUICK_SAMPLING = ["max_examples=2", "sampling.samples=1", "sampling.k=[1]", "sampling.max_new_tokens=2"]
+
 
 def settings(*overrides: str, **flags: Any):
     """Relearning alone, two steps, unless said otherwise."""
@@ -63,6 +65,16 @@ def test_audit_with_a_control_writes_what_it_found(run: Path, taught: Taught):
     page = (run / "audit" / "audit.html").read_text()
     assert found["sentence"] in page
     assert "<svg" in page
+
+
+def test_audit_goes_on_where_its_run_was_moved_to(run: Path, tmp_path: Path):
+    """The hashes say what the run is, not its place."""
+    chosen = resolve_audit(scale="default", flags={"attacks": ["sampling"]}, overrides=QUICK_SAMPLING)
+    first = audit(run, chosen, run / "audit")
+    moved = run.rename(tmp_path / "elsewhere")
+    second = audit(moved, chosen, moved / "audit")
+    assert second["attacks"]["sampling"]["estimates"] == first["attacks"]["sampling"]["estimates"]
+    assert json.loads((moved / "audit" / "record.json").read_text())["run"] == str(moved)
 
 
 def test_run_without_a_retain_only_model_has_no_control(run: Path):

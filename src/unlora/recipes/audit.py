@@ -72,7 +72,8 @@ def audit(
     folder = RunFolder(output, settings)
     seed_everything(settings.seed)
     subject = load_subject(run, made_with, settings, folder.path / "scratch", reporter)
-    folder.start(run=str(run), weights=dict(subject.hashes), data=_data_hashes(subject))
+    folder.start(weights=dict(subject.hashes), data=_data_hashes(subject))
+    folder.write_record(run=str(run))  # where it lay, which is no part of what it is: a folder may be moved
     speed = measure_speed(subject, settings.batch_size)
     results: dict[str, AttackResult] = {}
     costs: dict[str, dict[str, float]] = {}

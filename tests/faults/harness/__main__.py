@@ -10,6 +10,10 @@ from tests.faults.harness.bad_inputs import Outcome, acceptable, chosen, result_
 from tests.faults.harness.kills import Chain, kill_table, run_kills
 from tests.faults.harness.pairs import Pair, pair_table, run_pairs
 
+WORLD = click.option(
+    "--world", "kept", type=click.Path(path_type=Path), help="Make models and runs here once, and use them again."
+)
+
 
 @click.group()
 def main() -> None:
@@ -21,15 +25,18 @@ def main() -> None:
 @click.option("--only", multiple=True, help="Only inputs whose AREA/NAME holds this; repeatable.")
 @click.option("--sample", type=click.IntRange(min=1), help="So many, drawn from all areas in turn.")
 @click.option("--seed", default=0, show_default=True, help="Of the sample.")
+@WORLD
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write every outcome here.")
-def bad_inputs(areas: tuple[str, ...], only: tuple[str, ...], sample: int | None, seed: int, file: Path | None) -> None:
+def bad_inputs(
+    areas: tuple[str, ...], only: tuple[str, ...], sample: int | None, seed: int, kept: Path | None, file: Path | None
+) -> None:
     """Give unlora bad and odd inputs and count how it ends."""
 
     def tell(outcome: Outcome) -> None:
         if outcome.kind != "ok":
             click.echo(f"{outcome.kind:<9} {outcome.area}/{outcome.name}: {ascii(outcome.what)[1:-1]}")
 
-    outcomes = run_inputs(chosen(areas or tuple(AREAS), only, sample, seed), tell)
+    outcomes = run_inputs(chosen(areas or tuple(AREAS), only, sample, seed), tell, kept)
     if file is not None:
         write_outcomes(outcomes, file)
     click.echo(result_table(outcomes))
@@ -39,14 +46,15 @@ def bad_inputs(areas: tuple[str, ...], only: tuple[str, ...], sample: int | None
 @main.command()
 @click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="Signals to send.")
 @click.option("--seed", default=0, show_default=True, help="Of moments and signals.")
-def kills(count: int, seed: int) -> None:
+@WORLD
+def kills(count: int, seed: int, kept: Path | None) -> None:
     """Interrupt commands at random moments and start them again."""
 
     def tell(chain: Chain) -> None:
         if chain.what:
             click.echo(f"{chain.command} after {', '.join(chain.signals)}: {chain.what}")
 
-    chains = run_kills(count, seed, tell)
+    chains = run_kills(count, seed, tell, kept)
     click.echo(kill_table(chains))
     sys.exit(any(chain.what for chain in chains))
 
@@ -54,14 +62,15 @@ def kills(count: int, seed: int) -> None:
 @main.command()
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of processes.")
 @click.option("--seed", default=0, show_default=True, help="Of the moments when the second starts.")
-def pairs(count: int, seed: int) -> None:
+@WORLD
+def pairs(count: int, seed: int, kept: Path | None) -> None:
     """Start a command twice on one folder."""
 
     def tell(pair: Pair) -> None:
         if pair.what:
             click.echo(f"{pair.command}, second after {pair.delay:.1f} s: {pair.what}")
 
-    found = run_pairs(count, seed, tell)
+    found = run_pairs(count, seed, tell, kept)
     click.echo(pair_table(found))
     sys.exit(any(pair.what for pair in found))
 

@@ -44,12 +44,14 @@ def matches(name: str, only: Sequence[str]) -> bool:
     return not only or any(text in name for text in only)
 
 
-def run_inputs(chosen: Sequence[tuple[str, str]], tell: Callable[[Outcome], None]) -> list[Outcome]:
-    """Run them in a folder that is removed at the end."""
+def run_inputs(
+    chosen: Sequence[tuple[str, str]], tell: Callable[[Outcome], None], kept: Path | None = None
+) -> list[Outcome]:
+    """Run them in a folder that is removed at the end; the world is made there, or in `kept`, and used again."""
     prepare_server()
     with tempfile.TemporaryDirectory(prefix="unlora-inputs-", ignore_cleanup_errors=True) as folder:
         areas = dict(chosen)
-        world = make_world(Path(folder), dict.fromkeys(part for area in areas for part in NEEDS[area]))
+        world = make_world(kept or Path(folder), dict.fromkeys(part for area in areas for part in NEEDS[area]))
         found = []
         for number, (area, name) in enumerate(chosen):
             place = Path(folder) / "cases" / str(number)

@@ -124,17 +124,23 @@ def judge_result(area: str, name: str, place: Path, world: World) -> None:
 
 
 def make_world(folder: Path, parts: Iterable[str]) -> World:
-    """Build the model and the data, then run the commands that make `parts`; each in a fresh process."""
+    """Build the model and the data, then run the commands that make `parts`; each in a fresh process.
+
+    What `folder` has already is not made again.
+    """
     world = World(folder)
     started: list[tuple[str, Any, Any]] = [("model", teach, folder)]
     for part in parts:
         started += [(f"{part}-{turn}", plain, command) for turn, command in enumerate(PARTS[part](world))]
     for name, target, what in started:
         place = folder / "made" / name
-        place.mkdir(parents=True)
+        if (place / "done").is_file():
+            continue
+        place.mkdir(parents=True, exist_ok=True)
         code, text = finish(start(target, place, what), place, 900)
         if code != 0:
             raise RuntimeError(f"the world cannot be made: {what}: {text[-2000:]}")
+        (place / "done").touch()
     return world
 
 

@@ -16,6 +16,8 @@ from tests.faults.harness.folders import difference
 from tests.faults.harness.world import World
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+SHARES = {"unlearn": 3, "audit": 3, "finetune": 3, "study": 1}
+"""Of the signals; a study takes ten times as long as the others."""
 CHAIN = 4
 """Most signals that one folder meets."""
 COMMANDS: dict[str, Callable[[World], list[str]]] = {
@@ -35,17 +37,17 @@ class Chain:
     what: str
 
 
-def run_kills(count: int, seed: int, tell: Callable[[Chain], None]) -> list[Chain]:
+def run_kills(count: int, seed: int, tell: Callable[[Chain], None], kept: Path | None = None) -> list[Chain]:
     """Send `count` signals, spread over the commands; each chain ends with a start that nothing disturbs."""
     prepare_server()
     chance = random.Random(seed)
     chains: list[Chain] = []
     with tempfile.TemporaryDirectory(prefix="unlora-kills-", ignore_cleanup_errors=True) as folder:
-        world = make_world(Path(folder), ("run",))
+        world = make_world(kept or Path(folder), ("run",))
         whole = {name: undisturbed(name, Path(folder) / name, world) for name in COMMANDS}
         sent = dict.fromkeys(COMMANDS, 0)
         while sum(sent.values()) < count:
-            name = min(sent, key=lambda one: sent[one])
+            name = min(sent, key=lambda one: sent[one] / SHARES[one])
             place = Path(folder) / f"chain-{len(chains)}"
             chain = disturbed(name, place, world, whole[name], chance, count - sum(sent.values()))
             sent[name] += len(chain.signals)
@@ -74,6 +76,8 @@ def disturbed(
 ) -> Chain:
     """One chain of starts and signals."""
     place.mkdir()
+    if name == "study" and chance.random() < 0.75:  # else the small world that it works in is built under fire too
+        shutil.copytree(whole[0].parent / "cache", place / "cache")
     met: list[str] = []
     for _ in range(min(most, chance.randint(1, CHAIN))):
         process = start(plain, place, COMMANDS[name](world))

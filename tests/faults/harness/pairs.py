@@ -27,13 +27,13 @@ class Pair:
     what: str
 
 
-def run_pairs(count: int, seed: int, tell: Callable[[Pair], None]) -> list[Pair]:
+def run_pairs(count: int, seed: int, tell: Callable[[Pair], None], kept: Path | None = None) -> list[Pair]:
     """Run `count` pairs, the commands in turn."""
     prepare_server()
     chance = random.Random(seed)
     pairs: list[Pair] = []
     with tempfile.TemporaryDirectory(prefix="unlora-pairs-", ignore_cleanup_errors=True) as folder:
-        world = make_world(Path(folder), ("run",))
+        world = make_world(kept or Path(folder), ("run",))
         whole = {name: undisturbed(name, Path(folder) / name, world) for name in COMMANDS}
         for number in range(count):
             name = list(COMMANDS)[number % len(COMMANDS)]
