@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tests.taught import Taught
@@ -14,8 +15,10 @@ from tests.training.runs import logits
 from unlora.artifacts import file_sha256
 from unlora.errors import InputError
 from unlora.models.load import load_model
+from unlora.recipes.audit import audit
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.fine_tune import fine_tune
+from unlora.recipes.presets import resolve_audit
 from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 
@@ -158,3 +161,26 @@ def test_merging_into_a_changed_target_is_refused(taught: Taught, tmp_path: Path
     with pytest.raises(InputError, match="made for a model with weights"):
         export_merged(tmp_path / "run", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("what", ["config", "tensors"])
+def test_exchanged_adapter_is_neither_exported_nor_audited(finished_run: Path, tmp_path: Path, what: str):
+    """Its numbers would be told as those of the run."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    if what == "config":
+        config = run / "adapter" / "adapter_config.json"
+        config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 80'))
+    else:
+        weights = run / "adapter" / "adapter_model.safetensors"
+        save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)
+    settings = resolve_audit(scale="default", flags={"attacks": ["sampling"]}, overrides=[])
+    for use in (
+        lambda: export_merged(run, tmp_path / "out"),
+        lambda: export_adapter(run, tmp_path / "out"),
+        lambda: export_adapter(run, tmp_path / "out", rank=2),
+        lambda: audit(run, settings, tmp_path / "out"),
+    ):
+        with pytest.raises(InputError, match="damaged or exchanged since it was written"):
+            use()
+        assert not (tmp_path / "out").exists()

@@ -1,7 +1,9 @@
 import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -231,3 +233,20 @@ def test_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path):
     with pytest.raises(InputError, match="not a run folder"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+STRANGE = {
+    "record.json": [
+        {"initialisation": None}, {"data": 5}, {"stages": {"training": None}}, {"checks": {"output_at_step_0": "x"}},
+    ],
+    "evaluation.json": [{"notes": 5}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes"), [(name, one) for name, changes in STRANGE.items() for one in changes])
+def test_file_that_holds_another_kind_of_value_is_named(tmp_path: Path, name: str, changes: dict[str, Any]):
+    run = make_run(tmp_path / "run")
+    content = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps(content | changes))
+    with pytest.raises(InputError, match=rf"^{re.escape(str(run / name))}: not as unlora writes it; "):
+        write_report(run)

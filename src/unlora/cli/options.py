@@ -21,6 +21,8 @@ class OutputPath(click.Path):
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("is empty; name a place to write to.", param, ctx)
         path = Path(str(super().convert(value, param, ctx)))
         link = broken_link(path)
         if link is not None:

@@ -13,6 +13,7 @@ from unlora.locks import alone_in_output
 from unlora.models.save import new_folder, save_model
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.run_folder import refuse_exchanged_adapter
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
 
 _CARD = """---
@@ -35,12 +36,16 @@ def run_settings(run: Path, *, trust_remote_code: bool, reporter: Reporter) -> U
         reporter: told where the two differ.
 
     Raises:
-        InputError: not a run folder, or one without an adapter yet.
+        InputError: not a run folder, one without an adapter yet, or with another one than the run's.
     """
     if not (run / "config.yaml").is_file():
         raise InputError(f"{run}: no config.yaml; not a run folder.")
     if not (run / "adapter").is_dir():
         raise InputError(f"{run}: holds no adapter yet; finish it with the command that started it.")
+    record = read_json_object(run / "record.json")
+    if record.get("adapter_sha256") is None:
+        raise InputError(f"{run / 'record.json'}: names no adapter; finish the run with the command that started it.")
+    refuse_exchanged_adapter(run / "adapter", record)
     settings = UnlearnSettings.from_mapping(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
     if settings.model.trust_remote_code and not trust_remote_code:
         reporter.say(f"{run}: was made with --trust-remote-code; without it here, no code of the model's is run")

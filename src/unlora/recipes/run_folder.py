@@ -1,7 +1,7 @@
 """The folder of one run: what is in it, whether it may be used, and the record that grows with every stage."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,18 +118,8 @@ class RunFolder:
         self.record = record
 
     def _refuse_damaged_adapter(self) -> None:
-        written = self.record.get("adapter_sha256")
-        if written is None or not self.adapter.is_dir():
-            return
-        weights = self.adapter / "adapter_model.safetensors"
-        with advised(f"remove {self.adapter} to train again"):
-            found = adapter_sha256(self.adapter)
-            # Older versions recorded the tensors alone.
-            if written not in (found, file_sha256(weights)):
-                raise InputError(
-                    f"{weights}: damaged or exchanged since it was written, or the adapter_config.json beside it was "
-                    "(not the hash in record.json)."
-                )
+        if self.record.get("adapter_sha256") is not None and self.adapter.is_dir():
+            refuse_exchanged_adapter(self.adapter, self.record)
 
     def _leftovers(self) -> list[Path]:
         """Temporary files and folders of a process that was killed while it wrote."""
@@ -217,6 +207,26 @@ class RunFolder:
         if processes.is_main():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.write_record(finished=True)
+
+
+def refuse_exchanged_adapter(adapter: Path, record: Mapping[str, Any]) -> None:
+    """Refuse an adapter that is not the one the run wrote: it was damaged, or another was put in its place.
+
+    Args:
+        adapter: its folder.
+        record: of the run.
+
+    Raises:
+        InputError: another hash than the record's, or none there.
+    """
+    written, weights = record.get("adapter_sha256"), adapter / "adapter_model.safetensors"
+    with advised(f"remove {adapter} to train again"):
+        # Older versions recorded the tensors alone.
+        if written not in (adapter_sha256(adapter), file_sha256(weights)):
+            raise InputError(
+                f"{weights}: damaged or exchanged since it was written, or the adapter_config.json beside it was "
+                "(not the hash in record.json)."
+            )
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 
 from unlora.artifacts import read_json_object, write_text
 from unlora.characters import replaced
+from unlora.errors import InputError
 from unlora.report import plots
-from unlora.report.page import page_environment
+from unlora.report.page import NOT_AS_WRITTEN, page_environment
 from unlora.report.tables import NO_VALUE, number_text
 
 
@@ -46,11 +47,15 @@ def write_audit_page(folder: Path) -> Path:
         The file.
 
     Raises:
-        InputError: no audit.json there.
+        InputError: no audit.json there, or none that unlora wrote.
         UnloraError: the file cannot be written.
     """
-    page = folder / "audit.html"
-    write_text(page, replaced(render_audit(read_json_object(folder / "audit.json"))))
+    page, audit = folder / "audit.html", read_json_object(folder / "audit.json")
+    try:
+        text = render_audit(audit)
+    except NOT_AS_WRITTEN:
+        raise InputError(f"{folder / 'audit.json'}: not as unlora writes it; remove it and audit again.") from None
+    write_text(page, replaced(text))
     return page
 
 

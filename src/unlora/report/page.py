@@ -1,14 +1,15 @@
 """The page itself: everything in one HTML file, no script and nothing loaded from elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from unlora.artifacts import write_text
 from unlora.characters import replaced
+from unlora.errors import InputError
 from unlora.reach import Reach
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
@@ -16,6 +17,19 @@ from unlora.report.tables import answers_of_set, metric_table, result_sentence
 
 HASH_LENGTH = 12
 """Characters of a hash that are shown; the whole of it is the hover text."""
+
+
+NOT_AS_WRITTEN = (TemplateError, TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError)
+"""What comes of a value that is there under its name, and of another kind."""
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "record.json": {"record": {}},
+    "evaluation.json": {"evaluation": None},
+    "audit/audit.json": {"audit": None},
+    "train_log.jsonl": {"train_log": ()},
+    "scores": {"answers": {}},
+    "config.yaml": {"settings": {}},
+}
+"""Files of a run, and the page's parts that are made of them."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +52,24 @@ def write_report(run: Path) -> Path:
         InputError: not a run folder, or a file in it that unlora did not write.
         UnloraError: the file cannot be written.
     """
-    page = run / "report.html"
-    write_text(page, replaced(render(read_run(run))))
+    page, files = run / "report.html", read_run(run)
+    try:
+        text = render(files)
+    except NOT_AS_WRITTEN:
+        raise InputError(f"{run / _strange_part(files)}: not as unlora writes it; the report cannot show it.") from None
+    write_text(page, replaced(text))
     return page
+
+
+def _strange_part(files: RunFiles) -> str:
+    """The file without which the page can be made; the folder itself where no single one is enough."""
+    for name, without in PARTS.items():
+        try:
+            render(replace(files, **without))
+        except NOT_AS_WRITTEN:
+            continue
+        return name
+    return ""
 
 
 def render(files: RunFiles) -> str:

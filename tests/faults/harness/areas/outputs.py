@@ -121,8 +121,8 @@ def bad(command: str) -> list[Case]:
 
 
 def rights(command: str, name: str, says: str) -> Right:
-    """A link to nothing may be written through; everything else is refused."""
-    return either(says) if name == "a link to nothing" else refused(says)
+    """A link to nothing may be written through, and a name that begins with a tilde is a name; the rest is refused."""
+    return either(says) if name in ("a link to nothing", "home of a stranger") else refused(says)
 
 
 def good(command: str) -> list[Case]:

@@ -152,7 +152,6 @@ BAD_TEMPLATES: dict[str, Any] = {
     "named, none the default": [{"name": "tool_use", "template": STANDARD}, {"name": "rag", "template": STANDARD}],
     "named, without template": [{"name": "default"}],
     "named, the template a number": [{"name": "default", "template": 5}],
-    "an object": {"default": STANDARD},
 }  # fmt: skip
 
 
