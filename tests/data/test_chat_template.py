@@ -143,16 +143,16 @@ FAILURES = {
     "{{ unknown.key.other }}": "refuses these turns",
     "{{ m | no_such_filter }}": "refuses these turns",
     "{{ ().__class__.__bases__ }}": "refuses these turns",
-    "{{ 1 / 0 }}": r"fails on these turns \(ZeroDivisionError",
-    "{{ messages + 1 }}": r"fails on these turns \(TypeError",
-    "{{ messages[0] + 'a' }}": r"fails on these turns \(TypeError",
-    "{{ 'a'.index('b') }}": r"fails on these turns \(ValueError",
-    "{{ '%d' | format('a') }}": r"fails on these turns \(TypeError",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": r"fails on these turns \(RecursionError",
+    "{{ 1 / 0 }}": r"fails on these turns \(zero division",
+    "{{ messages + 1 }}": r"fails on these turns \(type",
+    "{{ messages[0] + 'a' }}": r"fails on these turns \(type",
+    "{{ 'a'.index('b') }}": r"fails on these turns \(value",
+    "{{ '%d' | format('a') }}": r"fails on these turns \(type",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": r"fails on these turns \(recursion",
     "{% include 'x' %}": "fails on these turns|refuses these turns",
     "{{ raise_exception('a\\nb \\x1b[31mred' ~ 'z' * 900) }}": r"refuses these turns \(a b \[31mredz{1,200}\)\.$",
     "{{ 'x' * 3000000 }}": r"writes 3,000,\d+ characters around a few words",
-    "{{ 'x' * 50000000000 }}": r"fails on these turns \(MemoryError",
+    "{{ 'x' * 50000000000 }}": r"fails on these turns \(memory",
     "{% for a in range(9000) %}{{ messages[0].content * 900 }}{% endfor %}": "MemoryError|around a few words",
 }
 
@@ -172,6 +172,6 @@ def test_a_template_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(chat_template, "limited", lambda: template_limits.limited(seconds=0.3))
     endless = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
-    with pytest.raises(InputError, match=re.escape("TimeoutError: not done after 0.3 seconds")):
+    with pytest.raises(InputError, match=re.escape("timeout: not done after 0.3 seconds")):
         _prompt(endless + PLAIN)
     assert _prompt(PLAIN)

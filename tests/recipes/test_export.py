@@ -170,7 +170,7 @@ def test_exchanged_adapter_is_neither_exported_nor_audited(finished_run: Path, t
     shutil.copytree(finished_run, run)
     if what == "config":
         config = run / "adapter" / "adapter_config.json"
-        config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 80'))
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 80}))
     else:
         weights = run / "adapter" / "adapter_model.safetensors"
         save_file({name: 2 * tensor for name, tensor in load_file(weights).items()}, weights)

@@ -1,12 +1,14 @@
 """From text to token ids, with the exact border between prompt and completion, for every kind of tokenizer."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from unlora.data.templates import RenderedExample
+from unlora.errors import InputError
 
 
 class Divided(NamedTuple):
@@ -49,9 +51,7 @@ class Borders:
     def _divide_whole(self, text: RenderedExample) -> Divided:
         """Tokenise once, as the model will see it."""
         whole, border = text.prompt + text.completion, len(text.prompt)
-        encoding = self._tokenizer(
-            whole, add_special_tokens=text.add_special_tokens, return_offsets_mapping=True, verbose=False
-        )
+        encoding = self._read(whole, add_special_tokens=text.add_special_tokens, return_offsets_mapping=True)
         ids = list(encoding["input_ids"])
         for place, (start, end) in enumerate(encoding["offset_mapping"]):  # of tokens that the tokenizer adds: 0, 0
             swallows = start < border and ids[place] in self._atoms and not whole[border:end].strip()
@@ -86,4 +86,13 @@ class Borders:
         return len(added) if ids[len(added) : 2 * len(added)] == added else 0
 
     def _ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
+        return list(self._read(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    def _read(self, text: str, **options: Any) -> Mapping[str, Any]:
+        try:
+            return self._tokenizer(text, verbose=False, **options)
+        except Exception as error:  # tokenizers raises plain Exception, for a vocabulary without its unknown token say
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise InputError(
+                f"the model's tokenizer cannot read a text ({reason}); its files do not fit together."
+            ) from None

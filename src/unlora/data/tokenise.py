@@ -71,6 +71,9 @@ class ExampleTokeniser:
         """
         if template == "chat" and not tokenizer.chat_template:
             raise InputError("template 'chat': this tokenizer has no chat template; use 'plain' or 'auto'.")
+        context = tokenizer.model_max_length
+        if not isinstance(context, int | float) or not context >= 2:
+            raise InputError(f"the tokenizer's model_max_length is {context}; correct it in tokenizer_config.json.")
         if max_length < 2:
             raise InputError(f"max_length: must be at least 2 tokens (found {max_length}).")
         self.tokenizer = tokenizer

@@ -143,7 +143,7 @@ BAD_TEMPLATES: dict[str, Any] = {
     "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}" + STANDARD,
     "vast text": "{{ 'x' * 10**10 }}" + STANDARD,
     "vast text by doubling": "{% set x = namespace(t='x') %}{% for i in range(40) %}{% set x.t = x.t ~ x.t %}{% endfor %}{{ x.t }}" + STANDARD,
-    "vast number": "{{ 10 ** 10 ** 9 }}" + STANDARD,
+    "vast number": "{{ 10 ** (10 ** 9) }}" + STANDARD,
     "deep brackets": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}" + STANDARD,
     "a number": 5,
     "true": True,
