@@ -75,6 +75,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, unreadable, not YAML or not a mapping.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is a pipe or a device, not a file; write what it gives into a file first.")
     try:
         values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

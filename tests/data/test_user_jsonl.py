@@ -1,5 +1,6 @@
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,11 @@ def test_a_whole_corpus_in_one_line_is_refused(tmp_path: Path, monkeypatch: pyte
     file.write_text('{"text": "a"}\n{"text": "' + "x " * 2**21 + '"}\n')
     with pytest.raises(InputError, match=r"x.jsonl, line 2: the line has 4 MiB, and the limit is 3; make several "):
         read_examples(file)
+
+
+def test_pipe_and_device_are_refused(tmp_path: Path):
+    """A pipe without a writer would be waited for, /dev/zero read for ever."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is a pipe or a device, not a file"):
+            read_examples(path)

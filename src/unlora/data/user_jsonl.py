@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import parse_json, write_text
+from unlora.artifacts import parse_json, refuse_irregular, write_text
 from unlora.data.records import Example, ExampleSet, Shape
 from unlora.errors import InputError, nearest
 
@@ -37,6 +37,7 @@ def read_examples(path: Path, name: str | None = None) -> ExampleSet:
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file of JSON lines.")
+    refuse_irregular(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
