@@ -56,6 +56,18 @@ def value(result: AttackResult, name: str) -> float:
     return found
 
 
+def test_share_that_was_rounded_is_said_where_it_is_not_all(
+    found: AttackResult, hidden: AuditSubject, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`test_share_in_linear_layers_is_what_bitsandbytes_rounds` checks the share itself."""
+    assert "bitsandbytes rounds" not in found.sentence
+    monkeypatch.setattr(quantisation, "linear_share", lambda _model: 0.111)
+    again = Quantisation().run(bench_for(hidden, cache))
+    assert again.sentence.endswith(
+        "; bitsandbytes rounds 11% of the weights, those in linear layers, and the others stay as they are"
+    )
+
+
 def test_knowledge_that_rounding_brings_back_is_found(found: AttackResult):
     assert value(found, "as_shipped_forget_probability_unlearned") < 0.6
     assert value(found, "nf4_forget_probability_unlearned") > 0.9

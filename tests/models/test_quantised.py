@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
 
 from tests.tiny import build_tiny_model, save_tiny
 from unlora.errors import InputError
 from unlora.models import quantised
+from unlora.models.inventory import linear_share
 from unlora.models.load import load_model
 from unlora.models.quantised import misread_layer, quantisation_of
 from unlora.models.target_modules import find_target_modules
@@ -41,6 +43,22 @@ def test_conv1d_is_rounded_and_turned(tmp_path: Path):
         weight = plain[name].weight()
         step = weight.abs().amax(dim=1, keepdim=True) / 127
         assert ((target.weight() - weight).abs() <= 0.57 * step).all()  # they pass through float16 first
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("mixtral", 0.05, 0.3), ("llama", 1.0, 1.0)])
+def test_share_in_linear_layers_is_what_bitsandbytes_rounds(kind: str, low: float, high: float, tmp_path: Path):
+    """Experts in fused tensors are passed over (findings/bitsandbytes-fused-experts.sh)."""
+    pytest.importorskip("bitsandbytes")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    plain = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](vocab_size=64, num_key_value_heads=2, **sizes))
+    plain.save_pretrained(tmp_path)
+    rounded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, quantization_config=BitsAndBytesConfig(load_in_8bit=True), dtype=torch.float32
+    )
+    kept = {name: weight for name, weight in rounded.named_parameters() if ".layers." in name and weight.ndim > 1}
+    in_8_bits = sum(weight.numel() for weight in kept.values() if weight.dtype == torch.int8)
+    assert linear_share(plain) == linear_share(rounded) == in_8_bits / sum(weight.numel() for weight in kept.values())
+    assert low <= linear_share(plain) <= high
 
 
 def test_plain_model_is_neither():

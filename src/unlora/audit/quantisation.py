@@ -24,6 +24,7 @@ from unlora.audit.rounding import Format, rounded, save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet
+from unlora.models.inventory import linear_share
 from unlora.models.quantised import EXTRA, NF4_BLOCK, has_bitsandbytes, misread_layer, quantisation_of
 from unlora.models.wrapping import CausalModel, unwrap
 
@@ -32,6 +33,9 @@ SECONDS_PER_GIGABYTE = 5.0
 
 NOTEWORTHY_DAMAGE = 0.05
 """A smaller loss of answer probability on the retain set is reported but not put into words."""
+
+NEARLY_ALL = 0.99
+"""Of the weights rounded; convolutions and the like are seldom more than the rest."""
 
 Measured = dict[str, list[float]]
 """probability and extraction_strength of every forget example, retain_probability of every retain example."""
@@ -84,7 +88,8 @@ class Quantisation(Attack):
         retained = f", {len(_retain(subject, bench.settings))} to keep" if subject.retain is not None else ""
         return AttackResult(
             overall(list(findings.values())),
-            "; ".join(_sentence(finding, measured["unlearned"]) for finding in findings.values()),
+            "; ".join(_sentence(finding, measured["unlearned"]) for finding in findings.values())
+            + _limit(linear_share(subject.model)),
             estimates={
                 **_levels(measured, bench.settings.seed),
                 **{name: value for finding in findings.values() for name, value in finding.estimates().items()},
@@ -176,6 +181,13 @@ def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str:
     if before.size and after.size and before.mean() - after.mean() >= NOTEWORTHY_DAMAGE:
         text += f", and what is to stay falls from {before.mean():.2f} to {after.mean():.2f}"
     return text
+
+
+def _limit(share: float) -> str:
+    """What part of the model the findings speak of, where that is not nearly all."""
+    if share >= NEARLY_ALL:
+        return ""
+    return f"; bitsandbytes rounds {share:.0%} of the weights, those in linear layers, and the others stay as they are"
 
 
 def _percent(share: float) -> str:

@@ -59,6 +59,12 @@ def weights_of(model: CausalModel) -> dict[str, int]:
     return found
 
 
+def linear_share(model: CausalModel) -> float:
+    """Share of `weights_of` that stands in linear layers: what bitsandbytes rounds, which passes over fused experts."""
+    weights = weights_of(model)
+    return sum(weights[name] for name in find_target_modules(model)) / sum(weights.values())
+
+
 def text_part(model: CausalModel) -> Callable[[str], bool]:
     """Return what tells by a name whether that part of the model is of its language model.
 
