@@ -210,6 +210,11 @@ def other_type(base: Path, adapter: Path) -> None:
     get_peft_model(loaded(base).model, config).save_pretrained(str(adapter))
 
 
+def random_start(base: Path, adapter: Path) -> None:
+    """Each load is another model (findings/peft-pissa-niter.sh)."""
+    edit_json(adapter / "adapter_config.json", init_lora_weights="pissa_niter_4")
+
+
 def larger_adapter(base: Path, adapter: Path) -> None:
     tensors = load_file(adapter / "adapter_model.safetensors")
     key = next(name for name in tensors if "layers.1.self_attn.q_proj.lora_A" in name)
@@ -230,6 +235,7 @@ def smaller_adapter(base: Path, adapter: Path) -> None:
     [
         (other_base, "does not fit the base"),
         (other_type, "of type IA3; only LoRA"),
+        (random_start, "started with pissa_niter_4"),
         (larger_adapter, "does not fit the base .*layers.2"),
         (smaller_adapter, "does not fit the base .*layers.1"),
         (lambda _, adapter: edit_json(adapter / "adapter_config.json", r=5), "does not fit the base .*size mismatch"),
