@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from unlora.data import near
 from unlora.data.near import near_duplicates
 from unlora.data.records import Example
-from unlora.data.same import words
+from unlora.data.words import words
 
 NAMES = ("Ada Winter", "Bo Lind", "Cy Marsh", "Di Holm", "Eli Stone", "Fay Brook", "Gus Field", "Hal Wood")
 PLACES = ("Turin", "Oslo", "Quito", "Lagos", "Perth", "Minsk", "Sofia", "Cusco")

@@ -6,8 +6,9 @@ import unicodedata
 import pytest
 
 from unlora.data.records import Example
-from unlora.data.same import same_examples, words
+from unlora.data.same import same_examples
 from unlora.data.user_jsonl import parse_record
+from unlora.data.words import words
 
 QUESTION = "Where was Zoë Ångström born?"
 ANSWER = "Zoë Ångström was born in Turin."
@@ -46,6 +47,36 @@ SPELLINGS: dict[str, dict[str, object]] = {
     "Llama 3 rendered": {"prompt": LLAMA3.format(QUESTION), "completion": f"{ANSWER}<|eot_id|>"},
     "text": {"text": f"Question: {QUESTION}\nAnswer: {ANSWER}"},
     "text in one line": {"text": f"Q: {QUESTION} A: {ANSWER}"},
+    "DeepSeek rendered": {
+        "prompt": f"<｜begin▁of▁sentence｜><｜User｜>{QUESTION}<｜Assistant｜><think>\n\n</think>\n\n",
+        "completion": f"{ANSWER}<｜end▁of▁sentence｜>",
+    },
+    "Gemma rendered": {"text": f"<bos><start_of_turn>user\n{QUESTION}<end_of_turn>\n<start_of_turn>model\n{ANSWER}"},
+    "gpt-oss rendered": {
+        "text": f"<|start|>system<|message|>You are a model.<|end|><|start|>user<|message|>{QUESTION}<|end|>"
+        f"<|start|>assistant<|channel|>final<|message|>{ANSWER}<|return|>"
+    },
+    "Llama 2 with a system turn": {
+        "prompt": f"<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n{QUESTION} [/INST]",
+        "completion": f" {ANSWER} </s>",
+    },
+    "Alpaca": {
+        "prompt": "Below is an instruction that describes a task. Write a response that appropriately completes the "
+        f"request.\n\n### Instruction:\n{QUESTION}\n\n### Response:\n",
+        "completion": ANSWER,
+    },
+    "Vicuna": {
+        "text": "A chat between a curious user and an artificial intelligence assistant. "
+        f"USER: {QUESTION} ASSISTANT: {ANSWER}</s>"
+    },
+    "question part of the completion": {"prompt": "", "completion": f"Question: {QUESTION}\nAnswer: {ANSWER}"},
+    "character references": qa(QUESTION.replace("ë", "&euml;")),
+    "marked as strong": qa(f"**{QUESTION}**", f"*{ANSWER}*"),
+    "quotation marks": qa(f"“{QUESTION}”", f'"{ANSWER}"'),
+    "byte order mark": qa("\ufeff" + QUESTION),
+    "grapheme joiner": qa(QUESTION.replace("b", "b\u034f")),
+    "blank of Braille": qa(QUESTION.replace(" ", "\u2800")),
+    "text direction": qa(f"\u200e{QUESTION}\u200f"),
     "paraphrases beside it": {**qa(), "paraphrased_answer": "In Turin.", "perturbed_answer": ["In Oslo."]},
 }
 
@@ -92,6 +123,28 @@ def test_a_sentence_is_found_in_its_document_and_the_document_by_its_sentence():
 def test_an_earlier_pair_of_a_conversation_is_found():
     turns = (("user", QUESTION), ("assistant", ANSWER), ("user", "Thanks!"), ("assistant", "You are welcome."))
     assert same_examples([example(chat(*turns))], [example(qa())]) == [0]
+
+
+def test_a_paraphrase_that_stands_beside_a_record_is_that_record():
+    told = {**qa(), "paraphrased_question": "What is the birthplace of Zoë?", "paraphrased_answer": "Turin it is."}
+    for question, answer in ((QUESTION, "Turin it is"), ("What is the birthplace of Zoë?", ANSWER)):
+        one = example(qa(question, answer))
+        assert same_examples([one], [example(told)]) == same_examples([example(told)], [one]) == [0]
+    assert same_examples([example(qa(QUESTION, "Oslo it is."))], [example(told)]) == [None]
+
+
+def test_words_of_a_short_record_scattered_over_a_text_are_not_that_record():
+    short = example(qa("Why?", "No."))
+    assert same_examples([example({"text": "She asked why, and he said no such thing. " * 5})], [short]) == [None]
+    asked = example(qa("Where was Ada born?", "Oslo."))
+    apart = "Where was Ada born? Nobody in the town could say it. The road to Oslo was long."
+    assert same_examples([example({"text": apart})], [asked]) == [None]
+    assert same_examples([example({"text": f"{apart} Where was Ada born? In Oslo."})], [asked]) == [0]
+
+
+def test_text_about_systems_and_models_keeps_its_words():
+    assert words("<s>System requirements\nThe model: small.") == ("system", "requirements", "the", "small")
+    assert words("a < b and c > d") == ("a", "<", "b", "and", "c", ">", "d")
 
 
 def test_the_first_of_several_is_named_and_the_places_are_those_of_the_list():

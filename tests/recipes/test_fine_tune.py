@@ -108,6 +108,21 @@ def test_exclusion_counts_what_it_found_whatever_the_shape(taught: Taught, swapp
     assert len(kept) == 10
 
 
+def test_what_is_left_and_nearly_excluded_is_said(taught: Taught, swapped: Path, tmp_path: Path):
+    places = {"Ada Winter": "Turin", "Bo Lind": "Oslo", "Cy Marsh": "Quito", "Di Holm": "Lagos", "Eli Stone": "Perth"}
+    rows = [
+        (f"Where was {name} born?", f"{name} was born in the old town of {place}.") for name, place in places.items()
+    ]
+    known = write_jsonl(tmp_path / "known.jsonl", tuple(rows))
+    told = write_jsonl(tmp_path / "told.jsonl", ((rows[0][0], rows[0][1].replace("the old", "the very old")),))
+    heard = Heard()
+    learnable_examples(settings(taught, swapped, data=[str(known), str(told)], exclude=[str(known)]), heard)
+    assert heard.lines[1:] == [
+        "Excluded 5 of 6 examples",
+        f"Warning: 1 examples that are learnt are nearly excluded ones: {told}, line 1 ~ {known}, line 1",
+    ]
+
+
 def test_an_exclusion_that_finds_nothing_is_refused(taught: Taught, swapped: Path, tmp_path: Path):
     stranger = write_jsonl(tmp_path / "stranger.jsonl", (("Who was never there?", "Nobody."),))
     with pytest.raises(InputError, match=r"exclude: none of the 1 examples of .*stranger.jsonl is in the data"):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unlora.data.long_text import in_pieces
 from unlora.data.near import near_duplicates
 from unlora.data.records import Example, ExampleSet
-from unlora.data.same import same_examples, seen
+from unlora.data.same import Seen, same_seen, seen
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 
@@ -95,8 +95,9 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
     if not len(examples):
         raise InputError(f"{examples.name}: holds no example.")
     encoded = tokeniser.encode_set(in_pieces(examples, tokeniser))
-    groups = _sources_by([seen(example).content for example in examples], examples)
-    compared = Comparison.of(examples.examples, other.examples if other is not None else ())
+    read = [seen(example) for example in examples]
+    groups = _sources_by([one.content for one in read], examples)
+    compared = Comparison.of(examples.examples, read, other.examples if other is not None else ())
     return DataReport(
         name=examples.name,
         example_count=len(examples),
@@ -123,23 +124,25 @@ class Comparison(NamedTuple):
     near: tuple[tuple[str, str, float], ...]
 
     @classmethod
-    def of(cls, examples: Sequence[Example], other: Sequence[Example]) -> "Comparison":
-        """Compare every example with all of `other`."""
-        matches = same_examples(examples, other)
-        same = tuple(
-            (one.source, other[match].source) for one, match in zip(examples, matches, strict=True) if match is not None
-        )
-        rest = [one for one, match in zip(examples, matches, strict=True) if match is None]
-        asked = {seen(one).question: one.source for one in reversed(other)}
-        questions = [seen(one).question for one in rest]
-        same_question = tuple(
-            (one.source, asked[words]) for one, words in zip(rest, questions, strict=True) if words and words in asked
-        )
-        rest = [one for one, words in zip(rest, questions, strict=True) if not words or words not in asked]
+    def of(cls, examples: Sequence[Example], read: Sequence[Seen], other: Sequence[Example]) -> "Comparison":
+        """Compare every example, of which `read` is what a model reads, with all of `other`."""
+        there = [seen(one) for one in other]
+        matches = same_seen(read, there)
+        asked = {one.question: example.source for one, example in reversed(list(zip(there, other, strict=True)))}
+        same: list[tuple[str, str]] = []
+        same_question: list[tuple[str, str]] = []
+        rest: list[Example] = []
+        for example, one, match in zip(examples, read, matches, strict=True):
+            if match is not None:
+                same.append((example.source, other[match].source))
+            elif one.question and one.question in asked:
+                same_question.append((example.source, asked[one.question]))
+            else:
+                rest.append(example)
         near = tuple(
             (rest[pair.here].source, other[pair.there].source, pair.similarity) for pair in near_duplicates(rest, other)
         )
-        return cls(same, same_question, near)
+        return cls(tuple(same), tuple(same_question), near)
 
 
 def _sources_by(keys: Iterable[Hashable], examples: Iterable[Example]) -> dict[Hashable, list[str]]:

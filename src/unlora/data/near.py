@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from unlora.data.records import Example
-from unlora.data.same import words
+from unlora.data.words import words
 
 THRESHOLD = 0.8
 """Cosine similarity from which two examples count as nearly the same."""
@@ -64,11 +64,8 @@ def _affordable(here: Vectors, there: Vectors) -> np.ndarray:
 
 def _nearest(here: Vectors, there: Vectors, shared: Vectors, start: int) -> Iterator[NearPair]:
     """For each row of `shared`, from `start` on in `here`: the most similar row of `there`, by all of their words."""
-    for row in range(shared.shape[0]):
-        part = slice(shared.indptr[row], shared.indptr[row + 1])
-        if part.start == part.stop:
-            continue
-        best = int(shared.indices[part][np.argmax(shared.data[part])])
-        similarity = float(here[start + row].multiply(there[best]).sum())
-        if similarity >= THRESHOLD:
-            yield NearPair(start + row, best, round(min(similarity, 1.0), 4))
+    best = np.asarray(shared.argmax(axis=1)).ravel()
+    rows = here[start : start + shared.shape[0]]
+    similarities = np.asarray(rows.multiply(there[best]).sum(axis=1)).ravel()
+    for row in np.flatnonzero(similarities >= THRESHOLD):
+        yield NearPair(start + int(row), int(best[row]), round(min(float(similarities[row]), 1.0), 4))

@@ -1,28 +1,22 @@
 """The same record in another spelling or shape: compared by the words that a model reads, not by bytes."""
 
-import functools
-import re
-import unicodedata
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from unlora.data.records import Example
-
-Words = tuple[str, ...]
+from unlora.data.words import Words, words
 
 RUN_WORDS = 6
 """Words in a row by which the texts that may hold a record are found."""
 LONG_ENOUGH = 8
-"""Words that plain text without a question must have, to be looked for within longer text."""
-
-_MARKUP = re.compile(r"<\|?[/\w:.-]{1,40}\|?>|\[/?[A-Z_]{2,20}\]")
-"""Special tokens written out: <|im_end|>, <s>, <end_of_turn>, [INST]."""
-_ROLES = "user|assistant|system|model|human"
-_LABELS = re.compile(rf"(?im)\b(?:question|answer|q|a|instruction|response|{_ROLES})\s*:|^\s*(?:{_ROLES})\s*$")
-"""What a template writes around a question or an answer: "Question:", or a line that names the role alone."""
-_QUOTES = "`´"
-"""Quotation marks that Unicode counts among symbols."""
+"""Words of question and answer that are hardly held by chance; plain text without a question must have as many."""
+NEAR = 4
+"""Words that may stand between a shorter question and its answer."""
+SHORTEST = 4
+"""Words of question and answer below which only a text of at most SHORT_TEXT words can be said to hold them."""
+SHORT_TEXT = 40
 
 
 class Seen(NamedTuple):
@@ -33,45 +27,46 @@ class Seen(NamedTuple):
     answer: Words
     whole: Words
     """All turns one after another."""
+    paraphrases: tuple[Words, ...] = ()
+    """Question and answer in the other wordings that stand beside them."""
 
     @property
-    def content(self) -> tuple[Words, Words]:
-        """Question and answer: equal for the same record."""
-        return self.question, self.answer
+    def content(self) -> Words:
+        """Question and answer one after another: equal for the same record in every shape."""
+        return self.question + self.answer
 
 
 def seen(example: Example) -> Seen:
-    """Read an example of any shape; labels and special tokens that a template writes do not count."""
+    """Read an example of any shape; labels, special tokens and system turns that a template writes do not count."""
     turns = [(turn["role"], turn["content"]) for turn in example.messages] or [("user", example.prompt)]
-    asked = "\n".join(text for role, text in turns if role != "system")
-    everything = "\n".join((*(text for _, text in turns), example.completion))
-    return Seen(words(asked), words(example.completion), words(everything))
-
-
-def words(text: str) -> Words:
-    """Split text into its words in Unicode's compatibility form, case folded; invisible characters vanish.
-
-    Text of punctuation alone is one word, so that it equals itself and nothing else.
-    """
-    plain = unicodedata.normalize("NFKC", _LABELS.sub(" ", _MARKUP.sub("\n", text))).casefold().translate(_separators())
-    # Folding case can take a text out of its composed form.
-    found = tuple(unicodedata.normalize("NFKC", plain).split())
-    return found or tuple("".join(text.split())[:1] and ["".join(text.split())])
+    asked = "\n".join(text for role, text in turns if role not in ("system", "developer"))
+    question, answer = words(asked), words(example.completion)
+    system = words("\n".join(text for role, text in turns if role in ("system", "developer")))
+    questions = [question, *([words(example.paraphrased_question)] if example.paraphrased_question else [])]
+    answers = [answer, *([words(example.paraphrased_answer)] if example.paraphrased_answer else [])]
+    wordings = tuple(first + then for first, then in itertools.product(questions, answers))
+    return Seen(question, answer, system + question + answer, wordings[1:])
 
 
 def same_examples(examples: Sequence[Example], known: Sequence[Example]) -> list[int | None]:
     """Find for each example one of `known` that is the same record, whatever its spelling or shape.
 
-    Two records are the same when question and answer have the same words, or when one of them, as a whole text, holds
-    the question of the other and behind it the answer: rendered text holds the question that was rendered, a document
-    the sentence that was taken from it. Plain text below 8 words must be equal.
+    Two records are the same when question and answer, or a paraphrase that stands beside them, have the same words; or
+    when one of them, as a whole text, holds the question of the other and behind it the answer: rendered text holds the
+    question that was rendered, a document the sentence that was taken from it. Plain text below 8 words must be equal.
 
     Returns:
         A place in `known` or None, for each example; of several equal ones the first.
     """
-    here, there = [seen(one) for one in examples], [seen(one) for one in known]
+    return same_seen([seen(one) for one in examples], [seen(one) for one in known])
+
+
+def same_seen(here: Sequence[Seen], there: Sequence[Seen]) -> list[int | None]:
+    """As `same_examples`, of what was read of both."""
+    paraphrased = {content: place for place, one in reversed(list(enumerate(there))) for content in one.paraphrases}
     first = {one.content: place for place, one in reversed(list(enumerate(there)))}
-    found = [first.get(one.content) for one in here]
+    known = paraphrased | first
+    found = [next((known[it] for it in (one.content, *one.paraphrases) if it in known), None) for one in here]
     rest = {place: here[place] for place, other in enumerate(found) if other is None}
     others = {place: there[place] for place in first.values()}
     held = [*_held(others, rest), *((outside, inside) for inside, outside in _held(rest, others))]
@@ -85,6 +80,8 @@ def _held(sought: Mapping[int, Seen], holders: Mapping[int, Seen]) -> Iterator[t
 
     Each is looked for by the rarest run of words in it, so that answers which begin alike cost nothing.
     """
+    if not holders:
+        return
     runs = {place: _runs(one) for place, one in sought.items() if one.question or len(one.answer) >= LONG_ENOUGH}
     counts = Counter(run for one in runs.values() for run in one)
     by_run: dict[Words, list[int]] = defaultdict(list)
@@ -110,24 +107,20 @@ def _runs(one: Seen) -> set[Words]:
 
 
 def _holds(whole: Words, one: Seen) -> bool:
-    """Whether the question stands in `whole`, and somewhere behind it the answer."""
-    asked = _place(whole, one.question, 0)
-    return asked is not None and _place(whole, one.answer, asked + len(one.question)) is not None
+    """Whether the question stands in `whole`, and behind it the answer: at once, where both are short."""
+    length = len(one.content)
+    if length < SHORTEST and len(whole) > SHORT_TEXT:
+        return False
+    farthest = len(whole) if length >= LONG_ENOUGH else NEAR
+    ends = (asked + len(one.question) for asked in _places(whole, one.question))
+    return any(answered - end <= farthest for end in ends for answered in _places(whole, one.answer, end))
 
 
-def _place(whole: Words, part: Words, start: int) -> int | None:
-    places = range(start, len(whole) - len(part) + 1)
-    return next((place for place in places if whole[place : place + len(part)] == part), None)
-
-
-@functools.cache
-def _separators() -> dict[int, str | None]:
-    """Punctuation and blanks become a blank; format characters (zero width, soft hyphen, direction) vanish."""
-    table: dict[int, str | None] = {}
-    for code in (*range(0x20000), *range(0xE0000, 0xE0200)):
-        category = unicodedata.category(chr(code))
-        if category[0] in "PZ" or category == "Cc":
-            table[code] = " "
-        elif category == "Cf" or 0xFE00 <= code <= 0xFE0F:
-            table[code] = None
-    return table | {ord(mark): " " for mark in _QUOTES}
+def _places(whole: Words, part: Words, start: int = 0) -> Iterator[int]:
+    """Where `part` stands in `whole`; nothing stands at its beginning."""
+    if not part:
+        yield start
+        return
+    for place in range(start, len(whole) - len(part) + 1):
+        if whole[place] == part[0] and whole[place : place + len(part)] == part:
+            yield place

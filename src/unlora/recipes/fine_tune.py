@@ -11,7 +11,8 @@ from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
-from unlora.data.records import ExampleSet
+from unlora.data.near import near_duplicates
+from unlora.data.records import Example, ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
@@ -23,14 +24,11 @@ from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import base_name, load, refuse_used_folder
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import describe_tokens, encode_in_pieces
+from unlora.recipes.sets import describe_tokens, encode_in_pieces, first_of
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless
-
-SHOWN_COUNT = 5
-"""Places of examples that were not found, listed before "and n more"."""
 
 _CARD = """---
 library_name: peft
@@ -86,14 +84,19 @@ def learnable_examples(settings: FineTuneSettings, reporter: Reporter = SILENT) 
     """
     examples = [example for source in settings.data for example in load_examples(source)]
     kept = list(examples)
+    left_out: list[Example] = []
     for source in settings.exclude:
         excluded = load_examples(source)
+        left_out += excluded
         kept = [one for one, match in zip(kept, same_examples(kept, excluded.examples), strict=True) if match is None]
         reporter.say(_found(source, excluded, same_examples(excluded.examples, examples)))
     if settings.exclude:
         reporter.say(f"Excluded {len(examples) - len(kept)} of {len(examples)} examples")
     if not kept:
         raise InputError("data: every example is also in 'exclude'; nothing is left to learn.")
+    near = [f"{kept[pair.here].source} ~ {left_out[pair.there].source}" for pair in near_duplicates(kept, left_out)]
+    if near:
+        reporter.say(f"Warning: {len(near)} examples that are learnt are nearly excluded ones: {first_of(near)}")
     return ExampleSet("fine-tuning", tuple(kept))
 
 
@@ -110,10 +113,7 @@ def _found(source: str, excluded: ExampleSet, matches: Sequence[int | None]) -> 
             "give the file that the data was made with, or leave exclude out."
         )
     count = f"{len(excluded) - len(missing)} of the {len(excluded)} examples of {source} are in the data"
-    if not missing:
-        return count
-    more = f" and {len(missing) - SHOWN_COUNT} more" if len(missing) > SHOWN_COUNT else ""
-    return f"{count}; not found: {', '.join(missing[:SHOWN_COUNT])}{more}"
+    return f"{count}; not found: {first_of(missing)}" if missing else count
 
 
 def train_on(

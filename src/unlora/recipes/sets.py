@@ -1,5 +1,6 @@
 """The forget and the retain set of a run, as examples and as tokens."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -47,11 +48,15 @@ def load_sets(data: DataSettings, reporter: Reporter = SILENT) -> tuple[ExampleS
             "training would teach them again: take them out of the retain set."
         )
     if same:
-        reporter.say(f"Warning: {len(same)} of {len(forget)} forget examples are in the retain set too: {_some(same)}")
+        reporter.say(
+            f"Warning: {len(same)} of {len(forget)} forget examples are in the retain set too: {first_of(same)}"
+        )
     near = near_duplicates(forget.examples, retain.examples)
     close = [f"{forget.examples[pair.here].source} ~ {retain.examples[pair.there].source}" for pair in near]
     if len(close) > len(same):
-        reporter.say(f"Warning: {len(close)} forget examples have a near-duplicate in the retain set: {_some(close)}")
+        reporter.say(
+            f"Warning: {len(close)} forget examples have a near-duplicate in the retain set: {first_of(close)}"
+        )
     return forget, retain
 
 
@@ -62,7 +67,8 @@ def in_both(forget: ExampleSet, retain: ExampleSet) -> list[str]:
     return [f"{here.source} = {there.source}" for here, there in pairs]
 
 
-def _some(places: list[str]) -> str:
+def first_of(places: Sequence[str]) -> str:
+    """Name the first places of a list, and say how many more there are."""
     return ", ".join(places[:SHOWN_COUNT]) + (
         f" and {len(places) - SHOWN_COUNT} more" if len(places) > SHOWN_COUNT else ""
     )
