@@ -125,10 +125,15 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: missing, unreadable or not JSON, with the line.
     """
-    return parse_json(_read_text(path), str(path), with_line=True)
+    return parse_json(read_text(path), str(path), with_line=True)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        InputError: missing, unreadable or not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -168,7 +173,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         InputError: missing, not UTF-8, or a line that is something else, with its number.
     """
     # Not splitlines, which also cuts at characters that JSON strings may hold.
-    lines = _read_text(path).removesuffix("\n").split("\n")
+    lines = read_text(path).removesuffix("\n").split("\n")
     return [parse_json_object(line, f"{path}, line {place}") for place, line in enumerate(lines, start=1)]
 
 

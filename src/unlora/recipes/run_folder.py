@@ -23,6 +23,7 @@ from unlora.config import Config, read_yaml
 from unlora.errors import STORAGE_ERRORS, InputError, UnloraError
 from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import entries
+from unlora.report.shapes import RecordFile, refuse_unless
 from unlora.runtime import Stopwatch, versions
 
 TORCH_WRITER = ("inline_container.cc", "iostream error")
@@ -115,6 +116,7 @@ class RunFolder:
             record = self.record | read_json_object(self.record_file)
             if not all(isinstance(record[key], type(value)) for key, value in self.record.items()):
                 raise InputError(f"{self.record_file}: not a run's record as unlora writes it.")
+            refuse_unless(RecordFile, record, self.record_file, "a run's record")
         self.record = record
 
     def _refuse_damaged_adapter(self) -> None:

@@ -11,10 +11,12 @@ from unlora.artifacts import (
     parse_json_object,
     read_json_lines,
     read_json_object,
+    read_text,
     refuse_missing_lines,
 )
 from unlora.config import read_yaml
 from unlora.errors import InputError
+from unlora.report.shapes import AuditFile, EvaluationFile, LogLine, RecordFile, refuse_unless
 
 ROLES = ("target", "unlearned", "retain_only")
 SECTIONS = ("model", "data", "adapter", "evaluation")
@@ -63,7 +65,7 @@ def read_run(run: Path) -> RunFiles:
         name=run.resolve().name,
         settings=settings,
         settings_text=config.read_text(encoding="utf-8"),
-        record=read_json_object(record) if record.is_file() else {},
+        record=_read_record(record) if record.is_file() else {},
         train_log=train_log,
         evaluation=read_evaluation(evaluation) if evaluation.is_file() else None,
         audit=_read_audit(audit) if audit.is_file() else None,
@@ -79,21 +81,16 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     with advised(START_AGAIN):
         evaluation = read_json_object(path)
-        try:
-            metrics = [one for model in evaluation["models"].values() for one in model["metrics"].values()]
-            whole = bool(metrics) and all({"value", "standard_error"} <= one.keys() for one in metrics)
-        except (KeyError, TypeError, AttributeError):
-            whole = False
-        if not whole:
-            raise InputError(f"{path}: not an evaluation as unlora writes it.")
+        refuse_unless(EvaluationFile, evaluation, path, "an evaluation")
+        if not any(model["metrics"] for model in evaluation["models"].values()):
+            raise InputError(f"{path}: not an evaluation as unlora writes it (no metric).")
     return evaluation
 
 
 def _read_audit(path: Path) -> dict[str, Any]:
     with advised("remove it and audit again"):
         audit = read_json_object(path)
-        if not all(isinstance(audit.get(key), str) for key in ("verdict", "scope")):
-            raise InputError(f"{path}: not an audit as unlora writes it.")
+        refuse_unless(AuditFile, audit, path, "an audit")
     return audit
 
 
@@ -105,12 +102,19 @@ def _read_answers(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json_object(path)
+    refuse_unless(RecordFile, record, path, "a run's record")
+    return record
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; a last line that a kill cut short, so without its line end, is dropped."""
     if not path.is_file():
         return []
-    *lines, cut_short = path.read_text(encoding="utf-8").split("\n")
+    *lines, cut_short = read_text(path).split("\n")
     records = [parse_json_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    refuse_unless(list[LogLine], records, path, "a training log")
     try:
         return [*records, parse_json_object(cut_short, str(path))]
     except InputError:

@@ -179,12 +179,12 @@ def read_train_log(path: Path) -> list[dict[str, Any]]:
     """Lines of a train log up to the first that is damaged: a kill cuts the last one short."""
     lines: list[dict[str, Any]] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_bytes().splitlines():
             try:
-                line = parse_json_object(text, str(path))
-            except InputError:
+                line = parse_json_object(text.decode("utf-8"), str(path))
+            except (InputError, UnicodeDecodeError):
                 break
-            if not {"step", "seconds"} <= line.keys():
+            if type(line.get("step")) is not int or not isinstance(line.get("seconds"), int | float):
                 break
             lines.append(line)
     return lines
