@@ -25,7 +25,7 @@ from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.recipes.audit import audit
 from unlora.recipes.evaluate import evaluate_models
-from unlora.recipes.export import run_settings
+from unlora.recipes.finished import run_settings
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT
 from unlora.studies.tables import markdown_table, read_table, spread
@@ -92,7 +92,7 @@ def utility_table(runs: Mapping[tuple[str, str], list[Path]], data: Path) -> str
 
 
 def _seed(run: Path) -> int:
-    return run_settings(run).seed
+    return run_settings(run, trust_remote_code=False, reporter=SILENT).seed
 
 
 def relearned(run: Path) -> Relearned:
@@ -121,7 +121,7 @@ def utility(run: Path, sets: Mapping[str, ExampleSet]) -> dict[str, float]:
     """
     output = run / "utility.json"
     if not output.is_file():
-        settings = run_settings(run)
+        settings = run_settings(run, trust_remote_code=False, reporter=SILENT)
         target = load(settings.model)
         tokeniser = ExampleTokeniser(
             target.tokenizer, template=settings.data.template, max_length=settings.data.max_length

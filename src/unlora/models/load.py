@@ -205,7 +205,9 @@ def _round_merged(
     with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="merged-") as temporary:
         folder = str(Path(temporary) / "model")
         save_model(model, tokenizer, Path(folder))
-        return _load_weights(name, Location("folder", folder, local=True), dtype, False, options)[0]
+        rounded, _ = _load_weights(name, Location("folder", folder, local=True), dtype, False, options)
+    rounded.name_or_path = rounded.config.name_or_path = ""  # PEFT would look there for the size of the vocabulary.
+    return rounded
 
 
 def _settle_rounding(name: str, model: PreTrainedModel, asked: Quantisation | None) -> None:

@@ -19,13 +19,16 @@ from unlora.models.quiet import quiet
 from unlora.places import modes
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, card: str | None = None
+) -> None:
     """Write model and tokenizer to `folder`, as `from_pretrained` of transformers 4 and 5 reads them, in its dtype.
 
     Args:
         model: Without an adapter (merge it first). One that was read from a GGUF file is saved too.
         tokenizer: Saved beside it.
         folder: Must not exist yet, or be empty.
+        card: README.md; None for none.
 
     Raises:
         InputError: the folder holds something already.
@@ -36,6 +39,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         clean.save_pretrained(temporary)
         add_old_rope_keys(temporary, clean.config)
         save_tokenizer(tokenizer, temporary)
+        if card is not None:
+            (temporary / "README.md").write_text(card, encoding="utf-8")
 
 
 @contextmanager

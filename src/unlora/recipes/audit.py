@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import nan_to_null, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
 from unlora.audit.attacks import ATTACKS
@@ -28,7 +27,8 @@ from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluation_sets
-from unlora.recipes.export import refuse_leading_out, refuse_other_model, run_settings
+from unlora.recipes.finished import refuse_leading_out, refuse_other_model, run_settings
+from unlora.recipes.fitting import put_on
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import load_retain_only
@@ -127,7 +127,7 @@ def load_subject(
     )
     for examples in (forget, retain, holdout, same_person):
         tokeniser.encode_set(examples or ())
-    model = load_trained_adapter(target.model, run / "adapter")
+    model, _ = put_on(target, run / "adapter", made_with.model, reporter)
     hashes = {"target": target_fingerprint, "unlearned": f"{target_fingerprint}+{adapter_sha256(run / 'adapter')}"}
     name, base = control_of(made_with, settings)
     retain_only = None

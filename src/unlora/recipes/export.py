@@ -1,101 +1,67 @@
-"""Turn a finished run into what gets deployed."""
+"""Turn a finished run into what gets deployed, and compare what was written with what was measured."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
-from unlora.adapters.factors import concatenate, squeeze
-from unlora.artifacts import read_json_object, refuse_links_out
-from unlora.config import read_yaml
-from unlora.errors import InputError
+from unlora.adapters.factors import Factors, concatenate, rank_of, squeeze
+from unlora.artifacts import read_json_object
+from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in_output
-from unlora.models.save import new_folder, save_model
-from unlora.recipes.loading import base_name, load, refuse_used_folder
+from unlora.models.adapter_target import is_adapter, plain_base, recorded_base
+from unlora.models.load import LoadedModel, load_model
+from unlora.models.merge import MergeCheck, compare, merge_adapter, probe_logits
+from unlora.models.save import save_model
+from unlora.recipes.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
+from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.model_card import exported_card, merged_card
+from unlora.recipes.naming import Named, Stack, base_model, name_target, origin_of, refuse_no_hub_id
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.run_folder import refuse_exchanged_adapter
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
 
-_CARD = """---
-library_name: peft
-base_model: {base}
----
-
-# An adapter that unlearns, exported with unlora
-
-Rank {rank}, for `{base}`. {how}
-"""
+EXACT = 1e-6
+"""Relative error of an update up to which nothing was left out of it."""
 
 
-def run_settings(run: Path, *, trust_remote_code: bool, reporter: Reporter) -> UnlearnSettings:
-    """Settings of a finished run.
+class Exported(NamedTuple):
+    """An adapter that was written."""
 
-    Args:
-        run: its folder, which may be somebody else's.
-        trust_remote_code: of the command that is running; what the run itself says of that counts for nothing.
-        reporter: told where the two differ.
-
-    Raises:
-        InputError: not a run folder, one without an adapter yet, or with another one than the run's.
-    """
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"{run}: no config.yaml; not a run folder.")
-    if not (run / "adapter").is_dir():
-        raise InputError(f"{run}: holds no adapter yet; finish it with the command that started it.")
-    record = read_json_object(run / "record.json")
-    if record.get("adapter_sha256") is None:
-        raise InputError(f"{run / 'record.json'}: names no adapter; finish the run with the command that started it.")
-    refuse_exchanged_adapter(run / "adapter", record)
-    settings = UnlearnSettings.from_mapping(read_yaml(run / "config.yaml"), where=str(run / "config.yaml"))
-    if settings.model.trust_remote_code and not trust_remote_code:
-        reporter.say(f"{run}: was made with --trust-remote-code; without it here, no code of the model's is run")
-    return settings.model_copy(
-        update={"model": settings.model.model_copy(update={"trust_remote_code": trust_remote_code})}
-    )
-
-
-def refuse_leading_out(run: Path, output: Path) -> None:
-    """Refuse to write below a run folder, which may be somebody else's, through a link that leads out of it.
-
-    Raises:
-        InputError: naming the link.
-    """
-    if output.absolute().is_relative_to(run.absolute()):
-        refuse_links_out(run)
-
-
-def refuse_other_model(run: Path, found: str) -> None:
-    """Refuse a target whose weights are not those the run was made with.
-
-    Raises:
-        InputError: the fingerprints differ.
-    """
-    recorded = _model_of(run)["fingerprint"]
-    if recorded != found:
-        raise InputError(
-            f"{run}: made for a model with weights {recorded[:12]}, but the model at its path now has {found[:12]}."
-        )
-
-
-def _strange_links(folder: str, names: list[str]) -> list[str]:
-    """Links to other places, but for the adapter's own files: a cache of the hub keeps those as links."""
-    own = ("adapter_config.json", "adapter_model.safetensors", "README.md")
-    return [name for name in names if (Path(folder) / name).is_symlink() and name not in own]
-
-
-def _model_of(run: Path) -> dict[str, Any]:
-    """What record.json says of the target model."""
-    model = read_json_object(run / "record.json").get("model")
-    if not isinstance(model, dict) or "fingerprint" not in model:
-        raise InputError(f"{run / 'record.json'}: does not say which model the run was made for; it was damaged.")
-    return model
+    rank: int
+    error: float
+    """Relative Frobenius error of the weight update; 0 where every direction was kept."""
+    check: MergeCheck
+    """The logits on a few tokens, against those of the target with the run's own adapter."""
+    public_base: bool
+    """Whether it belongs to the base under a target that is an adapter."""
 
 
 @alone_in_output
-def export_merged(run: Path, output: Path, *, trust_remote_code: bool = False, reporter: Reporter = SILENT) -> None:
+def export_merged(
+    run: Path,
+    output: Path,
+    *,
+    base_name: str | None = None,
+    trust_remote_code: bool = False,
+    reporter: Reporter = SILENT,
+) -> MergeCheck:
     """Write one model folder with the adapter merged into the target's weights.
 
     A run on a base in 4 or 8 bits is merged into the full-precision weights that were rounded for it.
+
+    Args:
+        run: a finished run.
+        output: folder to write.
+        base_name: hub id by which the model card calls the base.
+        trust_remote_code: whether Python code that comes with the target may run; the run's own settings cannot say so.
+        reporter: where words and progress go.
+
+    Returns:
+        How far the logits of what was written are from those of target and adapter, on a few tokens.
 
     Raises:
         InputError: no finished run, `output` in use, another target than the run's, or one that is there in 4 or 8
@@ -104,24 +70,24 @@ def export_merged(run: Path, output: Path, *, trust_remote_code: bool = False, r
     settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
     refuse_leading_out(run, output)
     refuse_used_folder(output)
-    bits = _model_of(run).get("quantisation")
+    stack = _named(settings.model, output, base_name)
+    model = model_of(run)
+    bits = model.get("quantisation")
     if bits is not None and settings.model.quantisation is None:
         raise InputError(
             f"{run}: a merge needs the target in full precision, and the files of {settings.model.name} hold it in "
             f"{bits}; deploy the adapter on it (--adapter)."
         )
-    reporter.say(f"Loading the target model {settings.model.name}")
-    target = load(settings.model)
-    refuse_other_model(run, target.fingerprint)
-    if bits is not None:
-        reporter.say(
-            f"Loading it again in full precision to merge into: the adapter was trained and evaluated on the same "
-            f"weights in {bits}, so the merged model differs by their rounding"
-        )
-        del target
-        target = load(settings.model.model_copy(update={"quantisation": None}))
-    merged = load_trained_adapter(target.model, run / "adapter").merge_and_unload()
-    save_model(merged, target.tokenizer, output)
+    target, how = _load_target(run, settings, full=True, reporter=reporter)
+    adapted = load_trained_adapter(target.model, run / "adapter")
+    expected = probe_logits(adapted)
+    merged = merge_adapter(adapted, where=str(run / "adapter")).model
+    dtype, device = target.source.dtype, merged.device
+    card = merged_card(settings, read_json_object(run / "record.json"), stack, dtype, how)
+    save_model(merged, target.tokenizer, output, card=card)
+    del merged, adapted, target
+    again = load_model(str(output), dtype=getattr(torch, dtype), device=device, trust_remote_code=trust_remote_code)
+    return _refuse_another(output, expected, probe_logits(again.model), again.model.dtype)
 
 
 @alone_in_output
@@ -130,53 +96,140 @@ def export_adapter(
     output: Path,
     *,
     rank: int | None = None,
-    public_base: bool = False,
+    public_base: bool | None = None,
+    base_name: str | None = None,
     trust_remote_code: bool = False,
     reporter: Reporter = SILENT,
-) -> float:
-    """Write an adapter: as trained, squeezed to a rank, or for the public base under an adapter target.
+) -> Exported:
+    """Write a plain LoRA adapter of scaling 1 that changes the model as the run's own does.
+
+    The update is taken apart anew, by QR and SVD in float64: of the same rank, equal up to the rounding of float32,
+    and without the halves that cancel in an anchored adapter, which rounding to fewer bits would not leave cancelling.
 
     Args:
         run: a finished run.
         output: folder to write.
-        rank: squeeze to this rank by SVD; None keeps every direction.
-        public_base: when the target is base + adapter, write one adapter for that base which does both.
+        rank: keep this many of its leading directions; None keeps all.
+        public_base: when the target is base + adapter, write one adapter for that base which does both. None does so
+            where it gives the same model.
+        base_name: hub id by which the files call the base.
         trust_remote_code: whether Python code that comes with the target may run; the run's own settings cannot say so.
         reporter: where words and progress go.
 
-    Returns:
-        Relative Frobenius error of the weight update that squeezing cost; 0 without it.
-
     Raises:
-        InputError: no finished run, `output` in use, or a target that is no adapter.
+        InputError: no finished run, `output` in use, a target that is no adapter, or one that is more than factors.
+        UnloraError: what was written computes something else; it was removed.
     """
     settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
     refuse_leading_out(run, output)
     refuse_used_folder(output)
-    if not public_base and rank is None:
-        with new_folder(output) as temporary:
-            shutil.copytree(run / "adapter", temporary, dirs_exist_ok=True, ignore=_strange_links)
-        return 0.0
     config, factors = read_adapter(run / "adapter")
-    base, how = settings.model, "Made for the target model."
-    if public_base:
-        target = Path(settings.model.name)
-        if not (target / "adapter_config.json").is_file():
-            raise InputError(f"{run}: its target '{target}' is not an adapter; there is no other base to export for.")
-        target_config, target_factors = read_adapter(target)
-        factors = concatenate(target_factors, factors)
-        base = ModelSettings(name=settings.model.base or target_config.base_model_name_or_path or "")
-        how = "The target's own adapter and the unlearning adapter in one, for the public base."
-    error = 0.0
-    if rank is not None:
-        factors, error = squeeze(factors, rank)
-        how += f" Squeezed by SVD; relative error of the weight update {error:.2e}."
-    kept_rank = next(iter(factors.values())).lora_a.shape[0]
+    below = _factors_below(run, settings, public_base, reporter)
+    public = bool(below)
+    for adapter in below:
+        factors = concatenate(adapter, factors)
+    factors, error = squeeze(factors, rank or rank_of(factors))
+
+    target, how = _load_target(run, settings, full=public, reporter=reporter)
+    adapted = load_trained_adapter(target.model, run / "adapter")
+    expected = probe_logits(adapted)
+    adapted.unload()
+    base = load(_public(settings.model)) if public else target
+    named = _named(settings.model, output, base_name)
+    named = Stack(named.base, ()) if public else named
+    record = read_json_object(run / "record.json")
+    record["model"] = {**record["model"], "quantisation": base.source.quantisation}
+    written = settings if not public else _in_full(settings)
+    about = ["The target's own adapter and the unlearning adapter in one, for the public base." if public else how]
+    about += [f"Squeezed by SVD; relative error of the weight update {error:.2e}."] if rank is not None else []
     write_adapter(
         output,
         factors,
         transposed=config.fan_in_fan_out,
-        base_model=base_name(base),
-        card=_CARD.format(base=base_name(base), rank=kept_rank, how=how),
+        base_model=base_model(named),
+        origin=origin_of(base, named),
+        card=exported_card(written, record, named, rank_of(factors), about),
     )
-    return error
+    found = probe_logits(load_trained_adapter(base.model, output))
+    check = compare(expected, found, dtype=base.model.dtype)
+    if error < EXACT:
+        _refuse_another(output, expected, found, base.model.dtype)
+    return Exported(rank_of(factors), error, check, public)
+
+
+def _factors_below(
+    run: Path, settings: UnlearnSettings, public_base: bool | None, reporter: Reporter
+) -> list[Mapping[str, Factors]]:
+    """Factors of the adapters under the run's own, the last first; none where it is written for the target itself."""
+    name, base = settings.model.name, settings.model.base
+    if public_base is False or (public_base is None and not is_adapter(name)):
+        return []
+    if not is_adapter(name):
+        raise InputError(f"{run}: its target '{name}' is not an adapter; there is no other base to export for.")
+    if public_base is None and settings.model.quantisation is not None:
+        reporter.say(
+            f"Written for the target as it was measured, in {settings.model.quantisation}: rounded with the target's "
+            "adapter in them, the weights are others than those of the public base (--public-base writes for that one)"
+        )
+        return []
+    found = []
+    try:
+        while is_adapter(name):
+            found.append(read_adapter(Path(name))[1])
+            name, base = base or recorded_base(Path(name)), None
+    except InputError as error:
+        if public_base:
+            raise
+        reporter.say(f"Written for the target itself, not for its base: {error}")
+        return []
+    return found
+
+
+def _load_target(run: Path, settings: UnlearnSettings, *, full: bool, reporter: Reporter) -> tuple[LoadedModel, str]:
+    """Load the run's target as it was, or in full precision where it was rounded for the run; say how it was got."""
+    reporter.say(f"Loading the target model {settings.model.name}")
+    target = load(settings.model)
+    refuse_other_model(run, target.fingerprint)
+    bits = settings.model.quantisation
+    if bits is None or not full:
+        return target, "Made for the target model."
+    reporter.say(
+        f"Loading it again in full precision to merge into: the adapter was trained and evaluated on the same "
+        f"weights in {bits}, so what is written differs by their rounding"
+    )
+    del target
+    how = f"It was trained and evaluated on the target in {bits}; these are the full-precision weights."
+    return load(_in_full(settings).model), how
+
+
+def _in_full(settings: UnlearnSettings) -> UnlearnSettings:
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"quantisation": None})})
+
+
+def _public(target: ModelSettings) -> ModelSettings:
+    """The model under every adapter."""
+    return target.model_copy(update={"name": plain_base(target.name, target.base), "base": None, "quantisation": None})
+
+
+def _named(model: ModelSettings, output: Path, base_name: str | None) -> Stack:
+    found = name_target(model, output)
+    if base_name is None:
+        return found
+    refuse_no_hub_id(base_name)
+    return found._replace(base=Named(base_name, base_name, base_name, found.base.licence))
+
+
+def _refuse_another(output: Path, expected: Tensor, found: Tensor, dtype: torch.dtype) -> MergeCheck:
+    """Take back what computes something else than it was made to.
+
+    Raises:
+        UnloraError: it does; the folder was removed.
+    """
+    check = compare(expected, found, dtype=dtype)
+    if not check.relative_difference <= check.tolerance:
+        shutil.rmtree(output, ignore_errors=True)
+        raise UnloraError(
+            f"{output}: what was written is another model than the target with the run's adapter (the logits differ by "
+            f"{check.relative_difference:.1%}, and rounding explains {check.tolerance:.2%}); it was removed."
+        )
+    return check

@@ -22,23 +22,15 @@ from unlora.models.choose import choose_target_modules
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.loading import base_name, load, refuse_used_folder
+from unlora.recipes.loading import load, refuse_used_folder
+from unlora.recipes.model_card import fine_tuned_card
+from unlora.recipes.naming import base_model, name_target, origin_of
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.sets import describe_tokens, encode_in_pieces, first_of
 from unlora.recipes.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless
-
-_CARD = """---
-library_name: peft
-base_model: {base}
----
-
-# Fine-tuned with unlora
-
-A LoRA adapter that taught `{base}` {count} examples ({epochs} epochs, learning rate {learning_rate}, seed {seed}).
-"""
 
 
 @alone_in_output
@@ -69,9 +61,20 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
     model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
     if isinstance(model, PeftModel):
-        base = base_name(settings.model)
-        card = _CARD.format(base=base, count=len(tokens), **settings.model_dump())
-        save_trained_adapter(model, output, base_model=base, card=card, tokenizer=loaded.tokenizer)
+        told = name_target(settings.model, output)
+        if told.top.source is None:
+            reporter.say(
+                f"{output} does not say where {settings.model.name} lies, which is in another tree or tells whose "
+                f"machine this is: give --base {settings.model.name} with it"
+            )
+        save_trained_adapter(
+            model,
+            output,
+            base_model=base_model(told),
+            card=fine_tuned_card(settings, told, loaded.source, len(tokens)),
+            origin=origin_of(loaded, told),
+            tokenizer=loaded.tokenizer,
+        )
     else:
         save_model(model, loaded.tokenizer, output)
 

@@ -46,10 +46,3 @@ def refuse_used_folder(output: Path) -> None:
     if output.is_file() or (output.is_dir() and entries(output)):
         raise InputError(f"{output}: already exists and is not empty; choose another --output.")
     refuse_unwritable(output)
-
-
-def base_name(settings: ModelSettings) -> str:
-    """What an adapter's config names as its base, so that PEFT finds it again: an absolute folder or a hub id."""
-    if settings.name == "embedded":
-        return str(embedded_model_folder())
-    return str(Path(settings.name).resolve()) if Path(settings.name).exists() else settings.name

@@ -9,7 +9,6 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora import processes
-from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import START_AGAIN, advised
 from unlora.errors import InputError
 from unlora.evaluation.cache import adapter_sha256
@@ -19,6 +18,7 @@ from unlora.evaluation.wmdp_scores import WmdpScores
 from unlora.models.load import LoadedModel, load_model, load_tokenizer
 from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel
+from unlora.recipes.fitting import put_on
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.settings import ModelSettings
@@ -41,12 +41,15 @@ class Measured(NamedTuple):
     fingerprint: str
     """Of the target's weights."""
     adapter_sha256: str | None
+    made_for: str | None = None
+    """How far it is known that the adapter was made for this model; None without one."""
 
     def made_of(self) -> dict[str, Any]:
         """For `RunFolder.start`: an evaluation can be resumed with the same weights only."""
         return {
             "model": {**vars(self.target.source), "fingerprint": self.fingerprint},
             "adapter": self.adapter_sha256,
+            **({"adapter_made_for": self.made_for} if self.made_for is not None else {}),
         }
 
 
@@ -68,15 +71,15 @@ def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Repor
     """Load a model, with an adapter on top where one is given.
 
     Raises:
-        InputError: no such model, or an adapter that does not fit it.
+        InputError: no such model, or an adapter that does not fit it or was made for another.
     """
     reporter.say(f"Loading {settings.name}")
     target = load(settings)
     weights = target.fingerprint
     if adapter is None:
         return Measured(target, target.model, weights, None)
-    model = load_trained_adapter(target.model, adapter).eval()
-    return Measured(target, model, weights, adapter_sha256(adapter))
+    model, known = put_on(target, adapter, settings, reporter)
+    return Measured(target, model.eval(), weights, adapter_sha256(adapter), known)
 
 
 def refuse_missing_reference(

@@ -23,7 +23,7 @@ from unlora.evaluation.cache import adapter_sha256
 from unlora.evaluation.scores import ModelScores, load_scores, save_scores
 from unlora.evaluation.tofu import measure
 from unlora.locks import alone_in_output, entries
-from unlora.models.adapter_target import is_adapter
+from unlora.models.adapter_target import is_adapter, plain_base
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import embedding_count, recorded_embedding_count
 from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
@@ -88,7 +88,9 @@ def unlearn_sequence(
     record: dict[str, Any] = {"mode": mode, "retain": settings.data.retain, "steps": []}
     for number, (step, forget_set) in enumerate(zip(steps, forget_sets, strict=True), start=1):
         if mode == "sequential" and number > 1:
-            step = _with_model(step, output / f"after-{number - 1}")
+            step = _with_model(
+                step, output / f"after-{number - 1}", plain_base(settings.model.name, settings.model.base)
+            )
         folder = output / f"step-{number}"
         reporter.say(f"Request {number} of {len(steps)}: {step.data.forget}")
         evaluation = unlearn(step, folder, reporter=reporter)
@@ -188,8 +190,8 @@ def _with_forget(settings: UnlearnSettings, forget: str) -> UnlearnSettings:
     return settings.model_copy(update={"data": settings.data.model_copy(update={"forget": forget})})
 
 
-def _with_model(settings: UnlearnSettings, folder: Path) -> UnlearnSettings:
-    return settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(folder), "base": None})})
+def _with_model(settings: UnlearnSettings, folder: Path, base: str) -> UnlearnSettings:
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"name": str(folder), "base": base})})
 
 
 def _keep_result(started_from: ModelSettings, run: Path, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -19,8 +19,8 @@ from unlora.models.choose import BELOW_COVERAGE, narrowed
 from unlora.models.fingerprint import fingerprint
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
-from unlora.recipes.loading import base_name, join_processes, load
-from unlora.recipes.model_card import adapter_card
+from unlora.recipes.loading import join_processes, load
+from unlora.recipes.papers import papers
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, make_tokeniser, probe_batch, tokenise_sets
@@ -118,8 +118,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
         run.write_record()
-        card = adapter_card(settings, run.record)
-        save_trained_adapter(model, run.adapter, base_model=base_name(settings.model), card=card)
+        save_trained_adapter(model, run.adapter, **papers(settings, run, target))
     run.write_record(adapter_sha256=adapter_sha256(run.adapter))
 
     # ---- 7. Evaluate: target (adapter off), unlearned (adapter on), retain-only where there is one -----------
