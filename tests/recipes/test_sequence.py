@@ -184,7 +184,7 @@ def test_target_that_is_an_adapter_with_its_base_elsewhere(taught: Taught, reque
     record = unlearn_sequence(settings, requests.both, tmp_path / "seq", mode="sequential")
     assert [(step["current"], step["earlier"], step["retain"]) for step in record["steps"]] == [({}, [], {})] * 2
     config = read(tmp_path / "seq" / "after-2" / "adapter_config.json")
-    assert (config["base_model_name_or_path"], config["r"]) == (str(taught.target), 2 + 8 + 8)
+    assert (config["base_model_name_or_path"], config["r"]) == ("nowhere/to-be-found", 2 + 8 + 8)  # As it is published.
     assert (tmp_path / "seq" / "after-1" / "tokenizer_config.json").is_file()
     start = load_model(str(tmp_path / "seq" / "after-1"), device=torch.device("cpu"))
     second = load_trained_adapter(start.model, tmp_path / "seq" / "step-2" / "adapter")
