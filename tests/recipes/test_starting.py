@@ -55,7 +55,7 @@ def test_frozen_a_does_not_move_and_the_adapter_loads_anywhere(taught: Taught, t
         assert cosines.tolist() == pytest.approx([1, 1], abs=1e-5)
         assert weights[f"base_model.model.{name}.lora_B.weight"].any()
     config = PeftConfig.from_pretrained(str(run / "adapter"))
-    base = AutoModelForCausalLM.from_pretrained(str(config.base_model_name_or_path))
+    base = AutoModelForCausalLM.from_pretrained(run / "adapter" / str(config.base_model_name_or_path))
     loaded = PeftModel.from_pretrained(base, str(run / "adapter"))
     assert loaded.peft_config["default"].r == 2
 

@@ -71,13 +71,20 @@ def plain_base(name: str, base: str | None) -> str:
 
 def _named_base(folder: Path) -> str:
     config, origin = read_json_object(folder / "adapter_config.json"), read_origin(folder)
-    if origin is not None and origin.base is not None:
-        return find_from(folder, origin.base)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if origin is not None and origin.base is not None and _tells_others(base, find_from(folder, origin.base)):
+        return find_from(folder, origin.base)
     if not base or not isinstance(base, str):
         raise InputError(f"{folder}: does not say which model it belongs to; give that with --base.")
     base = find_from(folder, base)
     return f"{base}@{revision}" if revision and isinstance(revision, str) and not Path(base).exists() else base
+
+
+def _tells_others(recorded: object, here: str) -> bool:
+    """Whether PEFT is told a name for others (a hub id, or none for an adapter target), and not the way here."""
+    if recorded is None:
+        return is_adapter(here)
+    return isinstance(recorded, str) and not recorded.startswith((".", "/")) and not Path(recorded).exists()
 
 
 class MergedTarget(NamedTuple):
