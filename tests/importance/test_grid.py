@@ -172,15 +172,15 @@ def test_place_of_the_sums_changes_no_bit_and_leaves_no_file(statistic: Statisti
 
 
 def test_disk_takes_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path))
     parents = []
     make = offload_module.tempfile.TemporaryDirectory
     monkeypatch.setattr(
         offload_module.tempfile, "TemporaryDirectory", lambda **chosen: parents.append(chosen["dir"]) or make(**chosen)
     )
     estimate_importance(build_tiny_model("llama"), batches_of(FORGET, 5), None, preset="fila", offload="disk")
-    assert parents == [tmp_path / "unlora"]
-    assert list((tmp_path / "unlora").iterdir()) == []
+    assert parents == [tmp_path]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_removed_when_the_measurement_fails(tmp_path: Path):

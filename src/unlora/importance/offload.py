@@ -4,7 +4,6 @@ Whatever the place, a batch's own moments are formed where the model is, one lay
 by the same arithmetic.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from unlora.artifacts import storage_error
 from unlora.importance.moments import Moments, StatisticName
+from unlora.models.embedded import cache_folder
 
 Offload = Literal["none", "host", "disk"]
 
@@ -99,7 +99,7 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
         UnloraError: the folder cannot be made.
     """
     if parent is None:
-        parent = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unlora"
+        parent = cache_folder()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=parent, prefix=".importance.safetensors.", ignore_cleanup_errors=True)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
@@ -39,7 +39,6 @@ class UnlearnTrainer(Trainer):
         objective: Objective,
         penalty: Penalty | None = None,
         train_dataset: ForgetRetainPairs,
-        processing_class: PreTrainedTokenizerBase | None = None,
         pad_token_id: int,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -51,7 +50,6 @@ class UnlearnTrainer(Trainer):
             objective: what to minimise.
             penalty: of the adapter's parameters, added to the objective; needs no data.
             train_dataset: pairs of forget and retain examples, in the order of training.
-            processing_class: the tokenizer, saved with every checkpoint where given.
             pad_token_id: id that fills short rows.
             callbacks: further callbacks.
 
@@ -70,7 +68,6 @@ class UnlearnTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            processing_class=processing_class,
             data_collator=ForgetRetainCollator(pad_token_id, self._plan.parts),
             callbacks=[StopWhenDiverged(UNLEARNING), *(callbacks or [])],
         )
