@@ -4,14 +4,15 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.errors import UnloraError
+from unlora.models.named_class import auto_class
 from unlora.models.quantised import Quantisation, compute_in_full, loading_options, loading_quietly
 from unlora.models.reading import one_line
 from unlora.models.save import save_model
@@ -68,16 +69,20 @@ def rounded(folder: Path, format: Format, *, device: torch.device, dtype: torch.
     Raises:
         UnloraError: it cannot be read in this format on this device.
     """
-    model_class: Any = AutoModelForCausalLM
     with loading_quietly():
         try:
-            model = model_class.from_pretrained(
-                folder,
-                **loading_options(QUANTISATION[format], dtype, device),
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-            ).eval()
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            model = (
+                auto_class(config)
+                .from_pretrained(
+                    folder,
+                    **loading_options(QUANTISATION[format], dtype, device),
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                )
+                .eval()
+            )
             compute_in_full(model)
         except Exception as error:  # transformers raises whatever comes up
             raise UnloraError(f"{format}: {one_line(error)}") from None

@@ -77,12 +77,12 @@ def choose_target_modules(
     targets = {name: layer for name, layer in wanted.items() if name not in unfit}
     unfit |= not_attached(model, list(targets)) if targets else {}
     targets = {name: layer for name, layer in targets.items() if name not in unfit}
-    if not targets:
-        raise _none_left(wanted, left_out | unfit, rank)
     for pattern, matches in named.items():
         if matches <= unfit.keys():
             name = next(name for name in wanted if name in matches)
             raise InputError(f"adapter.target_modules: '{pattern}' names layers {unfit[name]} ({name}); leave it out.")
+    if not targets:
+        raise _none_left(wanted, left_out | unfit, rank)
     return Choice(targets, left_out | unfit, what_is_reached(model, targets, left_out | unfit))
 
 

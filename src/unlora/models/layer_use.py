@@ -22,7 +22,7 @@ class LayerUse:
 
     called: bool = False
     felt: bool = False
-    """The loss has a gradient with respect to its output."""
+    """The logits have a gradient with respect to its output that is not zero throughout."""
     apart: bool = True
     """Its input keeps the examples apart, so that the gradient of each can be told."""
 
@@ -60,8 +60,8 @@ def writable_leaf(output: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _watching(use: LayerUse) -> Any:
-    def felt(_gradient: Tensor) -> None:
-        use.felt = True
+    def felt(gradient: Tensor) -> None:
+        use.felt |= gradient.is_meta or bool(gradient.any())
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         use.called = True

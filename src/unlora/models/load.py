@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,6 +26,7 @@ from unlora.models.fingerprint import fingerprint
 from unlora.models.formats import multiplied_out, settle_format, settle_weights
 from unlora.models.locate import Location, locate
 from unlora.models.merge import MergeCheck
+from unlora.models.named_class import auto_class
 from unlora.models.quantised import (
     Quantisation,
     compute_in_full,
@@ -172,9 +172,8 @@ def _load_weights(
     """Read a model, and name the format that it was multiplied out of, if any."""
     config = settle_format(name, read_config(name, location, trust_remote_code))
     format = multiplied_out(config)
-    model_class: Any = AutoModelForCausalLM  # Its annotation does not know the second result.
     with _reading(name, location):
-        model, found = model_class.from_pretrained(
+        model, found = auto_class(config).from_pretrained(
             location.path,
             config=config,
             dtype=dtype,

@@ -4,6 +4,7 @@ PEFT refuses some layers by name and takes the names of others for something els
 layers once, "gate_proj" or a name that ends so means the tensor that holds all experts now, also for a dense layer.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -47,7 +48,8 @@ def _attached(model: CausalModel, names: Sequence[str]) -> set[str] | None:
         fan_in_fan_out=any(layer.transposed for layer in find_target_modules(twin, names).values()),
     )
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What it says of a trial that fails is of no use to anyone.
             wrapped = get_peft_model(twin, config)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         # A fused tensor can be mistaken in part, which fails; the word for both is in what was asked.

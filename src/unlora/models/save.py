@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.artifacts import flush, storage_error
 from unlora.errors import InputError
 from unlora.locks import entries, remove_left_locks
+from unlora.models.named_class import auto_class
 from unlora.models.old_readers import add_old_rope_keys, save_tokenizer
 from unlora.models.quiet import quiet
 from unlora.places import modes
@@ -93,7 +94,7 @@ def _without_quantiser(model: PreTrainedModel) -> PreTrainedModel:
         {key: value for key, value in config.to_dict().items() if key != "quantization_config"}
     )
     with torch.device("meta"):  # The twin shares the model's tensors: no second copy in memory.
-        twin = AutoModelForCausalLM.from_config(clean_config, dtype=model.dtype)
+        twin = auto_class(clean_config).from_config(clean_config, dtype=model.dtype)
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.tie_weights()
     twin.generation_config = model.generation_config

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from unlora.models.adapter_target import plain_base
 from unlora.models.formats import settle_format
 from unlora.models.load import read_config
 from unlora.models.locate import locate
+from unlora.models.named_class import auto_class
 from unlora.models.reading import reading
 
 
@@ -24,7 +25,7 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     config = read_config(name, locate(name), trust_remote_code)
     settle_format(name, config)
     with reading(f"model '{name}': its config cannot be read"), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     return model.requires_grad_(False)
 
 

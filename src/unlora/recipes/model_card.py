@@ -76,7 +76,7 @@ def adapter_card(settings: UnlearnSettings, record: Mapping[str, Any], target: S
         f"A plain LoRA adapter made with unlora {record['versions']['unlora']}.",
         {"library_name": "peft", **_origin_keys(target.base), "tags": ["lora", "unlearning", "unlora"]},
         rows,
-        adapter_code(target, precision_of(settings, record["model"])),
+        _by_auto_class(adapter_code(target, precision_of(settings, record["model"])), record),
         notes,
         target,
     ).render()
@@ -96,7 +96,7 @@ def exported_card(
         " ".join(["A plain LoRA adapter.", *how]),
         {"library_name": "peft", **_origin_keys(base.base), "tags": ["lora", "unlearning", "unlora"]},
         rows,
-        adapter_code(base, precision_of(settings, record["model"])),
+        _by_auto_class(adapter_code(base, precision_of(settings, record["model"])), record),
         [*_two_adapters(base), NO_PROOF, FURTHER, OFFLOAD],
         base,
     ).render()
@@ -116,7 +116,7 @@ def merged_card(settings: UnlearnSettings, record: Mapping[str, Any], target: St
             "tags": ["unlearning", "unlora"],
         },
         {**_target_rows(target, record["model"]), **_method_rows(settings)},
-        merged_code(dtype),
+        _by_auto_class(merged_code(dtype), record),
         [NO_PROOF],
     ).render()
 
@@ -177,6 +177,11 @@ def _method_rows(settings: UnlearnSettings) -> dict[str, str]:
         "objective": f"{objective.forget}{retain}".replace("|", "\\|"),
         "training": f"{training.epochs} epochs, learning rate {training.learning_rate}, seed {settings.seed}",
     }
+
+
+def _by_auto_class(code: str, record: Mapping[str, Any]) -> str:
+    """Load the class that the target's config.json names; runs of older versions did not record it."""
+    return code.replace("AutoModelForCausalLM", record.get("auto_class", "AutoModelForCausalLM"))
 
 
 def _two_adapters(target: Stack) -> list[str]:

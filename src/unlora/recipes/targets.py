@@ -1,7 +1,8 @@
 """The layers that a run's settings choose, and what of the model they reach."""
 
 from unlora.models.choose import Choice, choose_target_modules
-from unlora.models.wrapping import CausalModel
+from unlora.models.named_class import other_class
+from unlora.models.wrapping import CausalModel, unwrap
 from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
 
 
@@ -12,10 +13,12 @@ def choose_targets(settings: UnlearnSettings, model: CausalModel) -> Choice:
         InputError: as `choose_target_modules`.
     """
     adapter, start = settings.adapter, settings.importance.initialisation
-    return choose_target_modules(
+    choice = choose_target_modules(
         model,
         adapter.target_modules,
         exclude=adapter.exclude_modules,
         rank=2 * adapter.rank if start == "lora_ga" else adapter.rank,  # It takes 2r singular vectors.
         by_example=start in (*WEIGHTED, *CONTRAST, "reglu"),
     )
+    other = other_class(unwrap(model))
+    return choice if other is None else choice._replace(reach=choice.reach.noting(other))

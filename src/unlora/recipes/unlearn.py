@@ -17,6 +17,7 @@ from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
 from unlora.models.choose import BELOW_COVERAGE, narrowed
 from unlora.models.fingerprint import fingerprint
+from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
 from unlora.recipes.loading import join_processes, load
@@ -95,7 +96,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
     measured, targets = measure(settings, run, target, sets, targets, measured, reporter)
     choice = narrowed(target.model, choice, targets, BELOW_COVERAGE)
-    run.write_record(reach=choice.reach.to_json())
+    run.write_record(reach=choice.reach.to_json(), auto_class=auto_class(target.model.config).__name__)
 
     # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):
