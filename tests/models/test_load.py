@@ -150,6 +150,26 @@ def test_fingerprint_sees_every_change(change: str):
     assert fingerprint(model) != fingerprint(build_tiny_model("gpt2"))
 
 
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [
+        ({"hidden_act": "relu"}, False),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}, False),
+        ({"rms_norm_eps": 0.01}, False),
+        ({"_name_or_path": "elsewhere", "transformers_version": "4.0.0", "dtype": "bfloat16"}, True),
+        ({"use_cache": False, "architectures": ["Another"]}, True),
+    ],
+)
+def test_fingerprint_is_of_what_the_config_computes(values: dict[str, Any], same: bool, tmp_path: Path):
+    """Equal weights: only the logits decide whether it is another model, and with them the fingerprint."""
+    folder = save_tiny(tmp_path)
+    before = loaded(folder)
+    edit_json(folder / "config.json", **values)
+    after = loaded(folder)
+    assert torch.equal(logits(before.model), logits(after.model)) is same
+    assert (before.fingerprint == after.fingerprint) is same
+
+
 def test_fingerprint_counts_tied_weights_once():
     tied, untied = build_tiny_model("gpt2"), build_tiny_model("gpt2")
     head = untied.get_submodule("lm_head")

@@ -1,7 +1,9 @@
 """Where an attack works: the subject, the settings, progress, and a memory of what was done before."""
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,10 +32,17 @@ class Workbench:
     cache: Path
     """Folder for finished pieces of work."""
 
+    @functools.cached_property
+    def _vocabulary_sha256(self) -> str:
+        """Of which text is which token: two tokenizers of one class can differ in it."""
+        vocabulary = self.subject.tokeniser.tokenizer.get_vocab()
+        return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
+
     def once(self, work: str, role: Role, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return the result of a piece of work on one model, from the cache when it was done before.
 
-        The result belongs to the weights of the role, the forget set, the template and the number format, and to `key`.
+        The result belongs to the weights of the role, the forget set, its tokens and their template, the number format,
+        this version of unlora, and to `key`.
         So an audit that was interrupted loses one piece of work at most, and the control of one run serves all others.
 
         Args:
@@ -49,6 +58,8 @@ class Workbench:
             "weights": self.subject.hashes[role],
             "forget": self.subject.forget.sha256(),
             "template": self.subject.tokeniser.describe(),
+            "vocabulary": self._vocabulary_sha256,
+            "unlora": importlib.metadata.version("unlora"),
             "dtype": str(model.dtype),
             "device": model.device.type,
             **key,

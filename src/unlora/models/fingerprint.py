@@ -1,17 +1,32 @@
 """What decides the function of a model, as one hash."""
 
 import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from unlora import processes
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
+WITHOUT_EFFECT = frozenset(
+    "architectures auto_map bos_token_id dtype eos_token_id gradient_checkpointing id2label label2id "
+    "output_attentions output_hidden_states pad_token_id return_dict tie_word_embeddings torch_dtype "
+    "transformers_version use_cache".split()
+)
+"""What a config says of files, of how a call is answered, or of what the weights tell already."""
+
+OLD_SPELLINGS = ("rope_theta", "rope_scaling")
+"""Of what `rope_parameters` holds; some writers add them for old readers."""
+
 
 def fingerprint(model: CausalModel) -> str:
-    """Return a SHA-256 over names, shapes, dtypes and bytes of everything in the plain model's state dict.
+    """Return a SHA-256 over names, shapes, dtypes and bytes of the plain model's state dict, and over its config.
 
-    Tied weights count once. An adapter around the model does not change it, whatever the adapter's values.
+    The same weights are another model where the config names another activation or another rotary base. Tied weights
+    count once. An adapter around the model does not change it, whatever the adapter's values.
     """
     tensors: dict[str, torch.Tensor] = {}
     for wrapped_name, tensor in unwrap(model).state_dict(keep_vars=True).items():
@@ -19,6 +34,7 @@ def fingerprint(model: CausalModel) -> str:
         if name is not None:
             tensors[name] = tensor
     digest, seen = hashlib.sha256(), set()
+    digest.update(json.dumps(function_settings(unwrap(model).config), sort_keys=True, default=str).encode())
     for name, tensor in sorted(tensors.items()):
         if id(tensor) in seen:
             continue
@@ -27,3 +43,20 @@ def fingerprint(model: CausalModel) -> str:
         digest.update(f"{name} {tuple(whole.shape)} {whole.dtype}\n".encode())
         digest.update(whole.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def function_settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a config says of the function that the weights make up, without paths, versions and number formats."""
+    return _with_effect(config.to_dict())
+
+
+def _with_effect(values: Mapping[Any, Any]) -> dict[str, Any]:
+    spelt_anew = bool(values.get("rope_parameters"))
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        old = spelt_anew and key in OLD_SPELLINGS
+        of_gguf = key == "quantization_config" and isinstance(value, dict) and value.get("quant_method") == "gguf"
+        if str(key).startswith("_") or key in WITHOUT_EFFECT or old or of_gguf:
+            continue
+        kept[str(key)] = _with_effect(value) if isinstance(value, dict) else value
+    return kept
