@@ -241,16 +241,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, parse_json_object(header["unlora"], f"{path}, header")
 
 
-def refuse_irregular(path: Path) -> None:
-    """Refuse a pipe, a device or a socket in place of a file: reading it might wait for ever.
-
-    Raises:
-        InputError: naming it.
-    """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise InputError(f"{path}: is a pipe or a device, not a file; write what it gives into a file first.")
-
-
 def refuse_cut_tensors(folder: Path) -> None:
     """Refuse a folder in which a safetensors file was cut short; only what each says of its length is read.
 

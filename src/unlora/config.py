@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from unlora.characters import shortened
 from unlora.errors import InputError, nearest
+from unlora.regular_files import refuse_irregular
 from unlora.yaml_text import RepeatedKeyError, parse_yaml
 
 ConfigType = TypeVar("ConfigType", bound="Config")
@@ -78,6 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path}: is a pipe or a device, not a file; write what it gives into a file first.")
     try:
+        refuse_irregular(path)
         values = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None

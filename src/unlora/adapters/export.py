@@ -8,7 +8,6 @@ from pathlib import Path
 
 from peft import LoraConfig, PeftConfig, PeftModel
 from peft.utils import load_peft_weights
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ from unlora.errors import InputError
 from unlora.models.old_readers import save_tokenizer
 from unlora.models.origin import FILE, Origin
 from unlora.models.quiet import quiet
+from unlora.models.reading import reading
 from unlora.models.save import new_folder
 
 PREFIX = "base_model.model."
@@ -228,11 +228,8 @@ def _settle(file: Path, base_model: str | None) -> None:
 
 @contextmanager
 def _fitting(folder: Path) -> Iterator[None]:
-    try:
-        with quiet():
-            yield
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder}: does not fit the model ({' '.join(str(error).split())[:200]}).") from None
+    with reading(f"{folder}: does not fit the model"), quiet():
+        yield
 
 
 def _refuse_unreadable(folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from unlora.artifacts import parse_json_object
 from unlora.errors import InputError
+from unlora.regular_files import refuse_irregular
 
 
 def read_text(path: Path) -> str:
@@ -14,6 +15,7 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: missing, a folder, not readable, or not UTF-8.
     """
+    refuse_irregular(path)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -12,7 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import parse_json, refuse_irregular, write_text
+from unlora.artifacts import parse_json, write_text
+from unlora.regular_files import refuse_irregular
 from unlora.data.records import Example, ExampleSet, Shape
 from unlora.errors import InputError, nearest
 

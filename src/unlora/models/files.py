@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from unlora.artifacts import read_json_object, refuse_cut_tensors, refuse_irregular
+from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
+from unlora.regular_files import refuse_irregular
 
 
 def refuse_unsafe_files(folder: Path) -> None:

@@ -75,6 +75,8 @@ def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Repor
     """
     reporter.say(f"Loading {settings.name}")
     target = load(settings)
+    for note in target.notes:
+        reporter.say(note)
     weights = target.fingerprint
     if adapter is None:
         return Measured(target, target.model, weights, None)

@@ -65,6 +65,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
     target = load(settings.model)
+    for note in target.notes:
+        reporter.say(note)
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
     refuse_unaskable(settings.evaluation, tokeniser, sets_to_evaluate)  # now, not after training

@@ -1,0 +1,15 @@
+"""Files that can be read to their end, as pipes and devices cannot."""
+
+from pathlib import Path
+
+from unlora.errors import InputError
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse a pipe, a device or a socket in place of a file: reading it might wait for ever.
+
+    Raises:
+        InputError: naming it.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: is a pipe or a device, not a file; write what it gives into a file first.")
