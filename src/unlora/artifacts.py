@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unlora.errors import NO_SPACE, InputError, UnloraError
 from unlora.places import broken_link, link_out, modes
+from unlora.regular_files import refuse_irregular
 from unlora.strict_json import parse_json
 
 
@@ -135,6 +136,7 @@ def read_text(path: Path) -> str:
         InputError: missing, unreadable or not UTF-8.
     """
     try:
+        refuse_irregular(path)
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
