@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import parse_json, write_text
-from unlora.regular_files import refuse_irregular
 from unlora.data.records import Example, ExampleSet, Shape
 from unlora.errors import InputError, nearest
+from unlora.regular_files import refuse_irregular
 
 REQUIRED_KEYS: dict[Shape, tuple[str, ...]] = {
     "question_answer": ("question", "answer"),
