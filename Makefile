@@ -30,6 +30,8 @@ real: $(STAMP)
 # Thousands of bad inputs, a hundred kills, twenty pairs of processes: an hour on two cores (docs/faults.md).
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness bad-inputs
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness kills --count 100
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness pairs --count 20
 
 check: lint types imports
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.harness.case import Case, Right, arguments, either, refused, works
-from tests.faults.harness.world import World
+from tests.faults.harness.world import QUICK, World
 
 Prepare = Callable[[Path], None]
 
@@ -97,9 +97,7 @@ COMMANDS: dict[str, Callable[[World, str], list[str]]] = {
     "importance": lambda world, output: arguments("importance", *world.usual(), "--output", output),
     "audit": lambda world, output: arguments(*world.audit(world.run), "--output", output),
     "study": lambda world, output: world.small_study(output),
-    "sequence": lambda world, output: arguments(
-        "sequence", *world.usual(), "--forget", world.retain, "--output", output
-    ),
+    "sequence": lambda world, output: arguments("sequence", *world.usual(), *QUICK, "--output", output),
     "export": lambda world, output: arguments("export", world.run, "--rank", 2, "--output", output),
     "export --merged": lambda world, output: arguments("export", world.run, "--merged", "--output", output),
     "presets cp": lambda _world, output: arguments("presets", "cp", "vila", output),
