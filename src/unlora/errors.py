@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -30,6 +31,17 @@ class TrainingDivergedError(UnloraError):
 
 class FunctionMovedError(UnloraError):
     """The anchored adapter changed the model's output before any training step."""
+
+
+def kind_in_words(error: Exception) -> str:
+    """The kind of an error without Python's spelling: "zero division" for ZeroDivisionError."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    return words.removesuffix(" error")
+
+
+def text_in_words(error: Exception) -> str:
+    """What an error says, in one line, without the names of errors that some libraries put into their sentences."""
+    return re.sub(r"\b[A-Za-z_]+(?:Error|Exception): ", "", " ".join(str(error).split())).rstrip(".")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -67,6 +67,8 @@ class Group(click.Group):
             if "embedded null" not in str(error):
                 raise
             _fail("settings: the name of a file or folder holds a NUL character, which no name can hold.", 2)
+        except MemoryError:
+            _fail("the memory of this machine is not enough for this; `unlora plan` says what a run takes.", 1)
         except KeyboardInterrupt:
             advice = "; the same command goes on where it stopped" if ctx.invoked_subcommand in RESUMABLE else ""
             _fail(f"interrupted{advice}.", 130)

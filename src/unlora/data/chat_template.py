@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unlora.data.frozen_date import FROZEN_DATE_TEXT, FrozenClock
 from unlora.data.template_limits import limited
-from unlora.errors import InputError, nearest
+from unlora.errors import InputError, kind_in_words, nearest
 
 Turn = Mapping[str, str]
 
@@ -120,7 +120,7 @@ class ChatTemplate:
                 if not self._clock.learns(error):
                     raise InputError(f"{where}: the chat template refuses these turns ({_one_line(error)}).") from None
             except Exception as error:  # A template is a program of somebody else's: it can fail in every way.
-                what = f"{_in_words(error)}: {_one_line(error)}".removesuffix(": ")
+                what = f"{kind_in_words(error)}: {_one_line(error)}".removesuffix(": ")
                 raise InputError(f"{where}: the chat template fails on these turns ({what}).") from None
 
     def _apply(self, source: str, messages: list[dict[str, Any]], generation: bool) -> str:
@@ -225,12 +225,6 @@ def _between(text: str, first: str, second: str) -> str:
     """What stands between two marks; empty where the template puts them in another order."""
     start, end = text.rfind(first) + len(first), text.rfind(second)
     return text[start:end] if start <= end else ""
-
-
-def _in_words(error: Exception) -> str:
-    """The kind of an error without Python's spelling: "zero division" for ZeroDivisionError."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
-    return words.removesuffix(" error")
 
 
 def _one_line(error: Exception) -> str:

@@ -18,7 +18,7 @@ def refuse_two_sided(name: str, model: PreTrainedModel) -> None:
     """Refuse an encoder: read two texts that begin with the same token, and compare the logits of that position.
 
     Raises:
-        InputError: they differ, or the model cannot compute them.
+        InputError: they differ, are not finite, or the model cannot compute them.
     """
     count = model.config.get_text_config().vocab_size
     first = torch.full((2, 1), count // 3)
@@ -26,6 +26,10 @@ def refuse_two_sided(name: str, model: PreTrainedModel) -> None:
     ids = torch.cat([first, rest], dim=1).to(model.device)
     with reading(f"model '{name}': cannot be computed with"), evaluating(model):
         logits = model(input_ids=ids, use_cache=False).logits[:, 0].float()
+    if not torch.isfinite(logits).all():
+        raise InputError(f"model '{name}': its logits are not finite; its weights hold NaN or infinity, or overflow.")
+    if torch.equal(logits[0], logits[1]):  # all of them nought, perhaps, of which there is no relative difference
+        return
     difference = compare(logits[:1, None], logits[1:, None], dtype=torch.float32).relative_difference
     if not difference <= TOLERANCE[quantisation_of(model)]:
         raise InputError(

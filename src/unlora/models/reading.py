@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from safetensors import SafetensorError
 
-from unlora.errors import InputError, UnloraError
+from unlora.errors import InputError, UnloraError, kind_in_words, text_in_words
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -41,7 +41,7 @@ def reading(failure: str) -> Iterator[None]:
 
 def one_line(error: Exception) -> str:
     """What an error says, its kind before it where that says more, cut to 200 characters."""
-    text = " ".join(str(error).split()).rstrip(".")
+    text = text_in_words(error)
     if not isinstance(error, SPEAKING) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        text = f"{kind_in_words(error)}: {text}".removesuffix(": ")
     return text if len(text) <= 200 else text[:200] + "..."
