@@ -27,7 +27,7 @@ class OutputPath(click.Path):
         link = broken_link(path)
         if link is not None:
             self.fail(f"{link} is a link that leads nowhere.", param, ctx)
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        parent = next((folder for folder in path.absolute().parents if folder.exists()), path)
         if not parent.is_dir():
             self.fail(f"{parent} is a file, not a folder.", param, ctx)
         if not os.access(parent, os.W_OK):

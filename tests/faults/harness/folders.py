@@ -57,7 +57,7 @@ def content(file: Path, folder: Path) -> Any:
     if file.name in LOGS:
         return [strip(json.loads(line), TIMES) for line in file.read_text().splitlines()]
     if file.suffix == ".json":
-        return strip(json.loads(file.read_text().replace(str(folder), "")), TIMES)
+        return strip(json.loads(file.read_text().replace(str(folder.parent), "")), TIMES)
     if file.suffix == ".csv":
         rows = list(csv.DictReader(file.read_text().splitlines()))
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]

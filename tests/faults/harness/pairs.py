@@ -38,14 +38,20 @@ def run_pairs(count: int, seed: int, tell: Callable[[Pair], None], kept: Path | 
         for number in range(count):
             name = list(COMMANDS)[number % len(COMMANDS)]
             place = Path(folder) / f"pair-{number}"
-            pairs.append(run_pair(name, place, world, whole[name], chance.uniform(0, LATEST)))
+            found = None
+            while found is None:
+                found = run_pair(name, place, world, whole[name], chance.uniform(0, LATEST))
+                shutil.rmtree(place, ignore_errors=True)
+            pairs.append(found)
             tell(pairs[-1])
-            shutil.rmtree(place, ignore_errors=True)
     return pairs
 
 
-def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], share: float) -> Pair:
-    """Start the command, and again after `share` of its time; each has its own output, the folder is one."""
+def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], share: float) -> Pair | None:
+    """Start the command, and again after `share` of its time; each has its own output, the folder is one.
+
+    None: the first was done before the second began, so that they were no pair.
+    """
     places = [place / "one", place / "two"]
     for one in places:
         one.mkdir(parents=True)
@@ -55,6 +61,8 @@ def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], sh
     delay = share * whole[1]
     first = start(plain, places[0], COMMANDS[name](world))
     first.join(delay)
+    if first.exitcode is not None:
+        return None
     begun = time.monotonic()
     second = start(plain, places[1], COMMANDS[name](world))
     processes = [first, second]
@@ -66,15 +74,15 @@ def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], sh
                 took[turn] = time.monotonic() - begun
     ends = [ended(process, one) for process, one in zip(processes, places, strict=True)]
     codes = sorted(str(code) for code, _ in ends)
+    if "finished before" in ends[1][1]:
+        return None
     if codes != ["0", "2"]:
         said = " / ".join(error.strip().splitlines()[-1] for _, error in ends if error.strip())
         return Pair(name, delay, min(took), f"exit codes {codes}: {said[-400:]}")
     loser = next(turn for turn, (code, _) in enumerate(ends) if code == 2)
     winner = 1 - loser
     line = ends[loser][1].strip().splitlines()[-1]
-    if not line.startswith("error: ") or f"process {processes[winner].pid}" not in line.replace("(", "").replace(
-        ")", ""
-    ):
+    if not line.startswith("error: ") or str(processes[winner].pid) not in line:
         return Pair(name, delay, took[loser], f"the refusal does not name process {processes[winner].pid}: {line}")
     if took[loser] > 0.5 * took[winner] and took[loser] > 5:
         return Pair(name, delay, took[loser], f"refused only after {took[loser]:.1f} of {took[winner]:.1f} s")
