@@ -94,15 +94,9 @@ def disturbed(
     code, error = ended(start(plain, place, COMMANDS[name](world)), place)
     # What a finished finetune made is not written over.
     done_before = name == "finetune" and code == 2 and any(words in error for words in OVER)
-        name == "finetune" and code == 2 and "exists already" in error.replace("already exists", "exists already")
-    )
     if code != 0 and not done_before:
         return Chain(name, tuple(met), f"exit code {code} at the end: {error[-300:]}")
-    left = sorted(str(file.relative_to(place)) for file in (place / "tmp").rglob("*") if file.is_file())
-    wrong = difference(place / "work", whole[0]) or (
-        f"temporary files {left[:3]}" if left and "SIGKILL" not in met else ""
-    )
-    return Chain(name, tuple(met), wrong or "")
+    return Chain(name, tuple(met), difference(place / "work", whole[0]) or "")
 
 
 def bad_end(sent: signal.Signals, code: int | None, error: str) -> str:
