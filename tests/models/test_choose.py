@@ -148,7 +148,7 @@ def test_excluded_and_unasked_layers_are_left_out():
     model = build_tiny_model("llama")
     targets, _, reach = choose_target_modules(model, ["self_attn.*"], exclude=["k_proj", "layers.1.*"])
     assert list(targets) == [f"model.layers.0.self_attn.{name}_proj" for name in "qvo"]
-    assert why(reach)["mlp.up_proj"] == choose.NOT_ASKED
+    assert ("mlp.up_proj", choose.NOT_ASKED, 1) in [(one.name, one.why, one.count) for one in reach.left_out]
     assert ("self_attn.k_proj", choose.EXCLUDED, 2) in [(one.name, one.why, one.count) for one in reach.left_out]
     with pytest.raises(InputError, match=r"adapter.exclude_modules: module 'k_porj'.*Did you mean 'k_proj'"):
         choose_target_modules(model, exclude=["k_porj"])
@@ -180,6 +180,7 @@ def test_model_without_weights_gives_the_same_choice():
     model = tiny("glm4_moe")
     with torch.device("meta"):
         skeleton = type(model)(model.config)
+    skeleton.set_experts_implementation("batched_mm")
     ours, theirs = choose_target_modules(model, rank=8), choose_target_modules(skeleton.eval(), rank=8)
     assert list(theirs.targets) == list(ours.targets)
     assert theirs.reach == ours.reach

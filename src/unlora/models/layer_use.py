@@ -22,7 +22,7 @@ class LayerUse:
 
     called: bool = False
     felt: bool = False
-    """The logits have a gradient with respect to its output that is not zero throughout."""
+    """The logits have a gradient with respect to its weight that is not zero throughout."""
     apart: bool = True
     """Its input keeps the examples apart, so that the gradient of each can be told."""
 
@@ -65,9 +65,11 @@ def _watching(use: LayerUse) -> Any:
 
     def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         use.called = True
-        if inputs and isinstance(inputs[0], Tensor):
-            use.apart &= keeps_examples_apart(inputs[0].shape, EXAMPLES, LENGTH)
-        if isinstance(output, Tensor) and output.requires_grad:
+        given = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+        if given is not None:
+            use.apart &= keeps_examples_apart(given.shape, EXAMPLES, LENGTH)
+        nothing = given is not None and not given.is_meta and not bool(given.any())
+        if isinstance(output, Tensor) and output.requires_grad and not nothing:
             output.register_hook(felt)
 
     return hook

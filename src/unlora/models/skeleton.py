@@ -26,6 +26,7 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     settle_format(name, config)
     with reading(f"model '{name}': its config cannot be read"), torch.device("meta"):
         model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    model.set_experts_implementation("batched_mm")  # The default multiplies without values in bfloat16 only.
     return model.requires_grad_(False)
 
 
@@ -46,11 +47,14 @@ def footprint(model: nn.Module, sequences: int, length: int) -> Footprint:
     Logits are taken of one token a sequence and have to be added.
     """
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    # Weights of experts, copied for each token, which the default does without.
+    experts = {shape for each in model.parameters() if each.ndim == 3 for shape in (each.shape[1:], each.shape[:0:-1])}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own and tensor.shape[-2:] != (length, length):
+        copied = tensor.ndim == 3 and tensor.shape[1:] in experts
+        if storage._cdata not in own and tensor.shape[-2:] != (length, length) and not copied:
             kept[storage._cdata] = storage  # held, so that its place is not given to another
         return tensor
 
