@@ -17,7 +17,7 @@ WORLD = click.option(
 
 @click.group()
 def main() -> None:
-    """Try unlora on what goes wrong."""
+    """Try unlora on what goes wrong. Ctrl-C ends a command with the table of what was done."""
 
 
 @main.command("bad-inputs")

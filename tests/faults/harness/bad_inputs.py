@@ -52,11 +52,14 @@ def run_inputs(
     with tempfile.TemporaryDirectory(prefix="unlora-inputs-", ignore_cleanup_errors=True) as folder:
         areas = dict(chosen)
         world = make_world(kept or Path(folder), dict.fromkeys(part for area in areas for part in NEEDS[area]))
-        found = []
+        found: list[Outcome] = []
         for number, (area, name) in enumerate(chosen):
             place = Path(folder) / "cases" / str(number)
             place.mkdir(parents=True)
-            found.append(run_one(area, name, place, world))
+            try:
+                found.append(run_one(area, name, place, world))
+            except KeyboardInterrupt:
+                break
             tell(found[-1])
             shutil.rmtree(place, ignore_errors=True)
     return found

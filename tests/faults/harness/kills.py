@@ -50,7 +50,10 @@ def run_kills(count: int, seed: int, tell: Callable[[Chain], None], kept: Path |
         while sum(sent.values()) < count:
             name = min(sent, key=lambda one: sent[one] / SHARES[one])
             place = Path(folder) / f"chain-{len(chains)}"
-            chain = disturbed(name, place, world, whole[name], chance, count - sum(sent.values()))
+            try:
+                chain = disturbed(name, place, world, whole[name], chance, count - sum(sent.values()))
+            except KeyboardInterrupt:
+                break
             sent[name] += len(chain.signals)
             chains.append(chain)
             tell(chain)

@@ -38,13 +38,21 @@ def run_pairs(count: int, seed: int, tell: Callable[[Pair], None], kept: Path | 
         for number in range(count):
             name = list(COMMANDS)[number % len(COMMANDS)]
             place = Path(folder) / f"pair-{number}"
-            found = None
-            while found is None:
-                found = run_pair(name, place, world, whole[name], chance.uniform(0, LATEST))
-                shutil.rmtree(place, ignore_errors=True)
-            pairs.append(found)
+            try:
+                pairs.append(run_whole_pair(name, place, world, whole[name], chance))
+            except KeyboardInterrupt:
+                break
             tell(pairs[-1])
     return pairs
+
+
+def run_whole_pair(name: str, place: Path, world: World, whole: tuple[Path, float], chance: random.Random) -> Pair:
+    """Start pairs until one overlaps."""
+    found = None
+    while found is None:
+        found = run_pair(name, place, world, whole, chance.uniform(0, LATEST))
+        shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
 def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], share: float) -> Pair | None:
