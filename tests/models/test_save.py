@@ -62,3 +62,12 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UnloraError, match="cannot be written"):
         save_model(build_tiny_model("llama"), build_tiny_tokenizer(), tmp_path / "file" / "model")
+
+
+def test_link_to_an_empty_folder_is_filled_where_it_points(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    with new_folder(tmp_path / "out") as temporary:
+        (temporary / "x").write_text("y")
+    assert (tmp_path / "out").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["x"]

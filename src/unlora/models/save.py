@@ -52,6 +52,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         InputError: `folder` is a file or holds something already (also when another process was quicker).
         UnloraError: the disk is full or the folder cannot be written.
     """
+    if folder.is_symlink():  # a folder can be put in the place of an empty one, not of a link to it
+        folder = folder.resolve()
     try:
         if folder.exists() and not (folder.is_dir() and not entries(folder)):
             raise _taken(folder)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ TIMES = (
     "command",
     "made_of_seconds",
 )
-SAME_BYTES = (".safetensors", ".jsonl")
+OWN_CACHE = re.compile(r"[^\s\"]*/cache/(?=small_world/)")
+"""Each process of the harness has its own, which stands in paths."""
+SAME_BYTES = (".safetensors",)
 LOGS = ("train_log.jsonl",)
 
 
@@ -57,7 +60,9 @@ def content(file: Path, folder: Path) -> Any:
     if file.name in LOGS:
         return [strip(json.loads(line), TIMES) for line in file.read_text().splitlines()]
     if file.suffix == ".json":
-        return strip(json.loads(file.read_text().replace(str(folder.parent), "")), TIMES)
+        return strip(json.loads(OWN_CACHE.sub("", file.read_text().replace(str(folder.parent), ""))), TIMES)
+    if file.suffix == ".jsonl":
+        return OWN_CACHE.sub("", file.read_text().replace(str(folder.parent), ""))
     if file.suffix == ".csv":
         rows = list(csv.DictReader(file.read_text().splitlines()))
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]

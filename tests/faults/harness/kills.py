@@ -106,7 +106,7 @@ def bad_end(sent: signal.Signals, code: int | None, error: str) -> str:
     """What is wrong with how a command ended after a signal: Ctrl-C is answered with one line, the others end it."""
     if "Traceback (most recent call last)" in error:
         return f"a traceback after {sent.name}: {error.strip().splitlines()[-1]}"
-    right = {signal.SIGKILL: (-9,), signal.SIGINT: (130, 0), signal.SIGTERM: (-15, 143, 0)}[sent]
+    right = {signal.SIGKILL: (-9, 0), signal.SIGINT: (130, 0), signal.SIGTERM: (-15, 143, 0)}[sent]
     return "" if code in right else f"exit code {code} after {sent.name}: {error[-300:]}"
 
 

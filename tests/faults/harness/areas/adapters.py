@@ -29,7 +29,10 @@ WEIGHTS = "adapter_model.safetensors"
 
 def spoilt(spoil: Spoil, how: str, place: Path, world: World) -> list[str]:
     """Copy the adapter, spoil the copy, and use it as the target or as what is laid over the target."""
-    spoil(copied(world.adapter, place / "adapter"))
+    folder = copied(world.adapter, place / "adapter")
+    change(folder / "adapter_config.json", base_model_name_or_path=str(world.model))
+    (folder / "unlora.json").unlink(missing_ok=True)  # an adapter of somebody else's has none
+    spoil(folder)
     data = ["--forget", world.forget, "--retain", world.retain]
     short = ["--set", "evaluation.max_new_tokens=4", "--output", "out"]
     return {
@@ -53,7 +56,9 @@ def as_plain(how: str, place: Path, world: World, _printed: str) -> str | None:
 def case(name: str, spoil: Spoil, right: Right, how: str) -> Case:
     if 0 in right.codes:
         right = Right(right.codes, right.says, partial(as_plain, how))
-    return Case(f"{name} ({how})", partial(spoilt, spoil, how), right)
+    # By the time the control is read, the target's scores are kept.
+    leaves = ("work/out*",) if how == "retain-only" else ()
+    return Case(f"{name} ({how})", partial(spoilt, spoil, how), right, leaves)
 
 
 def config(**values: Any) -> Spoil:

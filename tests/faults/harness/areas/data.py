@@ -210,7 +210,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "TOFU in a missing folder": ("tofu:forget10@none", "none"),
     "MUSE without a corpus": ("muse:", "muse"),
     "unknown MUSE corpus": ("muse:music", "muse"),
-    "MUSE in a missing folder": ("muse:news@none", "none"),
+    "MUSE in a missing folder": ("muse:news@none", "none|no such set"),
     "name with control characters": ("a\x1b]0;t\x07b.jsonl", "no such file"),
 }
 
