@@ -241,7 +241,7 @@ def test_example_longer_than_the_context_is_truncated_and_reported(taught: Taugh
         data={"forget": str(long)}, training={"epochs": 1}, evaluation={"skip": True}, adapter={"coverage": 0.3}
     )
     unlearn(settings, tmp_path / "run", reporter=reporter)
-    assert any(f"1 truncated (first: {long}, line 5)" in line for line in reporter.lines)
+    assert any(f"1 truncated (first: {long}, line 5, " in line for line in reporter.lines)
     assert json.loads((tmp_path / "run" / "record.json").read_text())["template"]["max_length"] == 256
     # coverage 0.3 of 14 modules
     names = {name.split(".lora_")[0] for name in load_file(tmp_path / "run" / ADAPTER)}
