@@ -79,6 +79,7 @@ def test_run_folder_holds_the_files_of_the_contract(place: Path):
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/README.md",
+        "adapter/unlora.json",
         "train_log.jsonl",
         "evaluation.json",
         "record.json",
@@ -88,7 +89,7 @@ def test_run_folder_holds_the_files_of_the_contract(place: Path):
 
 def test_evaluation_has_the_keys_of_the_contract(place: Path):
     evaluation = read(place / "run" / "evaluation.json")
-    assert set(evaluation) == {"suite", "protocol", "models"}
+    assert set(evaluation) == {"suite", "protocol", "notes", "models"}
     assert list(evaluation["models"]) == ["target", "unlearned", "retain_only"]
     for model in evaluation["models"].values():
         metrics = model["metrics"]

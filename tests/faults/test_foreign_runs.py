@@ -15,7 +15,14 @@ from tests.faults.test_kills import command
 from tests.recipes.processes import run
 from tests.taught import Taught
 
-OWN_CODE = "open({ran!r}, 'w')\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n"
+OWN_CODE = """open({ran!r}, 'w')
+from transformers import LlamaConfig, LlamaForCausalLM
+class C(LlamaConfig):
+    model_type = "own"
+class M(LlamaForCausalLM):
+    config_class = C
+"""
+"""Classes of its own: transformers marks what it loads from there, and would mark Llama's for the whole process."""
 QUICK = ("--attack", "sampling", "--set", "sampling.samples=1", "--set", "sampling.k=[1]",
          "--set", "sampling.max_new_tokens=2", "--set", "max_examples=2")  # fmt: skip
 

@@ -204,7 +204,8 @@ def remote_code(run: Path) -> None:
     shutil.copytree(target, model)
     change(model / "config.json", model_type="own", auto_map={"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"})
     (model / "own.py").write_text(
-        "open('RAN', 'w')\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n"
+        "open('RAN', 'w')\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class C(LlamaConfig):\n    model_type = 'own'\nclass M(LlamaForCausalLM):\n    config_class = C\n"
     )
     (run / "config.yaml").write_text(
         text.replace(target, str(model)).replace("trust_remote_code: false", "trust_remote_code: true")
