@@ -229,3 +229,32 @@ def test_cut_file_of_an_adapter_is_named(tmp_path: Path, name: str):
     for read in readers:
         with pytest.raises(InputError, match=rf"^{folder / name}(, line \d+)?: not (a complete|valid)"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("tensor", r"q_proj\.lora_A\.weight holds NaN or infinity"),
+        ("lora_alpha", "lora_alpha is nan; it must be a finite number"),
+        ("alpha_pattern", r"alpha_pattern\.q_proj is inf; it must be a finite number"),
+    ],
+)
+def test_adapter_that_is_not_finite_is_refused(tmp_path: Path, what: str, said: str):
+    """Every logit would be NaN, and every score missing."""
+    model = build_tiny_model("llama")
+    folder = tmp_path / "adapter"
+    wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    wrapped.save_pretrained(folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    if what == "tensor":
+        next(tensor for name, tensor in weights.items() if "lora_A" in name).view(-1)[3] = float("nan")
+    else:
+        config[what] = float("nan") if what == "lora_alpha" else {"q_proj": float("inf")}
+    save_file(weights, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=said):
+        load_trained_adapter(build_tiny_model("llama"), folder)
+    if what != "alpha_pattern":  # which plain factors cannot express anyway
+        with pytest.raises(InputError, match=said):
+            read_adapter(folder)

@@ -167,6 +167,13 @@ def test_every_failure_of_a_template_is_one_line(start: str) -> None:
     assert not isinstance(caught.value.__cause__, jinja2.TemplateError)
 
 
+def test_a_power_is_refused_before_anything_is_computed() -> None:
+    """One step of the machine computes it, so that no limit of time would stop it."""
+    with pytest.raises(InputError, match=r"^the tokenizer's chat template, line 2: raises to a power"):
+        _prompt("\n{{ 10 ** (10 ** 9) }}" + PLAIN)
+    assert "**bold**" in _prompt("**bold** {{ '**' }}" + PLAIN)
+
+
 def test_a_template_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     from unlora.data import chat_template, template_limits
 

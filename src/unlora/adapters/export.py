@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     """Read a LoRA adapter folder as plain factors, scaling multiplied in.
 
     Raises:
-        InputError: no adapter there, a damaged one, or one that is more than low-rank factors.
+        InputError: no adapter there, a damaged one, one that holds NaN or infinity, or one that is more than low-rank
+            factors.
     """
     _refuse_unreadable(folder)
     refuse_rewriting(folder)
@@ -54,8 +56,7 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     if unusual:
         raise InputError(f"{folder}: the adapter uses {unusual[0]}, which plain factors cannot express.")
     scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    with _fitting(folder):
-        weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
+    weights = _read_weights(folder)
     factors = {}
     for key in list(weights):
         if key.endswith(".lora_A.weight") and (twin := key.replace(".lora_A.", ".lora_B.")) in weights:
@@ -184,8 +185,8 @@ def load_trained_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put a saved adapter on the model it was made for, as plain PEFT does.
 
     Raises:
-        InputError: no adapter there, a damaged one, one that does not fit the model, or one that would change the
-            model's own weights.
+        InputError: no adapter there, a damaged one, one that holds NaN or infinity, one that does not fit the model,
+            or one that would change the model's own weights.
     """
     _refuse_unreadable(folder)
     refuse_rewriting(folder)
@@ -200,9 +201,10 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
     """Give the adapter that is on the model the values that were saved of it.
 
     Raises:
-        InputError: no adapter there, a damaged one, or one of another shape.
+        InputError: no adapter there, a damaged one, one of another shape, or one that holds NaN or infinity.
     """
     _refuse_unreadable(folder)
+    _read_weights(folder)
     with _fitting(folder):
         found = model.load_adapter(str(folder), ADAPTER_NAME)
     strangers = [*found.missing_keys, *found.unexpected_keys]
@@ -230,6 +232,23 @@ def _settle(file: Path, base_model: str | None) -> None:
 def _fitting(folder: Path) -> Iterator[None]:
     with reading(f"{folder}: does not fit the model"), quiet():
         yield
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors as PEFT does, and refuse values and scales that would make every logit NaN."""
+    config = read_json_object(folder / "adapter_config.json")
+    scales = {"lora_alpha": config.get("lora_alpha")}
+    if isinstance(patterns := config.get("alpha_pattern"), dict):
+        scales |= {f"alpha_pattern.{name}": value for name, value in patterns.items()}
+    for name, scale in scales.items():
+        if isinstance(scale, float) and not math.isfinite(scale):
+            raise InputError(f"{folder / 'adapter_config.json'}: {name} is {scale}; it must be a finite number.")
+    with _fitting(folder):
+        weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise InputError(f"{folder}: the adapter's {name} holds NaN or infinity.")
+    return weights
 
 
 def _refuse_unreadable(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import jinja2.ext
 import jinja2.meta
+import jinja2.nodes
 from transformers import PreTrainedTokenizerBase
 
 from unlora.data.frozen_date import FROZEN_DATE_TEXT, FrozenClock
@@ -76,9 +77,10 @@ class ChatTemplate:
         """The template itself.
 
         Raises:
-            InputError: no template of that name, or none chosen of several; an argument that it never reads.
+            InputError: no template of that name, or none chosen of several; an argument that it never reads; a power.
         """
         source = _choose(self._tokenizer, self.name)
+        _refuse_powers(source)
         _check_arguments(self.arguments, source, self._tokenizer)
         return source
 
@@ -146,6 +148,8 @@ class ChatTemplate:
                 with limited():
                     text = self.render(turns, in_parts, where)
             except InputError as error:
+                if isinstance(error.__context__, TimeoutError | MemoryError):
+                    raise  # a template that runs away does so however its turns are handed over
                 refusal = refusal or (error if in_parts == as_text else None)
                 continue
             if len(text) - sum(map(len, marks)) > LONGEST_SCAFFOLD:
@@ -198,6 +202,25 @@ class _Generation(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+def _parsed(source: str) -> jinja2.nodes.Template | None:
+    """A template's syntax tree; None for one that has none, which is said when the first example is rendered."""
+    try:
+        return jinja2.Environment(extensions=[_Generation, jinja2.ext.loopcontrols]).parse(source)
+    except (jinja2.TemplateError, RecursionError):
+        return None
+
+
+def _refuse_powers(source: str) -> None:
+    """Refuse `**`: a number of a billion digits is computed in one step of the machine, which no limit stops."""
+    tree = _parsed(source)
+    power = next(iter(tree.find_all(jinja2.nodes.Pow)), None) if tree is not None else None
+    if power is not None:
+        raise InputError(
+            f"the tokenizer's chat template, line {power.lineno}: raises to a power, which is not computed; write the "
+            "number, or use template 'plain'."
+        )
+
+
 def _check_arguments(arguments: Mapping[str, Any], source: str, tokenizer: PreTrainedTokenizerBase) -> None:
     if not arguments:
         return
@@ -205,12 +228,11 @@ def _check_arguments(arguments: Mapping[str, Any], source: str, tokenizer: PreTr
     own |= {"messages", "strftime_now", *tokenizer.special_tokens_map}
     if taken := sorted(own & set(arguments)):
         raise InputError(f"template_arguments: '{taken[0]}' is set by unlora itself; leave it out.")
-    environment = jinja2.Environment(extensions=[_Generation, jinja2.ext.loopcontrols])
-    try:
-        read = jinja2.meta.find_undeclared_variables(environment.parse(source))
-    except jinja2.TemplateError:  # said when the first example is rendered
+    tree = _parsed(source)
+    if tree is None:
         return
-    readable = sorted(read - own - set(environment.globals) - {"raise_exception"})
+    read = jinja2.meta.find_undeclared_variables(tree)
+    readable = sorted(read - own - set(jinja2.Environment().globals) - {"raise_exception"})
     for argument in arguments:
         if argument not in read:
             known = f"it reads {', '.join(readable)}" if readable else "it reads none"

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-SECONDS = 20.0
+SECONDS = 10.0
 MEMORY_BYTES = 2**30
 """Beyond what the process has when the limit begins."""
 
