@@ -202,7 +202,7 @@ DATA_DRIVEN: list[Factors] = [
 def test_layer_that_takes_no_part_is_named(factors: Factors):
     model = build_tiny_model("llama")
     model.spare = nn.Linear(8, 8)
-    with pytest.raises(InputError, match="target module 'spare' took no part in the forward pass; exclude it"):
+    with pytest.raises(InputError, match="target module 'spare' took no part in the forward pass; leave it out"):
         factors(model, find_target_modules(model), FORGET)
 
 

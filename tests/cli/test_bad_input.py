@@ -74,7 +74,7 @@ WRONG_SETTINGS = {
     "learning_rate=1e-4": "unknown key 'learning_rate'. Did you mean 'training.learning_rate'?",
     "objective.zzz=1": "Known keys: objective.forget, objective.retain, objective.retain_weight, ",
     "training.learning_rate=fast": "training.learning_rate: must be a valid number",
-    "training.learning_rate=inf": "training.learning_rate: must be a finite number (found inf)",
+    "training.learning_rate=inf": "training.learning_rate: must be a finite number (found 'inf')",
     "training.epochs=2.5": "training.epochs: must be a valid integer",
     "adapter.alpha=1e308": "adapter.alpha: must be less than or equal to 1000000",
     "training.epochs=0": "training.epochs: must be greater than or equal to 1 (found 0)",
@@ -302,7 +302,7 @@ def test_long_example_is_truncated_and_reported_with_its_line(
     options = ("--model", model, "--forget", long_file, "--set", f"data.max_length={max_length}")
     result = unlora("unlearn", *inputs.options, *options, *QUICK, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert f"1 truncated (first: {long_file}, line 4)" in result.stderr
+    assert f"1 truncated (first: {long_file}, line 4, " in result.stderr
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert record["template"]["max_length"] == min(max_length, 256)
 

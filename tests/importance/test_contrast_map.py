@@ -103,7 +103,10 @@ def test_retain_set_of_another_model(inputs_only: bool):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rank": 200}, "sketch_columns"), ({"rank": 33, "sketch_columns": 64}, "rank: 33 does not fit .* use 1 to 32")],
+    [
+        ({"rank": 20, "sketch_columns": 16}, "sketch_columns: 16 cannot hold 20"),
+        ({"rank": 33, "sketch_columns": 64}, "rank: 33 does not fit .* use 1 to 32"),
+    ],
 )
 def test_too_many_directions(settings, message):
     with pytest.raises(InputError, match=message):

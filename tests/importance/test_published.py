@@ -241,6 +241,7 @@ def test_what_has_no_meaning_is_refused():
         measure(model, "full_weights", passes=0)
     model.model.layers[1].register_module("spare", nn.Linear(4, 4))
     with pytest.raises(InputError, match=r"'model\.layers\.1\.spare' took no part in the loss"):
-        measure(model, "full_weights")
+        measure(model, "full_weights", target_modules=["spare"])
     with pytest.raises(InputError, match=r"'model\.layers\.1\.spare' took no part in the loss"):
-        measure(model, "lora_factors")
+        measure(model, "lora_factors", target_modules=["spare"], rank=2)
+    assert "model.layers.1.spare" not in measure(model, "full_weights")

@@ -87,7 +87,7 @@ def test_wrong_adapter_or_folder_is_refused_and_nothing_is_written(taught: Taugh
     other = save_tiny(tmp_path / "gpt2", "gpt2")
     cases = [
         (taught.settings(), taught.target, "not an adapter folder"),
-        (taught.settings(model={"name": str(other)}), finished_run / "adapter", "does not fit the model"),
+        (taught.settings(model={"name": str(other)}), finished_run / "adapter", "was made for a model with weights"),
     ]
     for settings, adapter, message in cases:
         with pytest.raises(InputError, match=message):
