@@ -244,7 +244,7 @@ def test_adapter_that_is_not_finite_is_refused(tmp_path: Path, what: str, said: 
     model = build_tiny_model("llama")
     folder = tmp_path / "adapter"
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))
     weights = load_file(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text())
     if what == "tensor":

@@ -1,5 +1,6 @@
 """Make a target model or a retain-only model: a little supervised fine-tuning on the stock Trainer."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     )
     tokens = encode_in_pieces(tokeniser, examples)
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
-    model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, output, reporter)
+    # The Trainer makes a folder that it would save to. Nothing is saved there, and a refusal leaves nothing behind.
+    with tempfile.TemporaryDirectory(prefix="unlora-", ignore_cleanup_errors=True) as unused:
+        model = train_on(settings, loaded, tokens, tokeniser.pad_token_id, Path(unused), reporter)
     if isinstance(model, PeftModel):
         told = name_target(settings.model, output)
         if told.top.source is None:
@@ -124,10 +127,10 @@ def train_on(
     loaded: LoadedModel,
     tokens: Sequence[TokenisedExample],
     pad_token_id: int,
-    output: Path,
+    folder: Path,
     reporter: Reporter,
 ) -> PreTrainedModel | PeftModel:
-    """Train the adapter, or every weight, and return the model."""
+    """Train the adapter, or every weight, and return the model; `folder` is the Trainer's."""
     model: Any = loaded.model
     if settings.method == "lora":
         choice = choose_target_modules(model, rank=settings.rank, by_example=False)
@@ -138,7 +141,7 @@ def train_on(
     epochs = ShuffledEpochs(tokens, epochs=settings.epochs, seed=settings.seed)
     steps = -(-len(epochs) // settings.batch_size)
     arguments = training_arguments(
-        output,
+        folder,
         learning_rate=settings.learning_rate,
         batch_size=settings.batch_size,
         gradient_accumulation_steps=1,

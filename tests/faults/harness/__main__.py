@@ -1,5 +1,6 @@
 """`python -m tests.faults.harness`: bad inputs, kills, pairs."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ WORLD = click.option(
 @click.group()
 def main() -> None:
     """Try unlora on what goes wrong. Ctrl-C ends a command with the table of what was done."""
+    # A shell starts what runs in its background deaf to Ctrl-C, and the commands under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @main.command("bad-inputs")

@@ -56,8 +56,10 @@ class Ended:
 
 
 def prepare_server() -> None:
-    """Let the server that forks the processes import everything once."""
+    """Let the server that forks the processes import everything, so that no command's time holds the imports."""
     SERVER.set_forkserver_preload(list(PRELOAD))
+    first = start(os.getpid)
+    first.join()
 
 
 def enter(place: Path) -> None:
