@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,21 @@ def test_an_example_with_an_unknown_or_a_wrong_value_is_refused(tmp_path: Path) 
         path.write_text(broken)
         with pytest.raises(InputError, match="line 2: not an example's scores"):
             load_scores(path)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "key"),
+    [
+        ({"template": "plain"}, "template"),
+        ({"sets": [1]}, "sets"),
+        ({"sets": {"forget": 3}}, "sets.forget"),
+        ({"sets": {"forget": {"example_count": 3, "truncated_count": "0"}}}, "sets.forget.truncated_count"),
+    ],
+)
+def test_protocol_of_another_kind_is_refused(tmp_path: Path, protocol: dict[str, Any], key: str) -> None:
+    save_scores(tmp_path / "scores.jsonl", ModelScores({"forget": (made_score(),)}, protocol))
+    with pytest.raises(InputError, match=rf"scores\.jsonl, line 1: protocol\.{key}: not as unlora writes it\.$"):
+        load_scores(tmp_path / "scores.jsonl")
 
 
 def test_file_cut_at_the_end_of_a_line_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """What a model was asked in MUSE's evaluation and what it answered, item by item: all that the metrics are made of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unlora.errors import InputError
-from unlora.evaluation.score_file import ScoreFile, number
+from unlora.evaluation.score_file import ScoreFile, to_item
 
 SCORE_FILE = ScoreFile("MUSE scores", 1, "part")
 
@@ -107,12 +107,7 @@ def load_muse_scores(path: Path) -> MuseScores:
     Raises:
         InputError: missing, or a line that `save_muse_scores` did not write.
     """
-    kinds = dict(PARTS)
-    items, protocol = SCORE_FILE.load(path, lambda name, record: _to_score(kinds[name], record))
+    kinds: dict[str, type[Any]] = dict(PARTS)
+    items, protocol = SCORE_FILE.load(path, lambda name, record: to_item(kinds[name], record))
     scored: dict[str, Any] = {name: tuple(items.get(name, ())) for name in kinds}
     return MuseScores(**scored, protocol=protocol)
-
-
-def _to_score(kind: type[AnswerScore] | type[TextScore], record: dict[str, Any]) -> AnswerScore | TextScore:
-    numbers = {field.name: number(record[field.name]) for field in fields(kind) if field.type is float}
-    return kind(**{**record, **numbers})

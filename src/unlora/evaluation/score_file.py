@@ -3,12 +3,15 @@
 The header counts the items, so that a file cut at the end of a line is known from a whole one.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from unlora.artifacts import nan_to_null, read_json_lines, refuse_missing_lines, write_text
 from unlora.errors import InputError
@@ -64,7 +67,7 @@ class ScoreFile:
         groups: dict[str, list[Item]] = {}
         for line, record in enumerate(records, start=2):
             try:
-                name = record[self.group]
+                name = _text(record[self.group])
                 item = {key: value for key, value in record.items() if key != self.group}
                 groups.setdefault(name, []).append(build(name, item))
             except (KeyError, TypeError, ValueError):
@@ -74,6 +77,38 @@ class ScoreFile:
         return groups, header["protocol"]
 
 
-def number(value: float | None) -> float:
+def to_item(kind: type[Item], record: Mapping[str, Any]) -> Item:
+    """Make an item (a dataclass) of what `save` wrote of it: null among its numbers is NaN again, lists are tuples.
+
+    Raises:
+        KeyError, TypeError, ValueError: a value missing, too many, or of another kind: a text is no number.
+    """
+    readers = _readers(kind)
+    if unknown := record.keys() - readers.keys():
+        raise TypeError(unknown)
+    return kind(**{name: read(record[name]) for name, read in readers.items()})
+
+
+@functools.cache
+def _readers(kind: Any) -> dict[str, Callable[[Any], Any]]:
+    return {field.name: _reader(field.type) for field in fields(kind)}
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    if kind is float:
+        return _number
+    if kind == tuple[float, ...]:
+        return lambda values: tuple(map(_number, _list(values)))
+    if kind == tuple[str, ...]:
+        return lambda values: tuple(map(_text, _list(values)))
+    return TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python
+
+
+_list = TypeAdapter(list[Any], config=ConfigDict(strict=True)).validate_python
+_text = TypeAdapter(str, config=ConfigDict(strict=True)).validate_python
+_strict_number = TypeAdapter(float, config=ConfigDict(strict=True)).validate_python
+
+
+def _number(value: Any) -> float:
     """Turn null back into NaN."""
-    return math.nan if value is None else float(value)
+    return math.nan if value is None else _strict_number(value)

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from unlora.errors import InputError
-from unlora.evaluation.score_file import ScoreFile, number
+from unlora.evaluation.score_file import ScoreFile, to_item
 
 SCORE_FILE = ScoreFile("example scores", 1, "set")
 UNKNOWN_QUESTION = ""
+CAME_LATER = {"known_truth_ratio": None}
+"""Of an example, what files of version 0.1.0 do not have."""
 HOW_ASKED = ("name", "max_new_tokens", "total_generation_length", "end_token_in_memorisation", "answer_tag")
 """What of a protocol two models must share; how many examples and how long is seen on the examples."""
 
@@ -48,6 +52,20 @@ class ExampleScore:
     """Of each wrong answer."""
     known_truth_ratio: float = math.nan
     """Wrong over right, geometric, where another program's log holds it without the log-probabilities; else NaN."""
+
+
+class _Set(BaseModel):
+    model_config = ConfigDict(strict=True)
+    example_count: int
+    truncated_count: int
+
+
+class _Protocol(BaseModel):
+    """What is read of a protocol again; another program's log says neither."""
+
+    model_config = ConfigDict(strict=True)
+    template: dict[str, Any] = {}
+    sets: dict[str, _Set] = {}
 
 
 @dataclass(frozen=True)
@@ -115,12 +133,10 @@ def load_scores(path: Path) -> ModelScores:
     Raises:
         InputError: missing, or a line that `save_scores` did not write.
     """
-    sets, protocol = SCORE_FILE.load(path, lambda _, record: _to_score(record))
+    sets, protocol = SCORE_FILE.load(path, lambda _, record: to_item(ExampleScore, {**CAME_LATER, **record}))
+    try:
+        _Protocol.model_validate(protocol)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path}, line 1: protocol.{key}: not as unlora writes it.") from None
     return ModelScores({name: tuple(examples) for name, examples in sets.items()}, protocol)
-
-
-def _to_score(record: dict[str, Any]) -> ExampleScore:
-    record.setdefault("known_truth_ratio", None)  # not in files of version 0.1.0
-    numbers = {field.name: number(record[field.name]) for field in fields(ExampleScore) if field.type is float}
-    perturbed = tuple(map(number, record["perturbed_log_probs"]))
-    return ExampleScore(**{**record, **numbers, "perturbed_log_probs": perturbed})

@@ -7,7 +7,7 @@ from typing import Any
 
 from unlora.data.multiple_choice import MultipleChoiceQuestion
 from unlora.errors import InputError
-from unlora.evaluation.score_file import ScoreFile, number
+from unlora.evaluation.score_file import ScoreFile, to_item
 
 SCORE_FILE = ScoreFile("multiple-choice scores", 1, "task")
 
@@ -94,11 +94,5 @@ def load_wmdp_scores(path: Path) -> WmdpScores:
     Raises:
         InputError: missing, or a line that `save_wmdp_scores` did not write.
     """
-    tasks, protocol = SCORE_FILE.load(path, lambda _, record: _to_score(record))
+    tasks, protocol = SCORE_FILE.load(path, lambda _, record: to_item(QuestionScore, record))
     return WmdpScores({name: tuple(questions) for name, questions in tasks.items()}, protocol)
-
-
-def _to_score(record: dict[str, Any]) -> QuestionScore:
-    lists = {key: tuple(map(number, record[key])) for key in ("letter_log_probs", "choice_log_probs")}
-    numbers = {key: number(record[key]) for key in ("correct", "rouge_l_recall")}
-    return QuestionScore(**{**record, **lists, **numbers, "choices": tuple(record["choices"])})
