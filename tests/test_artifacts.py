@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,18 @@ def test_json_that_no_one_means_is_refused(tmp_path: Path, text: str, reason: st
     (tmp_path / "b.jsonl").write_text('{}\n{"a": ' + text + "}\n")
     with pytest.raises(InputError, match=rf"b\.jsonl, line 2: not JSON that can be read .*{reason}"):
         read_json_lines(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_a_number_that_is_not_finite_is_refused_where_it_stands(tmp_path: Path, number: str):
+    """It would get as far as the next file that is written, which is strict."""
+    (tmp_path / "a.json").write_text(f'{{"seed": {number}}}')
+    with pytest.raises(InputError, match=rf"a\.json: {number} is no number of JSON; write a finite one, or null\.$"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "b.jsonl").write_text(f'{{}}\n{{"seed": {number}}}\n')
+    with pytest.raises(InputError, match=rf"b\.jsonl, line 2: {number} is no number"):
+        read_json_lines(tmp_path / "b.jsonl")
+    assert not math.isfinite(read_json(tmp_path / "a.json", finite=False)["seed"])
 
 
 def test_tensors_and_metadata_come_back_as_they_were(tmp_path: Path):

@@ -120,13 +120,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path, *, finite: bool = True) -> Any:
+    """Read JSON; without `finite`, also the NaN and infinities of other programs.
 
     Raises:
         InputError: missing, unreadable or not JSON, with the line.
     """
-    return parse_json(read_text(path), str(path), with_line=True)
+    return parse_json(read_text(path), str(path), with_line=True, finite=finite)
 
 
 def read_text(path: Path) -> str:

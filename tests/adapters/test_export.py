@@ -235,8 +235,8 @@ def test_cut_file_of_an_adapter_is_named(tmp_path: Path, name: str):
     ("what", "said"),
     [
         ("tensor", r"q_proj\.lora_A\.weight holds NaN or infinity"),
-        ("lora_alpha", "lora_alpha is nan; it must be a finite number"),
-        ("alpha_pattern", r"alpha_pattern\.q_proj is inf; it must be a finite number"),
+        ("lora_alpha", r"adapter_config\.json: NaN is no number of JSON"),
+        ("alpha_pattern", r"adapter_config\.json: Infinity is no number of JSON"),
     ],
 )
 def test_adapter_that_is_not_finite_is_refused(tmp_path: Path, what: str, said: str):
@@ -255,6 +255,5 @@ def test_adapter_that_is_not_finite_is_refused(tmp_path: Path, what: str, said: 
     (folder / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=said):
         load_trained_adapter(build_tiny_model("llama"), folder)
-    if what != "alpha_pattern":  # which plain factors cannot express anyway
-        with pytest.raises(InputError, match=said):
-            read_adapter(folder)
+    with pytest.raises(InputError, match=said):
+        read_adapter(folder)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,14 +234,7 @@ def _fitting(folder: Path) -> Iterator[None]:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the tensors as PEFT does, and refuse values and scales that would make every logit NaN."""
-    config = read_json_object(folder / "adapter_config.json")
-    scales = {"lora_alpha": config.get("lora_alpha")}
-    if isinstance(patterns := config.get("alpha_pattern"), dict):
-        scales |= {f"alpha_pattern.{name}": value for name, value in patterns.items()}
-    for name, scale in scales.items():
-        if isinstance(scale, float) and not math.isfinite(scale):
-            raise InputError(f"{folder / 'adapter_config.json'}: {name} is {scale}; it must be a finite number.")
+    """Read the tensors as PEFT does, and refuse values that would make every logit NaN."""
     with _fitting(folder):
         weights: dict[str, Tensor] = load_peft_weights(str(folder), device="cpu")  # type: ignore[assignment]
     for name, tensor in weights.items():

@@ -44,7 +44,7 @@ def read_external_log(path: Path) -> ModelScores:
         InputError: not such a log, nothing about the forget set in it, a value that is no number, truth ratios of
             another kind (OpenUnlearning's aggregator prob_mean), or ratios that contradict the losses beside them.
     """
-    content = read_json(path)
+    content = read_json(path, finite=False)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object; {EXPECTED}.")
     notes = ["the reference log does not say what was asked, only the number of questions was compared"]

@@ -59,6 +59,7 @@ class Measured(Shape):
 
     value: float | None
     standard_error: float | None
+    example_count: int = 0
     note: str = ""
 
 
@@ -71,6 +72,9 @@ class MeasuredModel(Shape):
 class EvaluationFile(Shape):
     """evaluation.json."""
 
+    suite: str = ""
+    protocol: dict[str, Any] = {}
+    notes: list[str] = []
     models: dict[str, MeasuredModel]
 
 
