@@ -1,5 +1,6 @@
 """Directions of a model's layers, against explicit per-example gradients."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from tests.importance.reference import batches_of, examples, gradients
 from tests.tiny import build_tiny_model
+from unlora.artifacts import read_tensors, write_tensors
 from unlora.errors import InputError
 from unlora.importance.contrast_map import ContrastMap, estimate_contrast
 from unlora.low_rank import contrast_directions
@@ -63,6 +65,15 @@ def test_round_trip_and_refusals(tmp_path: Path):
         loaded.refuse_unless_fits(shapes, fingerprint="0" * 64, rank=3, where="file")
     with pytest.raises(InputError, match="is missing"):
         loaded.refuse_unless_fits({"nowhere": (1, 1)}, fingerprint=None, rank=3, where="file")
+    tensors, header = read_tensors(path)
+    name = next(name for name in tensors if name.endswith("|outputs"))
+    write_tensors(path, tensors | {name: tensors[name].T}, header)
+    with pytest.raises(InputError, match=rf"tensor '{re.escape(name)}' is float32 of shape"):
+        ContrastMap.load(path)
+    del tensors[name]
+    write_tensors(path, tensors, header)
+    with pytest.raises(InputError, match=rf"incomplete; tensor '{re.escape(name)}' is missing"):
+        ContrastMap.load(path)
 
 
 def test_input_directions_do_not_depend_on_whether_outputs_are_measured(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,28 @@ def test_file_without_one_of_its_tensors_is_refused(saved: Path):
     del tensors[name]
     write_tensors(saved, tensors, header)
     with pytest.raises(InputError, match=r"incomplete; tensor 'model.layers.0.mlp.up_proj\|retain\|columns'"):
+        ImportanceMap.load(saved)
+
+
+@pytest.mark.parametrize("preset", list(IMPORTANCE_PRESETS))
+def test_tensor_that_is_not_what_the_header_says_is_refused(preset: str, tmp_path: Path):
+    path = tmp_path / "importance.safetensors"
+    measured(preset).save(path)
+    tensors, header = read_tensors(path)
+    for name, tensor in list(tensors.items())[:4]:
+        for other in (tensor[:-1], tensor.unsqueeze(0), tensor.to(torch.int64)):
+            write_tensors(path, tensors | {name: other}, header)
+            with pytest.raises(
+                InputError, match=rf"tensor '{re.escape(name)}' is .*; by the header it is floating-point"
+            ):
+                ImportanceMap.load(path)
+
+
+@pytest.mark.parametrize("evidence", [None, 5, "x", [], {"model.layers.0.mlp.up_proj": 3}])
+def test_evidence_of_another_kind_is_refused(evidence: object, saved: Path):
+    tensors, header = read_tensors(saved)
+    write_tensors(saved, tensors, header | {"evidence": evidence})
+    with pytest.raises(InputError, match="evidence: must be a mapping of modules to mappings"):
         ImportanceMap.load(saved)
 
 

@@ -248,5 +248,7 @@ def test_file_that_holds_another_kind_of_value_is_named(tmp_path: Path, name: st
     run = make_run(tmp_path / "run")
     content = json.loads((run / name).read_text())
     (run / name).write_text(json.dumps(content | changes))
-    with pytest.raises(InputError, match=rf"^{re.escape(str(run / name))}: not ((a run's record|an evaluation) )?as unlora writes it"):
+    with pytest.raises(
+        InputError, match=rf"^{re.escape(str(run / name))}: not ((a run's record|an evaluation) )?as unlora writes it"
+    ):
         write_report(run)

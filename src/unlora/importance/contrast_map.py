@@ -15,6 +15,7 @@ from unlora.importance.accumulate import Batch, accumulate
 from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
+from unlora.importance.stored import take_fields
 from unlora.low_rank import contrast_directions
 from unlora.models.choose import targets_of
 from unlora.models.fingerprint import fingerprint
@@ -91,13 +92,10 @@ class ContrastMap(Mapping[str, ModuleContrast]):
             raise InputError(f"{path}: schema version {version}; this unlora reads {SCHEMA_VERSION}.")
         metadata = ContrastMetadata.from_mapping(header, where=str(path))
         fields = _fields(metadata.inputs_only)
-        try:
-            modules = {
-                name: ModuleContrast(**{field: tensors[f"{name}|{field}"] for field in fields})
-                for name in metadata.module_shapes
-            }
-        except KeyError as error:
-            raise InputError(f"{path}: incomplete; tensor {error} is missing.") from None
+        modules = {}
+        for name, (d_out, d_in) in metadata.module_shapes.items():
+            sizes = {"d_out": d_out, "d_in": d_in, "rank": metadata.rank}
+            modules[name] = ModuleContrast(**take_fields(ModuleContrast, fields, tensors, name, sizes, path))
         return cls(modules, metadata)
 
     def refuse_unless_fits(

@@ -16,6 +16,7 @@ from unlora.importance.arithmetic import PublishedArithmetic
 from unlora.importance.evidence import ModuleEvidence
 from unlora.importance.moments import GradientUnit, Reduction, StatisticName
 from unlora.importance.spaces import SpaceName
+from unlora.importance.stored import take_fields
 from unlora.shapes import LoraA, LoraB
 
 SCHEMA_VERSION = 1
@@ -152,17 +153,14 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
             raise InputError(
                 f"{path}: schema version {header.get('schema_version')}; this unlora reads {SCHEMA_VERSION}."
             )
-        kept = {
-            name: ModuleEvidence.from_mapping(one, where=f"{path}, {EVIDENCE}")
-            for name, one in header.pop(EVIDENCE, {}).items()
-        }
+        evidence = header.pop(EVIDENCE, {})
+        if not isinstance(evidence, dict) or not all(isinstance(one, dict) for one in evidence.values()):
+            raise InputError(f"{path}, {EVIDENCE}: must be a mapping of modules to mappings.")
+        kept = {name: ModuleEvidence.from_mapping(one, where=f"{path}, {EVIDENCE}") for name, one in evidence.items()}
         metadata = ImportanceMetadata.from_mapping(header, where=str(path))
-        try:
-            modules = {
-                name: _module_importance(name, tensors, metadata, kept.get(name)) for name in metadata.module_shapes
-            }
-        except KeyError as error:
-            raise InputError(f"{path}: incomplete; tensor {error} is missing.") from None
+        modules = {
+            name: _module_importance(name, tensors, metadata, kept.get(name), path) for name in metadata.module_shapes
+        }
         return cls(modules, metadata)
 
     def refuse_unless_fits(
@@ -214,12 +212,14 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
 
 
 def _module_importance(
-    name: str, tensors: dict[str, Tensor], metadata: ImportanceMetadata, evidence: ModuleEvidence | None
+    name: str, tensors: dict[str, Tensor], metadata: ImportanceMetadata, evidence: ModuleEvidence | None, path: Path
 ) -> ModuleImportance:
+    d_out, d_in = metadata.module_shapes[name]
+    sizes = {"d_out": d_out, "d_in": d_in, "rank": metadata.rank}
+
     def record(set_name: str) -> SetImportance:
         kind = _RECORDS[metadata.space]
-        fields = {field: tensors[f"{name}|{set_name}|{field}"] for field in kind.__dataclass_fields__}
-        return kind(**fields)
+        return kind(**take_fields(kind, kind.__dataclass_fields__, tensors, f"{name}|{set_name}", sizes, path))
 
     return ModuleImportance(record("forget"), record("retain") if metadata.retain is not None else None, evidence)
 
