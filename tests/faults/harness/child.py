@@ -35,8 +35,8 @@ PRELOAD = (
     "unlora.recipes.unlearn",
     "unlora.report.page",
     "unlora.data.check",
-    "unlora.studies.sigma",
-    "unlora.studies.study",
+    "unlora_research.sigma",
+    "unlora_research.study",
     "transformers.models.llama.modeling_llama",
     "peft",
 )

@@ -15,7 +15,7 @@ from tests.faults.harness.case import Case, Right, either, fails, refused, works
 from tests.faults.harness.world import World
 from unlora.audit.settings import AuditSettings
 from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
-from unlora.studies.sigma import SigmaSettings
+from unlora_research.sigma import SigmaSettings
 
 WRONG: dict[Any, dict[str, Any]] = {
     int: {"text": "many", "fraction": 2.5, "list": [1], "section": {"a": 1}, "true": True},
