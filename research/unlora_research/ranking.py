@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from unlora.adapters.published import published_rows
@@ -37,13 +37,13 @@ from unlora.importance.spaces import (
     FullWeightStatistics,
     LoraFactorStatistics,
     MarginalStatistics,
-    ModuleStatistics,
     SpaceName,
     virtual_factors,
 )
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.runtime import resolve_device, resolve_dtype
+from unlora_research.several import Several
 
 BATCH_SIZE = 4
 """Examples of a batch whose gradient is what is squared, as in the released configurations."""
@@ -85,9 +85,14 @@ def main() -> None:
     print_tables(found)
 
 
+def tokeniser_of(loaded: LoadedModel, options: argparse.Namespace) -> ExampleTokeniser:
+    """What makes tokens of the questions."""
+    return ExampleTokeniser(loaded.tokenizer, template=options.template, max_length=512)
+
+
 def load_sets(loaded: LoadedModel, options: argparse.Namespace) -> Sets:
     """Both whole sets as tokens."""
-    tokeniser = ExampleTokeniser(loaded.tokenizer, template=options.template, max_length=512)
+    tokeniser = tokeniser_of(loaded, options)
     if options.forget is None:
         people = tokeniser.encode_set(generate_people(20))
         half = len(people) // 2
@@ -101,7 +106,7 @@ def measure_seed(loaded: LoadedModel, whole: Sets, seed: int, options: argparse.
     draw = random.Random(seed)
     sets = {name: draw.sample(examples, min(options.examples, len(examples))) for name, examples in whole.items()}
     targets = find_target_modules(loaded.model)
-    pad = loaded.tokenizer.pad_token_id or 0
+    pad = tokeniser_of(loaded, options).pad_token_id
     truth, estimates = intact_rows(loaded, targets, sets, pad, seed)
     floored: dict[str, float] = {}
     for name, (rows, share) in published_estimates(loaded, sets, pad, seed, options.passes).items():
@@ -116,23 +121,6 @@ def measure_seed(loaded: LoadedModel, whole: Sets, seed: int, options: argparse.
         "floored": floored,
         "losses": losses(loaded, targets, sets["forget"], pad, seed),
     }
-
-
-class Several:
-    """Hands one batch to several statistics, to some of them as the gradient of the batch's mean loss."""
-
-    def __init__(self, of_examples: dict[str, ModuleStatistics], of_batches: dict[str, ModuleStatistics]) -> None:
-        """Keep both groups by the names of their estimates."""
-        self.of_examples = of_examples
-        self.of_batches = of_batches
-
-    def update(self, inputs: Tensor, output_gradients: Tensor) -> None:
-        """Take in one batch: X (example, token, d_in), D (example, token, d_out)."""
-        for statistics in self.of_examples.values():
-            statistics.update(inputs, output_gradients)
-        for some, of_some in zip(inputs.split(BATCH_SIZE), output_gradients.split(BATCH_SIZE), strict=True):
-            for statistics in self.of_batches.values():
-                statistics.update(some.flatten(0, 1)[None], (of_some / len(of_some)).flatten(0, 1)[None])
 
 
 def intact_rows(
@@ -151,12 +139,12 @@ def intact_rows(
             "vila 0.05": factors(target, 0.05),
             "vila 0.3": factors(target, 0.3),
         }
-        return Several(of_examples, {"vila batch": factors(target, 0.05)})
+        return Several(of_examples, {"vila batch": factors(target, 0.05)}, BATCH_SIZE)
 
     statistics = {name: {key: new(target) for key, target in targets.items()} for name in sets}
     with measuring(loaded.model):
         for name, examples in sets.items():
-            accumulate(loaded.model, targets, batches(examples, pad, PASS_BATCH_SIZE), statistics[name])
+            accumulate(loaded.model, targets, batches(examples, pad, PASS_BATCH_SIZE), statistics[name], set_name=name)
 
     def readings(key: str, estimate: str, statistic: StatisticName) -> list[dict[str, Tensor]]:
         several = (statistics[name][key] for name in ("forget", "retain"))
@@ -234,7 +222,8 @@ def agreement(rows: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> dict[s
     for key, wanted in truth.items():
         found = rows[key]
         if float(found.max()) > float(found.min()):
-            correlations.append(float(spearmanr(found.double().numpy(), wanted.double().numpy()).statistic))
+            both = [pandas.Series(values.double().numpy()) for values in (found, wanted)]
+            correlations.append(both[0].corr(both[1], method="spearman"))
         count = max(1, round(TOP_SHARE * len(wanted)))
         top = [set(values.topk(count).indices.tolist()) for values in (found, wanted)]
         overlaps.append(len(top[0] & top[1]) / count)

@@ -43,7 +43,7 @@ def test_our_own_commands_come_first(installed: dict[str, str]):
 @pytest.mark.parametrize("words", [(), ("sigma", "--quick", "--output", "out"), ("--help",), ("-h",)])
 def test_without_the_laboratory_study_says_what_to_install(installed: dict[str, str], words: tuple[str, ...]):
     line = error_line(unlora("study", *words))
-    assert line == 'error: study: is not installed; install it with: pip install "unlora[research]".'
+    assert line.startswith('error: study: is not installed; install it with: pip install "unlora[research]"')
 
 
 def test_what_is_not_installed_is_not_listed(installed: dict[str, str]):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "unlora.commands"
-BROUGHT_BY = {"study": "unlora[research]"}
-"""Name -> what to install for it, of commands that this project has outside the package."""
+BROUGHT_BY = {"study": 'pip install "unlora[research]", or pip install ./research in a checkout'}
+"""Name -> how to install it, of commands that this project has outside the package."""
 
 
 def others_names() -> list[str]:
@@ -26,9 +26,9 @@ def others_names() -> list[str]:
 def others_command(name: str) -> click.Command | None:
     """The command of that name; where it cannot be had though it is known, one that says why. None: nobody knows it."""
     if (found := _entry_points().get(name)) is None:
-        if (what := BROUGHT_BY.get(name)) is None:
+        if (how := BROUGHT_BY.get(name)) is None:
             return None
-        return _refusal(name, f'{name}: is not installed; install it with: pip install "{what}".')
+        return _refusal(name, f"{name}: is not installed; install it with: {how}.")
     try:
         command = found.load()
     except Exception as error:
