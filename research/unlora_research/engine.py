@@ -24,6 +24,7 @@ import pandas
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unlora.artifacts import (
     START_AGAIN,
@@ -77,6 +78,14 @@ class Study(Generic[SettingsType, CellType]):
     """The same table -> file stem -> figure."""
 
 
+class _Kept(BaseModel):
+    """What is read of cell.json again."""
+
+    model_config = ConfigDict(strict=True)
+    seconds: float
+    rows: list[Row] = Field(min_length=1)
+
+
 class Failure(NamedTuple):
     """A cell that ended in an error."""
 
@@ -127,7 +136,7 @@ def run_cells(
 
 def gather(cells: Mapping[str, Config], folder: Path) -> Outcome:
     """Read what cells left, in the order of the grid."""
-    rows, failures = [], []
+    rows, failures, is_text = [], [], {}
     for name, cell in cells.items():
         kept = folder / "cells" / name / "cell.json"
         if not kept.is_file():
@@ -135,14 +144,29 @@ def gather(cells: Mapping[str, Config], folder: Path) -> Outcome:
             failures.append(Failure(f"{name} ({_shown(cell)})", str(found.get("error", "no reason given"))))
             continue
         with advised(START_AGAIN):
-            record = read_json_object(kept)
-            if not isinstance(record.get("rows"), list) or not all(isinstance(row, dict) for row in record["rows"]):
-                raise InputError(f"{kept}: not what a cell of a study leaves.")
-        about = {"cell": name, "cell_seconds": record.get("seconds")}
-        rows += [{**columns(cell), **row, **about} for row in record["rows"]]
+            record = _read_cell(kept)
+            _refuse_other_kinds(kept, record.rows, is_text)
+        about = {"cell": name, "cell_seconds": record.seconds}
+        rows += [{**columns(cell), **row, **about} for row in record.rows]
     if not rows:
         raise UnloraError(f"no cell succeeded: {failures[0].error} ({folder / 'cells'})")
     return Outcome(as_table(rows), failures)
+
+
+def _read_cell(path: Path) -> _Kept:
+    try:
+        return _Kept.model_validate(read_json_object(path))
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"][:3]))
+        raise InputError(f"{path}: not what a cell of a study leaves ({key}).") from None
+
+
+def _refuse_other_kinds(path: Path, rows: Sequence[Row], is_text: dict[str, bool]) -> None:
+    """A column is all text or all numbers, as `is_text` notes: what reads the table counts on it."""
+    for row in rows:
+        for key, value in row.items():
+            if value is not None and is_text.setdefault(key, isinstance(value, str)) != isinstance(value, str):
+                raise InputError(f"{path}: not what a cell of a study leaves ('{key}' is of two kinds).")
 
 
 def as_table(rows: Sequence[Row]) -> pandas.DataFrame:

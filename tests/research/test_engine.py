@@ -178,10 +178,21 @@ def test_killed_it_loses_the_running_cell_alone(tmp_path: Path):
     assert len(read_table(tmp_path / "table.csv")) == 16
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"rows": 5}', '{"rows": [1]}', '{"seconds": 1}'])
+GOOD_ROW = '{"kind": "square", "value": 1, "root": 1.0}'
+DAMAGED_CELLS = (
+    "",
+    "[]",
+    '{"seconds": 1}',
+    *(f'{{"seconds": 1, "rows": {rows}}}' for rows in ("5", "[1]", "[]", '[{"value": [1]}]', '[{"value": {}}]')),
+    *(f'{{"seconds": {seconds}, "rows": [{GOOD_ROW}]}}' for seconds in ('"x"', "null", "[]", "NaN")),
+    f'{{"seconds": 1, "rows": [{GOOD_ROW.replace("1,", chr(34) + "x" + chr(34) + ",")}]}}',
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED_CELLS)
 def test_damaged_cell_is_named(tmp_path: Path, content: str):
     run_cells(STUDY, Squares(), tmp_path)
-    cell = next((tmp_path / "cells").iterdir()) / "cell.json"
+    cell = next(one for one in tmp_path.glob("cells/*/cell.json") if '"number": 3' in one.read_text())
     cell.write_text(content)
     with pytest.raises(InputError, match=rf"^{re.escape(str(cell))}.*; remove it and start again\.$"):
         run_cells(STUDY, Squares(), tmp_path)
