@@ -1,6 +1,7 @@
 """Loading, merging and fingerprints, and every way a folder can be wrong."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from unlora.models import locate
 from unlora.models.embedded import HUB_ID
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import LoadedModel, ModelSource, load_model, load_tokenizer
+from unlora.models.skeleton import load_skeleton
 
 CPU = torch.device("cpu")
 PROBE = torch.arange(24).reshape(2, 12)
@@ -327,3 +329,13 @@ def test_tokenizer_is_given_the_context_of_the_model(tmp_path: Path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert load_model(str(tmp_path), device=torch.device("cpu")).tokenizer.model_max_length == 256
     assert load_tokenizer(str(tmp_path)).model_max_length == 256
+
+
+def test_a_config_of_layers_without_end_is_refused_before_one_is_built(tmp_path: Path):
+    folder = save_tiny(tmp_path / "llama", "llama")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 10**7}
+    (folder / "config.json").write_text(json.dumps(config))
+    skeleton = partial(load_skeleton, base=None, dtype=torch.float32, trust_remote_code=False)
+    for read in (load_tokenizer, loaded, skeleton):
+        with pytest.raises(InputError, match=r"its config speaks of 10,000,000 layers; no model has over 10,000\.$"):
+            read(str(folder))

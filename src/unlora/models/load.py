@@ -38,6 +38,9 @@ from unlora.models.quantised import (
 from unlora.models.reading import reading
 from unlora.models.save import save_model
 
+MOST_LAYERS = 10_000
+"""Ten times the deepest transformer published (1,000 layers, arXiv 2203.00555)."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -155,15 +158,19 @@ def read_config(name: str, location: Location, trust_remote_code: bool) -> PreTr
     """Read a model's config.
 
     Raises:
-        InputError: it is none, or needs remote code.
+        InputError: it is none, needs remote code, or speaks of more layers than any model has.
     """
     with _reading(name, location):
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             location.path,
             revision=location.revision,
             local_files_only=location.local,
             trust_remote_code=trust_remote_code,
         )
+        layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # Building them, even without values, takes all memory.
+        raise InputError(f"model '{name}': its config speaks of {layers:,} layers; no model has over {MOST_LAYERS:,}.")
+    return config
 
 
 def _load_weights(
