@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_files import FILES, PACKAGE
+from tests.architecture.test_files import FILES, place
 from tests.cli.commands import error_line, unlora, write_lines
 from tests.cli.conftest import Inputs
 from unlora.characters import replaced, visible, visible_json
@@ -46,7 +46,7 @@ def test_only_one_file_of_the_command_line_prints():
     for file in FILES:
         calls = [node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
         printing = [call for call in calls if isinstance(call, ast.Attribute) and call.attr in ("echo", "secho")]
-        assert bool(printing) == (file.relative_to(PACKAGE).as_posix() == "cli/terminal.py")
+        assert bool(printing) == (place(file) == "unlora/cli/terminal.py")
 
 
 def test_data_check_shows_what_a_record_hides(inputs: Inputs, tmp_path: Path):
