@@ -1,6 +1,7 @@
 """Loading, merging and fingerprints, and every way a folder can be wrong."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -339,3 +340,16 @@ def test_a_config_of_layers_without_end_is_refused_before_one_is_built(tmp_path:
     for read in (load_tokenizer, loaded, skeleton):
         with pytest.raises(InputError, match=r"its config speaks of 10,000,000 layers; no model has over 10,000\.$"):
             read(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "o_proj"])
+def test_one_weight_that_is_no_number_is_refused(tmp_path: Path, part: str, value: float):
+    """The logits of a NaN in q_proj or k_proj are finite, and another model's."""
+    folder = save_tiny(tmp_path / "llama", "llama")
+    weights = load_file(folder / "model.safetensors")
+    key = f"model.layers.0.self_attn.{part}.weight"
+    weights[key].view(-1)[5] = value
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{re.escape(key)} holds NaN or infinity; its files are damaged\.$"):
+        loaded(folder)

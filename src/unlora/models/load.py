@@ -23,6 +23,7 @@ from unlora.models.causality import refuse_two_sided
 from unlora.models.embedded import cache_folder
 from unlora.models.files import refuse_unsafe_files
 from unlora.models.fingerprint import fingerprint
+from unlora.models.finite import refuse_not_finite
 from unlora.models.formats import multiplied_out, settle_format, settle_weights
 from unlora.models.locate import Location, locate
 from unlora.models.merge import MergeCheck
@@ -103,7 +104,8 @@ def load_model(
 
     Raises:
         InputError: nothing of that name, an incomplete or unreadable model, one that needs remote code, an adapter
-            that is not LoRA or does not fit its base, or a model that cannot be rounded so here.
+            that is not LoRA or does not fit its base, a model that cannot be rounded so here, or weights that are NaN
+            or infinite.
     """
     options = loading_options(quantisation, dtype, device) if quantisation is not None else {}
     if is_adapter(name):
@@ -124,6 +126,7 @@ def load_model(
     _limit_length(tokenizer, model.config)
     model.requires_grad_(False).eval()
     model.to(device)  # pyright: ignore[reportArgumentType]  its annotation binds self wrongly
+    refuse_not_finite(name, model)
     refuse_two_sided(name, model)
     number_format = str(dtype).removeprefix("torch.")
     source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model), format)
