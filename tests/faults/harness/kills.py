@@ -55,6 +55,8 @@ def run_kills(count: int, seed: int, tell: Callable[[Chain], None], kept: Path |
             except KeyboardInterrupt:
                 break
             sent[name] += len(chain.signals)
+            if not chain.signals:  # done before its signal: the machine has become quicker than when it was timed
+                whole[name] = (whole[name][0], 0.7 * whole[name][1])
             chains.append(chain)
             tell(chain)
             shutil.rmtree(place, ignore_errors=True)
