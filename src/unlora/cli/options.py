@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from unlora.cli.terminal import echo
 from unlora.places import broken_link
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -48,6 +49,8 @@ FLAG_KEYS = {
     "dtype": "model.dtype",
     "device": "model.device",
     "trust_remote_code": "model.trust_remote_code",
+    "start": "start.kind",
+    "loss": "objective.forget",
     "forget": "data.forget",
     "retain": "data.retain",
     "template": "data.template",
@@ -92,6 +95,8 @@ data_options = several(
 settings_options = several(
     click.argument("config", required=False, type=PATH),
     click.option("--preset", metavar="NAME", help="Named settings to start from; see 'unlora presets ls'."),
+    click.option("--start", metavar="NAME", help="Where LoRA starts: a name of 'unlora presets ls', or module:Class."),
+    click.option("--loss", metavar="NAME", help="The forget term: a name of 'unlora presets ls', or module:Class."),
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting, by its dotted key."),
     click.option("--seed", type=int, help="Seed of the run."),
 )
@@ -120,4 +125,5 @@ def settings_from(config: Path | None, preset: str | None, overrides: tuple[str,
         config_file=config,
         flags={FLAG_KEYS[name]: value for name, value in flags.items()},
         overrides=overrides,
+        say=lambda line: echo(line, err=True),
     )

@@ -16,13 +16,20 @@ def presets() -> None:
 @presets.command("ls")
 def list_presets() -> None:
     """Name and purpose of every preset."""
+    from unlora.losses.forget_terms import FORGET_TERMS
     from unlora.recipes.presets import presets as all_presets
+    from unlora.starts.table import STARTS
 
     known = all_presets()
-    width = max(map(len, known))
+    width = max(map(len, STARTS))
+    echo("Whole recipes (--preset NAME):")
     for preset in known.values():
-        echo(f"{preset.name:<{width}}  {preset.summary}")
-    echo("\nAny loss goes with any start: --preset contrast --set objective.forget=npo. More in docs/presets.md.")
+        echo(f"  {preset.name:<{width}}  {preset.summary}")
+    echo("\nStarts (--start NAME):")
+    for name, row in STARTS.items():
+        echo(f"  {name:<{width}}  {row.summary} [{row.source}]")
+    echo("\nLosses (--loss NAME): " + ", ".join(FORGET_TERMS))
+    echo("\nAny loss goes with any start: --start contrast --loss npo. More in docs/presets.md and docs/losses.md.")
 
 
 @presets.command("cp")

@@ -86,7 +86,7 @@ class ContrastMap(Mapping[str, ModuleContrast]):
         """
         tensors, header = read_tensors(path)
         if header.pop("kind", None) != "contrast":
-            raise InputError(f"{path}: not a contrast file; measure with importance.initialisation=contrast.")
+            raise InputError(f"{path}: not a contrast file; measure with --start contrast or contrast_inputs.")
         if header.get("schema_version") != SCHEMA_VERSION:
             version = header.get("schema_version")
             raise InputError(f"{path}: schema version {version}; this unlora reads {SCHEMA_VERSION}.")

@@ -221,7 +221,7 @@ def _warnings(module_count: int, flat: Sequence[str], medians: dict[str, float |
         where = f"all {module_count} modules" if len(flat) == module_count else f"{len(flat)} of {module_count} modules"
         yield (
             f"row weights are nearly uniform (Gini below {FLAT_GINI}) in {where}, such as '{flat[0]}': importance says "
-            "no more there than initialisation 'uniform' would"
+            "no more there than the start 'uniform' would"
         )
     stability = medians["ratio_stability"] if medians["ratio_stability"] is not None else medians["forget_stability"]
     if stability is not None and stability < UNSTABLE:

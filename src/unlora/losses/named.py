@@ -1,17 +1,14 @@
 """From what a user writes to a term: a name or "module:Class", and a mapping of parameters."""
 
 import dataclasses
-import importlib
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unlora.errors import InputError, nearest
 from unlora.losses.inputs import ForgetInputs, RetainInputs
 from unlora.losses.term import ForgetTerm, RetainTerm
+from unlora.own_code import import_own
 
 TermType = TypeVar("TermType", bound=ForgetTerm | RetainTerm)
 
@@ -44,7 +41,7 @@ def find_term(
             hint = nearest(text, choices) or f" Known: {', '.join(choices)}; or module:Class for one of your own."
             raise InputError(f"Objective: unknown {where} '{text}'.{hint}")
         return known[text]
-    term = _import(text, where)
+    term = import_own(text, f"Objective: {where}")
     if not (isinstance(term, type) and issubclass(term, kind) and dataclasses.is_dataclass(term)):
         raise InputError(f"Objective: {where} '{text}' must be a dataclass that subclasses {kind.__name__}.")
     return term
@@ -88,38 +85,6 @@ def refuse_incomplete(term: type[ForgetTerm | RetainTerm]) -> str:
             hint = nearest(need, known) or f" Known: {', '.join(known)}."
             raise InputError(f"Objective: '{name}' needs '{need}', which {inputs.__name__} does not have.{hint}")
     return name
-
-
-def _import(text: str, where: str) -> object:
-    module_name, _, class_name = text.partition(":")
-    try:
-        importlib.invalidate_caches()
-        with _current_folder_last():
-            module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's own code raises
-        # What the module's own code raises is its author's to read; Python's word for a missing module says nothing.
-        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-        reason = kind + " ".join(str(error).split())
-        raise InputError(
-            f"Objective: {where} '{text}': {module_name or 'the module'} cannot be imported ({reason})."
-        ) from None
-    if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise InputError(
-            f"Objective: {where} '{text}': {module_name} has no '{class_name}'.{nearest(class_name, classes)}"
-        )
-    return getattr(module, class_name)
-
-
-@contextmanager
-def _current_folder_last() -> Iterator[None]:
-    """Look in the current folder too, but after everything that is installed."""
-    folder = os.getcwd()
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 def _annotation(term: type[Any], key: str) -> Any:

@@ -11,7 +11,8 @@ from unlora.models.load import ModelSource
 from unlora.reach import Reach
 from unlora.recipes.loading_code import Precision, adapter_code, merged_code
 from unlora.recipes.naming import Named, Stack
-from unlora.recipes.settings import WEIGHTED, FineTuneSettings, UnlearnSettings
+from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
+from unlora.starts.table import STARTS
 
 _CARD = """---
 {{ front }}---
@@ -58,14 +59,12 @@ OFFLOAD = (
 
 def adapter_card(settings: UnlearnSettings, record: Mapping[str, Any], target: Stack) -> str:
     """Render the card of a run's own adapter from the run's settings and record."""
-    importance = settings.importance
     anchored = record["initialisation"]["anchored"]
-    weighted = importance.initialisation in WEIGHTED
-    space = f" ({importance.statistic} of {importance.space}, {importance.arithmetic})" if weighted else ""
+    known = STARTS.get(settings.start.kind)
     rows = {
         **_target_rows(target, record["model"]),
         **_method_rows(settings),
-        "start": f"{importance.initialisation}{space}",
+        "start": f"{settings.start.kind}{f' ({known.summary}; {known.source})' if known is not None else ''}",
         "rank": f"{settings.adapter.rank}{' trainable + the same again frozen (the anchor)' if anchored else ''}, "
         f"alpha {settings.adapter.alpha:g}",
         "reach": Reach.from_json(record["reach"]).sentence().replace("|", "\\|"),

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import psutil
-import torch
 from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
-from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.formats import recorded_quantisation
 from unlora.models.quantised import Quantisation
@@ -22,15 +20,14 @@ from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
 from unlora.recipes import plan_arithmetic as arithmetic
-from unlora.recipes.plan_arithmetic import FLOAT32, BatchShape, Layers, Measurement
-from unlora.recipes.plan_batches import Reading, is_published, measured_shapes, training_shapes
-from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
+from unlora.recipes.plan_batches import Reading, measured_shapes, training_shapes
+from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import chosen_start, freezes_a
 from unlora.recipes.targets import choose_targets
 from unlora.runtime import resolve_device, resolve_dtype
+from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
+from unlora.starts.start import Start
 from unlora.training.parts import Plan as Reads
-
-NO_ANCHOR = ("plain", "contrast_inputs", "eva")
-"""Starts with B = 0: the adapter has rank r, not 2r."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +104,22 @@ def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) 
     Raises:
         InputError: as `unlearn` would, as far as the model's config and the adapter are concerned.
     """
-    skeleton = _skeleton(settings)
-    measured = list(measured_shapes(settings, reading.sets))
+    start = chosen_start(settings)
+    skeleton = _skeleton(settings, start)
+    measured = list(measured_shapes(settings, start, reading.sets))
     trained = list(training_shapes(settings, reading))
-    importance_memory, importance_flops = _importance(settings, skeleton, measured)  # before the adapter is attached
-    training_memory, training_flops = _training(settings, skeleton, trained, reading)
+    importance_memory, importance_flops = _importance(
+        settings, start, skeleton, measured
+    )  # before the adapter is attached
+    training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
     layers, rank = skeleton.layers, settings.adapter.rank
-    halves = 1 if settings.importance.initialisation in NO_ANCHOR else 2
+    halves = 2 if start.anchored else 1
     retain_tokens = reading.sets.retain_tokens or []
     batches = -(-len(trained) // devices)
     return Plan(
         parameters=skeleton.parameters,
         module_count=layers.modules,
-        trained_parameters=rank * (layers.outputs if settings.adapter.freeze_a else layers.width),
+        trained_parameters=rank * (layers.outputs if freezes_a(settings, start) else layers.width),
         adapter_parameters=halves * rank * layers.width,
         forget_examples=len(reading.sets.forget_tokens),
         retain_examples=len(retain_tokens),
@@ -134,16 +134,16 @@ def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) 
         training_flops=training_flops,
         importance_memory=importance_memory,
         training_memory=training_memory,
-        importance_file=_file_bytes(settings, layers, sets=2 if retain_tokens else 1),
+        importance_file=start.file_bytes(layers, rank, sets=2 if retain_tokens else 1),
         reach=skeleton.reach,
     )
 
 
-def _skeleton(settings: UnlearnSettings) -> Skeleton:
+def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     chosen = settings.model
     dtype = resolve_dtype(chosen.dtype, resolve_device(chosen.device))
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
-    choice = choose_targets(settings, model)
+    choice = choose_targets(settings.adapter, start, model)
     targets = choice.targets
     quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
     areas = [target.d_out * target.d_in for target in targets.values()]
@@ -173,7 +173,7 @@ def _skeleton(settings: UnlearnSettings) -> Skeleton:
 
 
 def _importance(
-    settings: UnlearnSettings, skeleton: Skeleton, batches: Sequence[BatchShape]
+    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape]
 ) -> tuple[dict[str, int], float]:
     """Memory by part and operations of the importance stage."""
     if not batches:
@@ -184,22 +184,13 @@ def _importance(
     with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
         taps.start_batch(largest.rows, largest.length)
         kept, flops = footprint(model, largest.rows, largest.length)
-    flops_a_token, kind = flops / largest.tokens, _measurement(settings)
-    options = {"rank": rank, "columns": SKETCH_COLUMNS}
+    flops_a_token = flops / largest.tokens
     total = sum(
-        arithmetic.pass_flops(flops_a_token, skeleton.head, batch)
-        + arithmetic.statistics_flops(kind, layers, batch, **options)
+        arithmetic.pass_flops(flops_a_token, skeleton.head, batch) + start.statistics_flops(layers, batch, rank)
         for batch in batches
     )
-    if is_published(settings):
-        dtype = settings.importance.accumulator_dtype
-        size = skeleton.size if dtype == "gradient" else getattr(torch, dtype).itemsize
-        sums = arithmetic.published_statistics_bytes(layers, size, rank=rank if kind == "lora_factors" else None)
-    else:
-        # Without an accelerator the host's memory is the model's.
-        beside = settings.importance.offload == "none" or (settings.importance.offload == "host" and _on_cpu(settings))
-        centred = settings.importance.statistic == "variance"
-        sums = arithmetic.statistics_bytes(kind, layers, centred=centred, beside_model=beside, **options)
+    # Without an accelerator the host's memory is the model's.
+    sums = start.statistics_bytes(layers, rank, Device(skeleton.size, is_host=_on_cpu(settings)))
     parts = _process(settings) | {
         "base weights": skeleton.weight_bytes,
         "statistics": sums,
@@ -210,11 +201,11 @@ def _importance(
 
 
 def _training(
-    settings: UnlearnSettings, skeleton: Skeleton, batches: Sequence[BatchShape], reading: Reading
+    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape], reading: Reading
 ) -> tuple[dict[str, int], float]:
     """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
     chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank
-    anchored = settings.importance.initialisation not in NO_ANCHOR
+    anchored = start.anchored
     adapted = attach_plain_adapter(
         skeleton.model, skeleton.targets, rank=2 * rank if anchored else rank, alpha=settings.adapter.alpha
     )
@@ -232,7 +223,7 @@ def _training(
     once = "reference_log_probs" in reading.objective.forget_term.needs
     policy = sum(arithmetic.pass_flops(flops_a_token, skeleton.head, batch) for batch in batches)
     reference = policy * share / 2 + once * flops_a_token * _tokens(reading.sets.forget_tokens) / 2
-    updated = arithmetic.updated_parameters(layers, rank, anchored=anchored, freeze_a=settings.adapter.freeze_a)
+    updated = arithmetic.updated_parameters(layers, rank, anchored=anchored, freeze_a=freezes_a(settings, start))
     parts = _process(settings) | {
         "base weights": skeleton.weight_bytes,
         "adapter": FLOAT32 * (2 if anchored else 1) * rank * layers.width,
@@ -245,18 +236,6 @@ def _training(
             arithmetic.reference_logit_bytes(batch, skeleton.vocabulary, skeleton.size, share) for batch in batches
         )
     return arithmetic.with_buffers(parts), policy + reference
-
-
-def _file_bytes(settings: UnlearnSettings, layers: Layers, *, sets: int) -> int:
-    if settings.importance.initialisation not in WEIGHTED + CONTRAST:
-        return 0
-    kind, rank = _measurement(settings), settings.adapter.rank
-    return arithmetic.file_bytes(kind, layers, rank=rank, sets=sets)
-
-
-def _measurement(settings: UnlearnSettings) -> Measurement:
-    start = settings.importance.initialisation
-    return settings.importance.space if start in WEIGHTED else "contrast" if start == "contrast" else "contrast_inputs"
 
 
 def _largest(batches: Iterable[BatchShape]) -> BatchShape:

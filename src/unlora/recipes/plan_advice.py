@@ -7,14 +7,17 @@ from typing import Any
 import psutil
 import torch
 
-from unlora.config import merge
 from unlora.recipes.plan import Plan, make_plan
 from unlora.recipes.plan_batches import Reading
+from unlora.recipes.presets import laid_over
 from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import chosen_start
 from unlora.runtime import resolve_device, resolve_dtype
 
 WORTH_SAYING = 0.97
 """A change that leaves more of the peak than this is not advised."""
+SECTIONS = {"importance": "start", "training": "training"}
+"""Stage -> section of its settings."""
 REACHED_SHARE = 0.2
 """Of the rate of matrix products, what training reaches at least."""
 
@@ -78,9 +81,9 @@ def _advise(settings: UnlearnSettings, reading: Reading, plan: Plan, *, enough: 
         stage = plan.peak_stage
         for change in remaining:
             ((section, entries),) = change.items()
-            if section not in (stage, "model"):
+            if section not in (SECTIONS[stage], "model"):
                 continue
-            changed = merge(values, change)
+            changed = laid_over(values, change)
             lower = make_plan(UnlearnSettings.from_mapping(changed, where="plan"), reading, devices=plan.devices)
             if sum(lower.memory[stage].values()) <= WORTH_SAYING * plan.peak:
                 break
@@ -95,18 +98,16 @@ def _advise(settings: UnlearnSettings, reading: Reading, plan: Plan, *, enough: 
 
 def _changes(settings: UnlearnSettings) -> list[dict[str, dict[str, Any]]]:
     """What can lower a peak: what costs time alone, then what rounds weights, then another statistic."""
-    training, importance = settings.training, settings.importance
+    training, start = settings.training, chosen_start(settings)
+    cheaper = start.cheaper()
     together = training.batch_size * training.gradient_accumulation_steps
     changes: list[dict[str, dict[str, Any]]] = [{"training": {"gradient_checkpointing": True}}]
-    if importance.space == "full_weights" and importance.arithmetic == "intact":
-        changes.append({"importance": {"offload": "disk"}})
-    if importance.gradient_unit == "example" and importance.arithmetic == "intact":
-        changes.append({"importance": {"batch_size": 1}})
+    changes += [{"start": one} for one in cheaper if "kind" not in one]
     changes.append({"training": {"batch_size": 1, "gradient_accumulation_steps": together}})
     changes.append({"model": {"dtype": "bfloat16"}})
-    if importance.arithmetic == "intact":
+    if start.reads_rounded:
         changes.append({"model": {"quantisation": "4bit"}})
-    changes.append({"importance": {"arithmetic": "intact", "space": "marginals", "offload": "none"}})
+    changes += [{"start": one} for one in cheaper if "kind" in one]
     return changes
 
 

@@ -6,20 +6,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unlora.data.collate import collate
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.refusals import refuse_each
 from unlora.data.tokenise import TokenisedExample
-from unlora.importance.accumulate import Batch
-from unlora.importance.published import paired_rows
 from unlora.losses import NOT_SCORED, Objective
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
-from unlora.recipes.plan_arithmetic import BatchShape
 from unlora.recipes.sets import Sets, load_sets, make_tokeniser, tokenise_sets
-from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
-from unlora.recipes.starting import measured_batches
+from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import start_data
 from unlora.recipes.training import load_refusals, make_objective
+from unlora.starts.sizes import BatchShape
+from unlora.starts.start import Start
 from unlora.training.parts import ForgetRetainCollator, Plan
 
 
@@ -50,16 +48,9 @@ def read(settings: UnlearnSettings) -> Reading:
     return Reading(objective, sets, refused)
 
 
-def measured_shapes(settings: UnlearnSettings, sets: Sets) -> Iterator[BatchShape]:
-    """The batches of the importance stage; none where nothing is measured."""
-    if settings.importance.initialisation not in WEIGHTED + CONTRAST:
-        return
-    if is_published(settings):
-        yield from map(shape_of, _published_batches(settings, sets))
-        return
-    forget, retain, _ = measured_batches(settings, sets)
-    yield from map(shape_of, forget)
-    yield from map(shape_of, retain or ())
+def measured_shapes(settings: UnlearnSettings, start: Start, sets: Sets) -> Iterator[BatchShape]:
+    """The batches that the start is measured on; none where nothing is measured."""
+    yield from map(shape_of, start.measured_batches(start_data(settings, sets)))
 
 
 def training_shapes(settings: UnlearnSettings, reading: Reading) -> Iterator[BatchShape]:
@@ -84,16 +75,3 @@ def shape_of(batch: Mapping[str, Tensor]) -> BatchShape:
     rows, length = scored.shape
     first = int(scored.any(dim=0).long().argmax())
     return BatchShape(rows, length, kept=length - max(first - 1, 0), scored=int(scored[:, 1:].sum()))
-
-
-def is_published(settings: UnlearnSettings) -> bool:
-    """Whether importance is measured by the released arithmetic."""
-    return settings.importance.initialisation in WEIGHTED and settings.importance.arithmetic == "published"
-
-
-def _published_batches(settings: UnlearnSettings, sets: Sets) -> Iterator[Batch]:
-    chosen, forget, retain = settings.importance, sets.forget_tokens, sets.retain_tokens or []
-    steps = paired_rows(len(forget), len(retain), chosen.passes, chosen.batch_size, settings.seed)
-    for forget_rows, retain_rows in steps:
-        yield collate([forget[row] for row in forget_rows], sets.tokeniser.pad_token_id)
-        yield collate([retain[row] for row in retain_rows], sets.tokeniser.pad_token_id)

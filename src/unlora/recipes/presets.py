@@ -1,6 +1,6 @@
 """Named settings that ship with the package, and how settings are put together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +10,14 @@ import yaml
 from unlora.audit.settings import SCALES, AuditSettings
 from unlora.config import merge, parse_overrides, read_yaml
 from unlora.errors import InputError, nearest
+from unlora.recipes.old_presets import OLD_PRESETS, what_to_write
+from unlora.recipes.old_settings import with_start
 from unlora.recipes.settings import DataCheckSettings, EvaluateSettings, UnlearnSettings
 
-DEFAULT_PRESET = "contrast_inputs"
+DEFAULT_PRESET = "default"
+
+SWITCHES = {"start": ("kind", None), "objective": ("forget", "forget_parameters")}
+"""Section -> the key that decides what else it may hold, and where that is: None for the whole section."""
 
 
 class Preset(NamedTuple):
@@ -49,21 +54,36 @@ def preset(name: str) -> Preset:
     return known[name]
 
 
+def preset_values(name: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Settings of a preset; one of unlora 0.1 is said to be a start or a loss now.
+
+    Raises:
+        InputError: unknown name, with the nearest spelling.
+    """
+    default: dict[str, Any] = yaml.safe_load(presets()[DEFAULT_PRESET].text)
+    if name not in OLD_PRESETS:
+        return yaml.safe_load(preset(name).text)
+    say(f"note: --preset {name} is {what_to_write(OLD_PRESETS[name])} now; the old name goes with unlora 0.3.")
+    return laid_over(default, OLD_PRESETS[name])
+
+
 def resolve_settings(
     *,
     preset_name: str | None,
     config_file: Path | None,
     flags: Mapping[str, Any],
     overrides: Sequence[str],
+    say: Callable[[str], None] = lambda _line: None,
 ) -> UnlearnSettings:
     """Lay config file over preset, flags over both, and --set over everything; then validate.
 
     Args:
         preset_name: a preset; None takes the default one, or none where the config file says itself how to start
-            (its section `importance`).
+            (its section `start`).
         config_file: a YAML file.
         flags: dotted keys and values from the command line; None values are left out.
         overrides: "section.key=value" texts.
+        say: gets a line for what is written otherwise now.
 
     Raises:
         InputError: the first thing that is wrong, with its key.
@@ -71,14 +91,40 @@ def resolve_settings(
     from_file = read_yaml(config_file) if config_file is not None else {}
     if config_file is not None:
         refuse_code_of_a_run(config_file, from_file, lay_over({}, flags, overrides))
-    if preset_name is None and "importance" not in from_file:
+    if preset_name is None and not {"start", "importance"} & set(from_file):
         preset_name = DEFAULT_PRESET
     values: dict[str, Any] = {"model": {}, "data": {}}
     if preset_name is not None:
-        values = merge(values, yaml.safe_load(preset(preset_name).text))
-    values = lay_over(merge(values, from_file), flags, overrides)
+        values = merge(values, preset_values(preset_name, say))
+    values = lay_over(_without_old(laid_over(values, from_file), say), flags, overrides)
     where = "settings" if config_file is None else f"{config_file} with --set" if overrides else str(config_file)
-    return UnlearnSettings.from_mapping(values, where=where)
+    return UnlearnSettings.from_mapping(_without_old(values, say), where=where)
+
+
+def _without_old(values: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+    """Read the section `importance` of unlora 0.1, and say what to write."""
+    if "importance" not in values:
+        return values
+    new = with_start(values)
+    told = ", ".join(f"start.{key}: {value}" for key, value in new["start"].items())
+    say(f"note: the section 'importance' is 'start' now ({told}); the old one goes with unlora 0.3.")
+    return new
+
+
+def laid_over(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over settings; another start, or another loss, comes without what was set for the one before."""
+    base = dict(base)
+    for section, (key, belongs) in SWITCHES.items():
+        before, after = base.get(section), other.get(section)
+        if not (isinstance(before, Mapping) and isinstance(after, Mapping)) or key not in after:
+            continue
+        if after[key] != before.get(key):
+            base[section] = {} if belongs is None else {name: one for name, one in before.items() if name != belongs}
+    return merge(base, other)
+
+
+CODE = (("model", "trust_remote_code"), ("objective", "forget"), ("objective", "retain"), ("start", "kind"))
+"""Settings that may name code."""
 
 
 def refuse_code_of_a_run(config_file: Path, values: Mapping[str, Any], said: Mapping[str, Any]) -> None:
@@ -94,11 +140,11 @@ def refuse_code_of_a_run(config_file: Path, values: Mapping[str, Any], said: Map
     """
     if not (config_file.parent / "record.json").is_file():
         return
-    for section, key in (("model", "trust_remote_code"), ("objective", "forget"), ("objective", "retain")):
+    for section, key in CODE:
         found = _of_section(values, section, key)
         names_code = ":" in found if isinstance(found, str) else bool(found)
         if names_code and _of_section(said, section, key) is None:
-            how = f"--set {section}.{key}={found}" if section == "objective" else "--trust-remote-code"
+            how = "--trust-remote-code" if section == "model" else f"--set {section}.{key}={found}"
             raise InputError(
                 f"{config_file}: {section}.{key} '{found}' runs code, and the configuration of a run alone is not "
                 f"trusted with that; read the code, then say {how}."
@@ -144,5 +190,5 @@ def lay_over(values: Mapping[str, Any], flags: Mapping[str, Any], overrides: Seq
         if value is not None:
             for part in reversed(key.split(".")):
                 value = {part: value}
-            merged = merge(merged, value)
-    return merge(merged, parse_overrides(overrides))
+            merged = laid_over(merged, value)
+    return laid_over(merged, parse_overrides(overrides))

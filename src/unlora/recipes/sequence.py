@@ -33,6 +33,7 @@ from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import once
 from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
+from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
 
 Mode = Literal["sequential", "separate"]
@@ -130,8 +131,8 @@ def _refuse_settings(settings: UnlearnSettings, requests: Sequence[str], mode: M
     for request in requests:
         if requests.count(request) > 1:
             raise InputError(f"forget: {request} is named twice; a request comes once.")
-    if settings.importance.file is not None:
-        raise InputError("importance.file: was measured for one forget set, and every step has another; leave it out.")
+    if settings.start.fields.get("file") is not None:
+        raise InputError("start.file: was measured for one forget set, and every step has another; leave it out.")
     if settings.evaluation.forget is not None:
         raise InputError("evaluation.forget: every step is evaluated on its own forget set; leave it out.")
     if len(requests) > 1 and Path(settings.evaluation.retain_only or "").suffix in (".json", ".jsonl"):
@@ -159,11 +160,13 @@ def _load_requests(settings: UnlearnSettings, steps: Sequence[UnlearnSettings]) 
     """Load every forget set, and refuse a retain set that holds a part of one: it would be taught again."""
     retain = load_examples(settings.data.retain).examples if settings.data.retain is not None else ()
     forget_sets = [load_examples(step.data.forget) for step in steps]
-    of_variance = settings.importance.initialisation == "importance" and settings.importance.statistic == "variance"
+    fewest = chosen_start(settings).fewest_examples()
     for examples in forget_sets:
-        if of_variance and len(examples) < 2:
-            advice = "add an example, or take --set importance.statistic=second_moment"
-            raise InputError(f"{examples.name}: holds one example, and a variance needs two; {advice}.")
+        if len(examples) < fewest:
+            advice = "add examples, or take --set start.statistic=second_moment"
+            raise InputError(
+                f"{examples.name}: holds {len(examples)} example, and a variance needs {fewest}; {advice}."
+            )
         for example, place in zip(examples, same_examples(examples.examples, retain), strict=True):
             if place is not None:
                 held = retain[place].source

@@ -1,86 +1,26 @@
 """Every setting of a run, in the order the run uses them. Pure data: validating a file loads no torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from unlora.config import Config
 from unlora.recipes.input_settings import DataSettings, ModelSettings, Template
-
-Initialisation = Literal[
-    "importance",
-    "contrast",
-    "contrast_inputs",
-    "plain",
-    "uniform",
-    "shuffled",
-    "olora",
-    "corda",
-    "eva",
-    "lora_ga",
-    "reglu",
-]
-
-WEIGHTED = ("importance", "shuffled")
-"""Initialisations that an importance map decides."""
-CONTRAST = ("contrast", "contrast_inputs")
-"""Initialisations that a contrast map decides."""
-
-PUBLISHED = (("variance", "lora_factors"), ("second_moment", "full_weights"))
-"""Statistic and space of the released VILA and FILA code."""
+from unlora.recipes.old_settings import with_start
 
 
-class ImportanceSettings(Config):
-    """Where LoRA may start: measured on the intact model."""
+class StartSettings(Config):
+    """Where LoRA starts: a kind, and the settings that this kind has (docs/starts.md)."""
 
-    initialisation: Initialisation = "importance"
-    """importance: weights approximated under the ratio; contrast, contrast_inputs: directions that only the forget set
-    uses, for both factors or for A alone; plain: ordinary LoRA, B = 0; uniform, shuffled, olora, corda, eva, lora_ga,
-    reglu: to compare with."""
-    solver: Literal["row", "separable", "elementwise"] = "row"
-    """What of the ratio weights the approximation: its row sums, row and column sums, or every entry."""
-    damping: float = Field(default=1.0, gt=0)
-    """Of the retain matrix, in units of its mean eigenvalue (contrast, contrast_inputs)."""
-    statistic: Literal["second_moment", "variance"] = "variance"
-    """E[g^2] or its centred form."""
-    space: Literal["marginals", "lora_factors", "full_weights"] = "marginals"
-    """What the gradient is taken of."""
-    gradient_unit: Literal["example", "batch"] = "example"
-    """What one sample of the statistic is: an example's gradient, or that of the mean loss of importance.batch_size."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Whether an example's loss is the mean or the sum over its completion tokens."""
-    offload: Literal["none", "host", "disk"] = "none"
-    """Where the running sums of full_weights lie: beside the model, in host memory, or in files of the run folder."""
-    batch_size: int = Field(default=8, ge=1)
-    """Examples per backward pass."""
-    max_retain_examples: int = Field(default=64, ge=2)
-    """Retain examples in the statistic, drawn with the run's seed; the forget set is always used whole."""
-    probe_std: float = Field(default=0.05, gt=0)
-    """Standard deviation of the virtual factors (lora_factors only)."""
-    arithmetic: Literal["intact", "published"] = "intact"
-    """intact: ours; published: what the released code computes, for comparison (lora_factors and full_weights only; the
-    probe stands in the model, retain examples are drawn from the whole set)."""
-    passes: int = Field(default=10, ge=1)
-    """Passes over the forget set (published only)."""
-    accumulator_dtype: Literal["gradient", "float32", "bfloat16"] = "gradient"
-    """Number format of the running sums (published only); gradient, as released: the model's own."""
-    orthogonality: float = Field(default=0.5, ge=0)
-    """Weight of ReGLU's penalty, which keeps B out of the retain set's outputs while it trains (reglu only)."""
-    file: str | None = None
-    """An importance file made before, in place of measuring."""
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = "marginal"
+    """A name of the table that `unlora presets ls` prints, or module:Class of your own."""
 
     @property
-    def inputs_only(self) -> bool:
-        """Whether a contrast map needs no output directions."""
-        return self.initialisation == "contrast_inputs"
-
-    @model_validator(mode="after")
-    def _choices_of_the_intact_model(self) -> "ImportanceSettings":
-        ours = {"gradient_unit": "example", "reduction": "mean", "offload": "none"}
-        chosen = [key for key, default in ours.items() if getattr(self, key) != default]
-        if self.arithmetic == "published" and chosen:
-            raise ValueError(f"{chosen[0]} has no effect with arithmetic 'published'; leave it out")
-        return self
+    def fields(self) -> dict[str, Any]:
+        """What is set beside the kind."""
+        return dict(self.model_extra or {})
 
 
 class AdapterSettings(Config):
@@ -94,8 +34,8 @@ class AdapterSettings(Config):
     """Names or patterns of linear layers; None takes every one of the language model that can have an adapter."""
     exclude_modules: list[str] = Field(default_factory=list)
     """Names or patterns of linear layers that get no adapter."""
-    freeze_a: bool = False
-    """Train B alone: only inputs in the span of A's start feel a change."""
+    freeze_a: bool | None = None
+    """Train B alone: only inputs in the span of A's start feel a change; None is what the start is meant for."""
     coverage: float = Field(default=1.0, gt=0, le=1)
     """Share of the target modules kept, the most important first."""
     lora_dropout: float = 0.0
@@ -180,13 +120,19 @@ class UnlearnSettings(Config):
 
     model: ModelSettings
     data: DataSettings
-    importance: ImportanceSettings = ImportanceSettings()
+    start: StartSettings = StartSettings()
     adapter: AdapterSettings = AdapterSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     seed: int = Field(default=0, ge=0)
     """Seeds data order, virtual factors and randomised decompositions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_section(cls, values: Any) -> Any:
+        """Read what was written for unlora 0.1."""
+        return with_start(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _retain_where_needed(self) -> "UnlearnSettings":
@@ -195,33 +141,6 @@ class UnlearnSettings(Config):
                 f"objective.forget '{self.objective.forget}' with retain term '{self.objective.retain}' needs "
                 "data.retain (--retain FILE); for forgetting without one use --set objective.retain=null with npo or ga"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _importance_where_needed(self) -> "UnlearnSettings":
-        start = self.importance.initialisation
-        if start not in WEIGHTED and self.adapter.coverage != 1:
-            raise ValueError(
-                f"adapter.coverage: importance.initialisation '{start}' has no importance to choose modules by"
-            )
-        if start not in WEIGHTED + CONTRAST and self.importance.file is not None:
-            raise ValueError(f"importance.file: importance.initialisation '{start}' reads none")
-        if start in ("corda", "reglu") and self.data.retain is None:
-            raise ValueError(f"importance.initialisation '{start}' needs data.retain (--retain FILE)")
-        return self
-
-    @model_validator(mode="after")
-    def _published_where_possible(self) -> "UnlearnSettings":
-        chosen = self.importance
-        if chosen.initialisation not in WEIGHTED or chosen.arithmetic == "intact":
-            return self
-        if (chosen.statistic, chosen.space) not in PUBLISHED:
-            raise ValueError(
-                f"importance.arithmetic 'published' has no {chosen.statistic} of {chosen.space}; there are "
-                + " and ".join(f"{statistic} of {space}" for statistic, space in PUBLISHED)
-            )
-        if self.data.retain is None:
-            raise ValueError("importance.arithmetic 'published' needs data.retain (--retain FILE)")
         return self
 
 

@@ -89,11 +89,6 @@ def refuse_engine(settings: UnlearnSettings) -> None:
         InputError: naming the setting.
     """
     engine = processes.sharding()
-    if engine is not None and settings.importance.initialisation == "reglu":
-        raise InputError(
-            f"importance.initialisation 'reglu': its penalty reads whole factors, which no process has under {engine}; "
-            "use --accelerate-config ddp."
-        )
     if engine == "fsdp2" and settings.model.quantisation == "8bit":
         raise InputError(
             "model.quantisation '8bit': fsdp2 makes plain parameters of bitsandbytes' own, which its layers cannot "

@@ -1,6 +1,7 @@
 """The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from peft import PeftModel
 from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
-from unlora.artifacts import START_AGAIN, advised
 from unlora.data.records import ExampleSet
 from unlora.errors import FunctionMovedError
 from unlora.evaluation.cache import adapter_sha256
@@ -25,12 +25,21 @@ from unlora.recipes.papers import papers
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.run_folder import RunFolder
 from unlora.recipes.sets import Sets, describe_sets, load_sets, make_tokeniser, probe_batch, tokenise_sets
-from unlora.recipes.settings import CONTRAST, WEIGHTED, UnlearnSettings
-from unlora.recipes.starting import attach_adapter, load_measured, measure, refuse_unless_fits
+from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import (
+    attach_adapter,
+    chosen_start,
+    freezes_a,
+    measure,
+    measured_before,
+    measured_elsewhere,
+    start_inputs,
+)
 from unlora.recipes.targets import choose_targets
 from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
 from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
+from unlora.starts.start import Start
 
 
 @alone_in_output
@@ -49,7 +58,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     """
     # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
     join_processes(settings.model)
-    run = RunFolder(output, settings, results=results_of(settings))
+    start = chosen_start(settings)
+    run = RunFolder(output, settings, results=results_of(settings, start))
     refuse_engine(settings)
     objective = make_objective(settings.objective)
     seed_everything(settings.seed)
@@ -58,9 +68,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     forget_set, retain_set = load_sets(settings.data, reporter)
     refusals = load_refusals(objective, settings.objective)
     sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
-    measured = None
-    if settings.importance.file is not None:
-        measured = load_measured(Path(settings.importance.file), settings)
+    measured = measured_elsewhere(start)
 
     # ---- 3. The target model and its target modules ----------------------------------------------------------
     reporter.say(f"Loading the target model {settings.model.name}")
@@ -73,14 +81,9 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     target_fingerprint = target.fingerprint
-    choice = choose_targets(settings, target.model)
-    targets = choice.targets
-    if measured is None and run.importance.is_file():
-        with advised(START_AGAIN):
-            measured = load_measured(run.importance, settings)
-    if measured is not None:
-        where = settings.importance.file or str(run.importance)
-        refuse_unless_fits(measured, settings, targets, target_fingerprint, where)
+    choice = choose_targets(settings.adapter, start, target.model)
+    inputs = start_inputs(settings, target, choice.targets, sets, reporter, scratch=run.path)
+    measured = measured_before(start, run, inputs, measured)
     run.start(
         model={**vars(target.source), "fingerprint": target_fingerprint},
         data=data_hashes(forget_set, retain_set, refusals),
@@ -94,15 +97,18 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     run.record["checks"] |= target.checks
     reporter.say(choice.reach.sentence())
     run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
+    run.write_record(start=start.model_dump(mode="json"))
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
-    measured, targets = measure(settings, run, target, sets, targets, measured, reporter)
-    choice = narrowed(target.model, choice, targets, BELOW_COVERAGE)
+    measured = measure(start, run, inputs, measured, reporter)
+    kept = start.kept_modules(measured, list(choice.targets), settings.adapter.coverage)
+    choice = narrowed(target.model, choice, {name: choice.targets[name] for name in kept}, BELOW_COVERAGE)
+    inputs = replace(inputs, targets=choice.targets)
     run.write_record(reach=choice.reach.to_json(), auto_class=auto_class(target.model.config).__name__)
 
     # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):
-        model, initialisation, penalty = attach_adapter(settings, target, targets, measured, sets, reporter)
+        model, initialisation, started = attach_adapter(start, inputs, measured, freeze_a=freezes_a(settings, start))
         shift = check_output_unmoved(model, probe_batch(sets))
     run.record["initialisation"] = initialisation
     run.record["checks"]["output_at_step_0"] = shift._asdict()
@@ -116,7 +122,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     else:
         run.discard_results()
         with run.stage("training"):
-            train(settings, run, model, objective, sets, refused, penalty, reporter)
+            train(settings, run, model, objective, sets, refused, started.penalty, reporter)
         if fingerprint(model) != target_fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
@@ -137,10 +143,10 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     return evaluation
 
 
-def results_of(settings: UnlearnSettings) -> list[str]:
+def results_of(settings: UnlearnSettings, start: Start) -> list[str]:
     """Files and folders that a finished run with these settings has."""
     names = ["adapter"]
-    if settings.importance.initialisation in WEIGHTED + CONTRAST:
+    if start.measures:
         names.append("importance.safetensors")
     if not settings.evaluation.skip:
         names += ["evaluation.json", *(f"scores/{role}.jsonl" for role in scored_roles(settings.evaluation))]

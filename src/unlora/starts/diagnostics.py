@@ -11,7 +11,6 @@ from unlora.importance import ImportanceMap
 from unlora.importance.contrast_map import ContrastMap
 from unlora.importance.diagnostics import MapDiagnostics, diagnose
 from unlora.importance.importance_map import ImportanceMetadata
-from unlora.recipes.reporter import Reporter
 
 SHOWN_PLACES = 3
 """Blocks and projections named in a line, the highest first."""
@@ -29,11 +28,8 @@ def diagnose_as_measured(importance: ImportanceMap) -> MapDiagnostics:
     return diagnose(importance, row_weights)
 
 
-def report_map(importance: ImportanceMap, reporter: Reporter) -> dict[str, Any]:
-    """Say what the map is worth and return what record.json keeps of it."""
-    found = diagnose_as_measured(importance)
-    for line in diagnostic_lines(importance.metadata, found):
-        reporter.say(f"Importance: {line}")
+def map_record(importance: ImportanceMap, found: MapDiagnostics) -> dict[str, Any]:
+    """Return what record.json keeps of a map."""
     measured = importance.metadata
     return {
         "statistic": measured.statistic,
@@ -84,9 +80,8 @@ def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 
 
-def report_contrast(contrast: ContrastMap, reporter: Reporter) -> dict[str, Any]:
-    """Say how far the forget set stands out, and return what record.json keeps of it."""
-    reporter.say(contrast_line(contrast))
+def contrast_record(contrast: ContrastMap) -> dict[str, Any]:
+    """Return what record.json keeps of directions."""
     measured = contrast.metadata
     return {
         "module_count": len(contrast),
@@ -103,7 +98,7 @@ def contrast_line(contrast: ContrastMap) -> str:
     retain = f"{measured.retain.example_count} retain examples" if measured.retain is not None else "no retain examples"
     shares = [f"{value:.0f} ({side}s)" for side, value in median_leading_eigenvalues(contrast).items()]
     return (
-        f"Contrast: {len(contrast)} modules, {measured.forget.example_count} forget and {retain}; in the median "
+        f"{len(contrast)} modules, {measured.forget.example_count} forget and {retain}; in the median "
         f"module's strongest direction the forget set's share is {' and '.join(shares)} "
         "times the retain set's, damped"
     )
