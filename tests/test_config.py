@@ -160,15 +160,15 @@ def test_settings_are_laid_over_each_other_in_order(tmp_path: Path):
     assert (settings.objective.forget, settings.objective.retain_weight) == ("npo", 2.0)
     assert settings.objective.forget_parameters == {"beta": 0.2}
     assert (settings.seed, settings.data.forget, settings.training.epochs) == (5, "flag.jsonl", 9)
-    assert settings.importance.space == "marginals"
+    assert settings.start.kind == "contrast_inputs"
 
 
 def test_config_file_without_preset_stands_alone(tmp_path: Path):
     config = tmp_path / "run.yaml"
-    config.write_text("importance: {initialisation: plain}\n")
+    config.write_text("start: {kind: plain}\n")
     flags = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
     settings = resolve_settings(preset_name=None, config_file=config, flags=flags, overrides=[])
-    assert settings.importance.initialisation == "plain"
+    assert settings.start.kind == "plain"
     with pytest.raises(InputError, match=r"run\.yaml: key 'model\.name' is missing\."):
         resolve_settings(preset_name=None, config_file=config, flags={}, overrides=[])
 

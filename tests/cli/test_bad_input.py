@@ -80,7 +80,10 @@ WRONG_SETTINGS = {
     "training.epochs=0": "training.epochs: must be greater than or equal to 1 (found 0)",
     "training=5": "training: must be a section of keys (found 5)",
     "adapter.target_modules=q_proj": "adapter.target_modules: must be a list, such as [q_proj]",
-    "importance.space=marginal": "importance.space: must be 'marginals', 'lora_factors' or",
+    "start.kind=marginals": "start: unknown kind 'marginals'. Did you mean 'marginal'?",
+    "start.statistic=variance": "start 'contrast_inputs': unknown key 'statistic'. Known keys: ",
+    "start.damping=soft": "start 'contrast_inputs': damping: must be a valid number",
+    "importance.space=marginal": "importance: space: must be 'marginals', 'lora_factors' or",
     "importance.statistic=varience": "(found 'varience'). Did you mean 'variance'?",
     "data.on_long=reject": "data.on_long: must be 'truncate' or 'refuse' (found 'reject')",
     "objective.forget=ilh": "unknown forget term 'ilh'. Did you mean 'ihl'?",
@@ -91,7 +94,7 @@ WRONG_SETTINGS = {
     "objective.forget=json:JSONDecoder": "'json:JSONDecoder' must be a dataclass that subclasses ForgetTerm.",
     "objective.refusals=none.jsonl": "objective.refusals: 'ihl' reads no refusals; leave the file out.",
     "adapter.lora_dropout=0.1": "adapter.lora_dropout: must be 0, with dropout the two halves of the anchored adapter",
-    "importance.file=none.safetensors": "none.safetensors: no such file.",
+    "start.file=none.safetensors": "none.safetensors: no such file.",
     "evaluation.retain_only=./none": "model './none': no such folder.",
     "evaluation.retain_only=none.jsonl": "none.jsonl: cannot be read (No such file or directory).",
     "evaluation.retain=none.jsonl": "none.jsonl: no such file.",
@@ -205,7 +208,7 @@ def test_importance_file_that_does_not_fit_is_refused(
     inputs: Inputs, maps: Path, tmp_path: Path, name: str, expected: str
 ):
     file = maps / f"{name}.safetensors"
-    changes = ("--preset", "marginal", "--set", "adapter.rank=4", "--set", f"importance.file={file}")
+    changes = ("--start", "marginal", "--set", "adapter.rank=4", "--set", f"start.file={file}")
     line = refusal(inputs, tmp_path / "out", *changes)
     assert line.startswith(f"error: {file}: ")
     assert expected in line

@@ -79,12 +79,12 @@ def test_killed_process_ends_all_with_one_line_and_the_run_goes_on_in_one(taught
 
 
 def test_bad_input_is_said_once_by_the_real_launcher(taught: Taught, tmp_path: Path):
-    arguments = command(taught, tmp_path / "run", "--set", "importance.initialisation=reglu")
+    arguments = command(taught, tmp_path / "run", "--set", "start.kind=reglu")
     with launched([*arguments, "--accelerate_config", "fsdp2", "--num_processes", "2"]) as process:
         output, text = process.communicate(timeout=120)
     assert process.returncode == 2, text
     (line,) = error_lines(text)
-    assert line.startswith("error: importance.initialisation 'reglu': its penalty reads whole factors")
+    assert line.startswith("error: start 'reglu': its penalty reads whole factors")
     assert output == ""
     assert not (tmp_path / "run").exists()
 

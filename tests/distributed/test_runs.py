@@ -43,7 +43,7 @@ def command(taught: Taught, output: Path, *further: str) -> list[str]:
     return [
         "unlearn", "--model", str(taught.target), "--forget", str(taught.forget), "--retain", str(taught.retain),
         "--preset", "marginal", "--set", "objective.forget=npo", "--set", "objective.retain=kl",
-        "--set", "importance.batch_size=3", "--set", "adapter.rank=4", "--set", "adapter.alpha=8",
+        "--set", "start.batch_size=3", "--set", "adapter.rank=4", "--set", "adapter.alpha=8",
         "--set", "training.learning_rate=5e-3", "--set", "training.epochs=5", "--set", "training.batch_size=3",
         "--set", "training.gradient_accumulation_steps=2", "--set", "training.save_steps=2",
         "--set", "evaluation.max_new_tokens=4", "--output", str(output), *further,

@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = ("--preset", "marginal")  # an anchored adapter: every kind of export
     succeed("importance", *target, *sets, *weights, "--output", place / "map.safetensors")
     reference = ("--retain-only", place / "retain_only")
-    map_file = ("--set", f"importance.file={place / 'map.safetensors'}")
+    map_file = ("--set", f"start.file={place / 'map.safetensors'}")
     printed = succeed("unlearn", *target, *sets, *weights, *reference, *map_file, *QUICK, "--output", place / "run")
     (place / "unlearn.txt").write_text(printed)
     scores = ("--retain-only", place / "run" / "scores" / "retain_only.jsonl")

@@ -11,6 +11,7 @@ from unlora.errors import InputError
 from unlora.importance import ImportanceMap
 from unlora.importance.diagnostics import diagnose
 from unlora.recipes.importance import write_importance
+from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
 
 
@@ -33,10 +34,10 @@ def test_record_of_a_run_holds_the_summary_of_its_map(finished_run: Path):
 @pytest.mark.parametrize("offload", ["host", "disk"])
 def test_settings_reach_the_map_and_nothing_is_left_beside_it(offload: str, taught: Taught, tmp_path: Path):
     chosen = {
-        "statistic": "second_moment", "space": "full_weights", "gradient_unit": "batch", "reduction": "sum",
+        "kind": "fila", "gradient_unit": "batch", "reduction": "sum",
         "batch_size": 3, "offload": offload,
     }  # fmt: skip
-    settings = taught.settings(importance=chosen, training={"epochs": 1}, evaluation={"skip": True})
+    settings = taught.settings(start=chosen, training={"epochs": 1}, evaluation={"skip": True})
     reporter = Lines()
     unlearn(settings, tmp_path / "run", reporter=reporter)
     assert not [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
@@ -47,7 +48,7 @@ def test_settings_reach_the_map_and_nothing_is_left_beside_it(offload: str, taug
 
 
 def test_importance_command_says_the_same_and_writes_the_file_alone(taught: Taught, tmp_path: Path):
-    settings = taught.settings(importance={"space": "full_weights", "offload": "disk"})
+    settings = taught.settings(start={"kind": "variance_full", "offload": "disk"})
     lines = write_importance(settings, tmp_path / "new" / "map.safetensors")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["map.safetensors"]
     summary = diagnose(ImportanceMap.load(tmp_path / "new" / "map.safetensors")).summary
@@ -59,6 +60,5 @@ def test_importance_command_says_the_same_and_writes_the_file_alone(taught: Taug
 
 @pytest.mark.parametrize(("key", "value"), [("gradient_unit", "batch"), ("reduction", "sum"), ("offload", "disk")])
 def test_choice_that_the_released_arithmetic_does_not_have_is_refused(key: str, value: str, taught: Taught):
-    published = {"arithmetic": "published", "space": "lora_factors", key: value}
-    with pytest.raises(InputError, match=f"importance: {key} has no effect with arithmetic 'published'"):
-        taught.settings(importance=published)
+    with pytest.raises(InputError, match=f"start 'vila_published': unknown key '{key}'"):
+        chosen_start(taught.settings(start={"kind": "vila_published", key: value}))

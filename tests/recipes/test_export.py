@@ -182,7 +182,7 @@ def test_merging_into_a_changed_target_is_refused(taught: Taught, tmp_path: Path
     target = Path(shutil.copytree(taught.target, tmp_path / "target"))
     settings = taught.settings(
         model={"name": str(target)}, training={"epochs": 1}, evaluation={"skip": True},
-        importance={"initialisation": "plain"},
+        start={"kind": "plain"},
     )  # fmt: skip
     unlearn(settings, tmp_path / "run")
     model = plain(target)

@@ -18,11 +18,11 @@ from unlora.recipes.unlearn import unlearn
 from unlora.training import UnlearnTrainer
 
 STARTS: tuple[dict[str, Any], ...] = (
-    {"importance": {"initialisation": "importance"}},
-    {"importance": {"initialisation": "contrast_inputs"}, "adapter": {"freeze_a": True}},
-    {"importance": {"initialisation": "plain"}, "objective": {"forget": "ga", "retain": "kl"}},
+    {"start": {"kind": "marginal"}},
+    {"start": {"kind": "contrast_inputs"}, "adapter": {"freeze_a": True}},
+    {"start": {"kind": "plain"}, "objective": {"forget": "ga", "retain": "kl"}},
     {
-        "importance": {"space": "lora_factors", "arithmetic": "published", "passes": 2, "batch_size": 2},
+        "start": {"kind": "vila_published", "passes": 2, "batch_size": 2},
         "objective": {"forget": "dpo"},
     },
 )
@@ -74,17 +74,17 @@ def test_plan_agrees_with_the_run(
 
 
 def test_importance_stage_is_there_only_where_something_is_measured(taught: Taught):
-    full = plan_of(settings_of(taught, importance={"statistic": "second_moment", "space": "full_weights"}))
+    full = plan_of(settings_of(taught, start={"kind": "fila"}))
     layers = {name: one for name, one in load_file(taught.target / "model.safetensors").items() if "_proj" in name}
     areas = [tensor.numel() for tensor in layers.values()]
     assert full.importance_memory["statistics"] == 4 * (2 * sum(areas) + 3 * max(areas))
-    plain = plan_of(settings_of(taught, importance={"initialisation": "plain"}))
+    plain = plan_of(settings_of(taught, start={"kind": "plain"}))
     assert (plain.importance_memory, plain.importance_flops, plain.measured_examples) == ({}, 0, 0)
 
 
 def test_flops_are_those_of_the_parameters(taught: Taught):
     """4 N for every position: forward and, into the activations, as much backward; a third more with checkpoints."""
-    settings = settings_of(taught, importance={"initialisation": "plain"}, adapter={"rank": 1})
+    settings = settings_of(taught, start={"kind": "plain"}, adapter={"rank": 1})
     plan = plan_of(settings)
     weights = load_file(taught.target / "model.safetensors")
     linear = sum(one.numel() for name, one in weights.items() if "_proj" in name)
@@ -112,7 +112,7 @@ def test_devices_share_steps_and_time_but_not_memory(taught: Taught):
 
 
 def test_no_advice_where_no_setting_helps(taught: Taught):
-    settings = settings_of(taught, importance={"space": "full_weights"}, training={"batch_size": 4})
+    settings = settings_of(taught, start={"kind": "variance_full"}, training={"batch_size": 4})
     reading = read(settings)
     plan = make_plan(settings, reading)
     verdict = judge(settings, reading, plan, available=10**6, flops_a_second=1e9)
@@ -123,7 +123,7 @@ def test_no_advice_where_no_setting_helps(taught: Taught):
 
 def test_advice_lowers_the_peak_until_it_fits(taught: Taught, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("unlora.recipes.plan._process", lambda settings: {})
-    settings = settings_of(taught, importance={"space": "full_weights"}, training={"batch_size": 4})
+    settings = settings_of(taught, start={"kind": "variance_full"}, training={"batch_size": 4})
     reading = read(settings)
     plan = make_plan(settings, reading)
     verdict = judge(settings, reading, plan, available=plan.peak // 3, flops_a_second=1e9)

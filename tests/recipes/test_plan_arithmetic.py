@@ -8,12 +8,14 @@ from torch import Tensor
 
 from tests.tiny import build_tiny_model
 from unlora.adapters import attach_anchored_adapter
+from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.moments import Moments
 from unlora.importance.sketch import GradientSketch
 from unlora.importance.spaces import FullWeightStatistics, LoraFactorStatistics, MarginalStatistics, virtual_factors
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes import plan_arithmetic as arithmetic
-from unlora.recipes.plan_arithmetic import BatchShape, Layers
+from unlora.starts import make_start
+from unlora.starts.sizes import BatchShape, Device, Layers
 
 LLAMA_2_7B = Layers(
     modules=32 * 7,
@@ -35,12 +37,15 @@ def test_weights_of_llama_2_7b():
 def test_files_of_llama_2_7b():
     """What is published: 51.8 GB of squared gradients, 159.9 MB of factors' variances (rank 8), both in float32."""
 
-    def size(kind: Any) -> int:
-        return arithmetic.file_bytes(kind, LLAMA_2_7B, rank=8, sets=2)
+    def size(kind: str) -> int:
+        return make_start(kind).file_bytes(LLAMA_2_7B, rank=8, sets=2)
 
-    assert size("full_weights") == 2 * 4 * 6_476_005_376
-    assert size("lora_factors") == 2 * 4 * 8 * 2_498_560
-    assert size("marginals") == 2 * 4 * 2_498_560 < 25_000_000
+    assert size("fila") == size("fila_published") == 2 * 4 * 6_476_005_376
+    assert size("vila") == size("vila_published") == 2 * 4 * 8 * 2_498_560
+    assert size("marginal") == 2 * 4 * 2_498_560 < 25_000_000
+
+
+CPU = Device(number_bytes=4, is_host=True)
 
 
 def one_layer(d_out: int, d_in: int) -> Layers:
@@ -66,28 +71,28 @@ def held(*owners: object) -> int:
 
 @pytest.mark.parametrize("kind", ["contrast", "contrast_inputs"])
 def test_sketches_of_both_sets(kind: Any):
-    options: dict[str, Any] = {"columns": 16, "seed": 0, "device": torch.device("cpu")}
+    options: dict[str, Any] = {"columns": SKETCH_COLUMNS, "seed": 0, "device": torch.device("cpu")}
     only = kind == "contrast_inputs"
     sketches = [GradientSketch(name, 24, 40, inputs_only=only, **options) for name in ("forget", "retain")]
-    planned = arithmetic.statistics_bytes(kind, one_layer(24, 40), rank=4, centred=True, columns=16, beside_model=True)
+    planned = make_start(kind).statistics_bytes(one_layer(24, 40), 4, CPU)
     assert planned == held(*sketches)
 
 
-@pytest.mark.parametrize("kind", ["marginals", "lora_factors", "full_weights"])
+@pytest.mark.parametrize("kind", ["marginal", "vila", "variance_full"])
 def test_sums_of_the_retain_set_beside_the_forget_sets_record(kind: Any):
     inputs, gradients = torch.randn(6, 5, 40), torch.randn(6, 5, 24)
     made = {
-        "marginals": MarginalStatistics,
-        "lora_factors": lambda: LoraFactorStatistics(*virtual_factors("layer", 24, 40, rank=4, probe_std=0.1, seed=0)),
-        "full_weights": lambda: FullWeightStatistics(Moments(centred=True)),
+        "marginal": MarginalStatistics,
+        "vila": lambda: LoraFactorStatistics(*virtual_factors("layer", 24, 40, rank=4, probe_std=0.1, seed=0)),
+        "variance_full": lambda: FullWeightStatistics(Moments(centred=True)),
     }
     forget, retain = made[kind](), made[kind]()
     for statistics in (forget, retain):
         statistics.update(inputs, gradients)
     total = held(retain) + held(list(forget.read("variance").values()))
-    planned = arithmetic.statistics_bytes(kind, one_layer(24, 40), rank=4, centred=True, columns=128, beside_model=True)
+    planned = make_start(kind).statistics_bytes(one_layer(24, 40), 4, CPU)
     # Evidence is not in the plan: a few numbers a row. A layer's own moments are, where the gradient is formed.
-    transient = 3 * 4 * 24 * 40 if kind == "full_weights" else 0
+    transient = 3 * 4 * 24 * 40 if kind == "variance_full" else 0
     assert total - 4 * (2 * 24 + 8) <= planned - transient <= total + 4 * 3 * 24
 
 

@@ -15,15 +15,17 @@ from unlora.importance import ImportanceMap
 from unlora.recipes.importance import write_importance
 from unlora.recipes.presets import preset
 from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
 
 PRESETS = pytest.mark.parametrize("name", ["vila_published", "fila_published"])
 
 
-def settings(taught: Taught, name: str, **importance: Any) -> UnlearnSettings:
+def settings(taught: Taught, name: str, **fields: Any) -> UnlearnSettings:
     """The preset, with batches that the four forget examples do not fit into at once."""
-    chosen = yaml.safe_load(preset(name).text)["importance"] | {"batch_size": 2, "passes": 2} | importance
-    return taught.settings(importance=chosen, evaluation={"skip": True}, training={"epochs": 1})
+    few = {"batch_size": 2} | ({"passes": 2} if name.endswith("published") else {})
+    chosen = yaml.safe_load(preset(name).text)["start"] | few | fields
+    return taught.settings(start=chosen, evaluation={"skip": True}, training={"epochs": 1})
 
 
 @PRESETS
@@ -38,7 +40,9 @@ def test_run_writes_its_map_and_goes_on_from_it(taught: Taught, tmp_path: Path, 
     assert record["initialisation"]["mean_floored_fraction"] > 0.5
     assert record["checks"]["base_weights_unchanged"] is True
     assert record["checks"]["output_at_step_0"]["largest_difference"] < 1e-4
-    assert ", published)" in (run / "adapter" / "README.md").read_text()
+    assert ("released arithmetic" if name.startswith("vila") else "FILA's arithmetic as") in (
+        run / "adapter" / "README.md"
+    ).read_text()
 
     adapter = (run / ADAPTER).read_bytes()
     again = tmp_path / "again"
@@ -84,14 +88,11 @@ def test_importance_command_writes_the_map_and_says_what_its_floor_rules(taught:
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"importance": {"arithmetic": "published"}}, "has no variance of marginals; there are variance of lora_fac"),
-        (
-            {"importance": {"arithmetic": "published", "space": "full_weights"}},
-            "no variance of full_weights",
-        ),
+        ({"importance": {"arithmetic": "published"}}, "has no variance of marginals; there are start.kind=vila_pub"),
+        ({"importance": {"arithmetic": "published", "space": "full_weights"}}, "no variance of full_weights"),
         (
             {
-                "importance": {"arithmetic": "published", "space": "lora_factors"},
+                "start": {"kind": "vila_published"},
                 "data": {"retain": None},
                 "objective": {"forget": "ga", "retain": None},
             },
@@ -101,7 +102,7 @@ def test_importance_command_writes_the_map_and_says_what_its_floor_rules(taught:
 )
 def test_settings_that_cannot_work_are_refused(taught: Taught, sections: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
-        taught.settings(**sections)
+        chosen_start(taught.settings(**sections))
 
 
 def test_forget_set_of_one_batch_is_refused(taught: Taught, tmp_path: Path):

@@ -108,13 +108,13 @@ def test_a_run_refused_before_it_made_anything_leaves_no_folder(taught: Taught, 
     assert sorted(path.name for path in run.path.iterdir()) == ["config.yaml", "record.json"]
 
 
-@pytest.mark.parametrize("initialisation", ["importance", "contrast_inputs", "plain"])
+@pytest.mark.parametrize("initialisation", ["marginal", "contrast_inputs", "plain"])
 def test_weights_that_are_not_finite_leave_no_folder(taught: Taught, tmp_path: Path, initialisation: str):
     model = Path(shutil.copytree(taught.target, tmp_path / "model"))
     tensors = load_file(model / "model.safetensors")
     name = next(name for name in tensors if "q_proj" in name)
     save_file(tensors | {name: tensors[name] * float("nan")}, model / "model.safetensors", metadata={"format": "pt"})
-    settings = taught.settings(model={"name": str(model)}, importance={"initialisation": initialisation})
+    settings = taught.settings(model={"name": str(model)}, start={"kind": initialisation})
     with pytest.raises(InputError, match="not finite"):
         unlearn(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -203,7 +203,7 @@ def test_four_folds_of_muse_in_sequence(taught: Taught, tmp_path: Path) -> None:
     muse = write_muse(tmp_path / "muse")
     settings = taught.settings(
         data={"forget": "unused", "retain": f"muse:news/retain1@{muse}"},
-        importance={"statistic": "second_moment"},
+        start={"kind": "marginal", "statistic": "second_moment"},
         training={"epochs": 1},
         evaluation={"max_examples": 1},
     )
@@ -220,7 +220,7 @@ def test_four_folds_of_muse_in_sequence(taught: Taught, tmp_path: Path) -> None:
         ({}, ["first", "nowhere.jsonl"], r"nowhere\.jsonl: no such file"),
         ({}, ["first", "alone"], r"alone\.jsonl: holds one example, and a variance needs two"),
         ({}, ["first", "retain"], r"tomas\.jsonl, line 1: is to be forgotten, but the retain set holds it too"),
-        ({"importance": {"file": "map.safetensors"}}, ["first"], r"importance\.file: was measured for one forget set"),
+        ({"start": {"file": "map.safetensors"}}, ["first"], r"start\.file: was measured for one forget set"),
         ({"evaluation": {"forget": "x.jsonl"}}, ["first"], r"evaluation\.forget: every step is evaluated on its own"),
         ({"evaluation": {"retain_only": "nowhere"}}, ["first"], "nowhere"),
         ({"evaluation": {"retain_only": "s.jsonl"}}, ["first", "second"], r"saved scores are of one forget set"),

@@ -24,7 +24,7 @@ STARTS = ["contrast", "contrast_inputs", "shuffled", "uniform", "olora", "corda"
 
 def settings_of(taught: Taught, start: str, **changes) -> UnlearnSettings:
     values = taught.settings().model_dump()
-    values = merge(values, {"importance": {"initialisation": start}, "adapter": {"rank": 2, "alpha": 4.0}})
+    values = merge(values, {"start": {"kind": start}, "adapter": {"rank": 2, "alpha": 4.0}})
     return UnlearnSettings.from_mapping(merge(values, changes))
 
 
@@ -65,7 +65,7 @@ def test_reglus_penalty_keeps_b_out_of_the_retain_outputs(taught: Taught, tmp_pa
     overlaps = {}
     for weight in (0.0, 50.0):
         run = tmp_path / f"{weight}"
-        changes = {"importance": {"orthogonality": weight}, "evaluation": {"skip": True}}
+        changes = {"start": {"orthogonality": weight}, "evaluation": {"skip": True}}
         settings = settings_of(taught, "reglu", training={"epochs": 8}, **changes)
         unlearn(settings, run)
         loaded = taught.load()
@@ -96,24 +96,32 @@ def test_frozen_a_of_other_starts(taught: Taught, tmp_path: Path, start: str):
 def test_measured_directions_are_found_again(taught: Taught, tmp_path: Path):
     """A run that starts from the file of another is the same run."""
     unlearn(settings_of(taught, "contrast"), tmp_path / "one")
-    file = {"importance": {"file": str(tmp_path / "one" / "importance.safetensors")}}
+    file = {"start": {"file": str(tmp_path / "one" / "importance.safetensors")}}
     unlearn(settings_of(taught, "contrast", **file), tmp_path / "other")
     one, other = (load_file(tmp_path / name / ADAPTER) for name in ("one", "other"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     with pytest.raises(InputError, match="not an importance file"):
-        unlearn(settings_of(taught, "importance", **file), tmp_path / "third")
+        unlearn(settings_of(taught, "marginal", **file), tmp_path / "third")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"importance": {"initialisation": "contrast", "damping": 0}}, "damping"),
-        ({"importance": {"initialisation": "contrast"}, "adapter": {"coverage": 0.5}}, "adapter.coverage"),
-        ({"importance": {"initialisation": "olora", "file": "x"}}, "importance.file"),
-        ({"importance": {"initialisation": "reglu"}, "data": {"retain": None}, "objective": {"retain": None}}, "reglu"),
-        ({"importance": {"initialisation": "contrasts"}}, "initialisation"),
+        ({"start": {"kind": "contrast", "damping": 0}}, r"^start 'contrast': damping: must be greater than 0"),
+        ({"start": {"kind": "contrast"}, "adapter": {"coverage": 0.5}}, r"^adapter\.coverage: start 'contrast' has no"),
+        ({"start": {"kind": "olora", "file": "x"}}, r"^start 'olora': unknown key 'file'"),
+        ({"start": {"kind": "plain", "damping": 9}}, r"^start 'plain': unknown key 'damping'"),
+        ({"start": {"kind": "vila", "dampin": 9}}, r"^start 'vila': unknown key 'dampin'\. Known keys: "),
+        ({"start": {"kind": "fila", "probe_std": 0.1}}, r"^start 'fila': unknown key 'probe_std'"),
+        (
+            {"start": {"kind": "reglu"}, "data": {"retain": None}, "objective": {"retain": None}},
+            r"^start 'reglu': needs",
+        ),
+        ({"start": {"kind": "contrasts"}}, r"^start: unknown kind 'contrasts'\. Did you mean 'contrast'\?"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(taught: Taught, changes, message):
+def test_settings_that_do_not_fit_are_refused(taught: Taught, tmp_path: Path, changes, message):
+    settings = UnlearnSettings.from_mapping(merge(taught.settings().model_dump(), changes))
     with pytest.raises(InputError, match=message):
-        UnlearnSettings.from_mapping(merge(taught.settings().model_dump(), changes))
+        unlearn(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

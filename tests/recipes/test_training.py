@@ -19,7 +19,7 @@ from unlora.training.callbacks import read_train_log
 QUICK: dict[str, Any] = {
     "training": {"epochs": 2},
     "evaluation": {"skip": True},
-    "importance": {"initialisation": "uniform"},
+    "start": {"kind": "uniform"},
 }
 
 
@@ -97,7 +97,6 @@ def test_what_cannot_work_writes_nothing(taught: Taught, tmp_path: Path, make: A
     assert not (tmp_path / "run").exists()
 
 
-def test_every_loss_has_a_preset_that_names_it() -> None:
-    for name in ("kl", "simnpo", "dpo", "idk", "undial", "wga", "satimp", "ce_u", "rmu", "npo", "gd"):
-        assert "arXiv" in presets()[name].summary
-        assert len(presets()[name].summary) <= 110
+def test_every_recipe_says_what_it_is() -> None:
+    for preset in presets().values():
+        assert 20 <= len(preset.summary) <= 120

@@ -215,11 +215,9 @@ def test_bad_settings_write_nothing(taught: Taught, tmp_path: Path, sections: di
     [
         ({"adapter": {"lora_dropout": 0.1}}, "adapter.lora_dropout: must be 0"),
         ({"training": {"weight_decay": 0.1}}, "unknown key 'training.weight_decay'"),
-        ({"importance": {"initialisation": "uniform"}, "adapter": {"coverage": 0.5}}, "adapter.coverage: "),
-        ({"importance": {"initialisation": "plain", "file": "map.safetensors"}}, "importance.file: "),
         ({"data": {"retain": None}}, "needs data.retain"),
     ],
-    ids=["dropout", "weight decay", "coverage", "file", "retain"],
+    ids=["dropout", "weight decay", "retain"],
 )
 def test_settings_that_cannot_work_are_refused(taught: Taught, sections: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
@@ -266,7 +264,7 @@ def test_diverged_run_says_so_and_keeps_a_folder_that_resumes(taught: Taught, tm
 def test_what_the_last_step_ruins_is_not_saved(taught: Taught, tmp_path: Path, rate: float, what: str):
     """Nothing after it would say so: there is no next loss."""
     training = {"learning_rate": rate, "epochs": 2, "save_steps": 1, "warmup_ratio": 0.0}
-    settings = taught.settings(training=training | {"batch_size": 8}, importance={"initialisation": "plain"})
+    settings = taught.settings(training=training | {"batch_size": 8}, start={"kind": "plain"})
     with pytest.raises(
         TrainingDivergedError, match=rf"step 1: the .*{what}.*the learning rate \(1e.3[08]\) is too high"
     ):
@@ -279,9 +277,7 @@ def test_what_the_last_step_ruins_is_not_saved(taught: Taught, tmp_path: Path, r
 
 @pytest.mark.parametrize("initialisation", ["uniform", "plain"])
 def test_other_starts_run_through(taught: Taught, tmp_path: Path, initialisation: str):
-    settings = taught.settings(
-        importance={"initialisation": initialisation}, training={"epochs": 2}, evaluation={"skip": True}
-    )
+    settings = taught.settings(start={"kind": initialisation}, training={"epochs": 2}, evaluation={"skip": True})
     assert unlearn(settings, tmp_path / "run") == {}
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["initialisation"]["kind"] == initialisation
@@ -310,7 +306,7 @@ def test_forgetting_alone_in_bfloat16(taught: Taught, tmp_path: Path):
 
 def test_importance_file_gives_the_same_run(finished_run: Path, taught: Taught, tmp_path: Path):
     file = finished_run / "importance.safetensors"
-    unlearn(taught.settings(importance={"file": str(file)}, evaluation={"skip": True}), tmp_path / "run")
+    unlearn(taught.settings(start={"kind": "marginal", "file": str(file)}, evaluation={"skip": True}), tmp_path / "run")
     assert (tmp_path / "run" / ADAPTER).read_bytes() == (finished_run / ADAPTER).read_bytes()
 
 
@@ -321,7 +317,7 @@ def test_other_current_folder_does_not_matter(taught: Taught, tmp_path: Path, mo
         model={"name": "target"},
         training={"epochs": 1},
         evaluation={"skip": True},
-        importance={"initialisation": "plain"},
+        start={"kind": "plain"},
     )
     unlearn(settings, Path(os.path.relpath(tmp_path / "run")))
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())

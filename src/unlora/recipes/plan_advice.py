@@ -90,6 +90,8 @@ def _advise(settings: UnlearnSettings, reading: Reading, plan: Plan, *, enough: 
         else:
             break
         remaining = [one for one in remaining if one is not change]
+        if "kind" in entries:  # Another start: what was set for the one before goes with it.
+            said = tuple(one for one in said if not one.startswith(f"{section}."))
         said = (*said, *(f"{section}.{key}={str(value).lower()}" for key, value in entries.items()))
         values, plan = changed, lower
         found.append(Advice(said, plan.peak))

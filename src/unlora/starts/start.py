@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -84,6 +84,7 @@ class StartInputs:
         return self.alpha / self.rank
 
 
+@runtime_checkable
 class Measured(Protocol):
     """What a start has measured; saved once by the run, and read again by the start's `load`."""
 
