@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test check lint types imports docs site real faults clean
+.PHONY: install demo test check lint types imports docs site real research faults clean
 
 install: $(STAMP)
 
@@ -22,7 +22,11 @@ demo: $(STAMP)
 
 # Tiny models gain nothing from threads; two processes share the cores instead.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/research
+
+# The laboratory: every study in its quick version.
+research: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/research
 
 real: $(STAMP)
 	$(BIN)/python -m pytest -m real_model

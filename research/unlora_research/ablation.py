@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from pydantic import Field, NonNegativeInt, model_validator
 
 from unlora.config import Config
-from unlora.recipes.presets import preset
 from unlora_research.engine import Row, Study, Workplace
 from unlora_research.fields import Rates
 from unlora_research.figures import COLOURS, draw_ranges, new_figure
+from unlora_research.recipe import recipe
 from unlora_research.small_world import TINY_WORLD, SmallWorld, build_small_world
 from unlora_research.tables import markdown_table, paired_differences, spread
 from unlora_research.unlearning import best_rates, small_world_run, tofu_mini_run, unlearn_at_rates
@@ -55,7 +55,7 @@ class AblationSettings(Config):
     losses: tuple[str, ...] = ("ihl", "npo", "gd")
     """Forget terms."""
     starts: tuple[str, ...] = STARTS
-    """Presets that give the start; any that trains an adapter (docs/results/starts.md has more of them)."""
+    """Starts; any that trains an adapter (docs/results/starts.md has more of them)."""
     learning_rates: Rates = (1e-3, 2e-3, 4e-3, 8e-3)
     """Searched for every start and loss."""
     retain_weight: float = Field(default=1.6, ge=0)
@@ -68,7 +68,7 @@ class AblationSettings(Config):
         if self.scale == "tofu-mini" and self.data is None:
             raise ValueError("scale 'tofu-mini' needs data, a folder (docs/studies/ablation.md says what is in it)")
         for start in self.starts:
-            preset(start)
+            recipe(start)
         return self
 
 

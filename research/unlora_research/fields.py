@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from unlora.recipes.presets import preset
+from unlora_research.recipe import recipe
 
 Positive = Annotated[float, Field(gt=0)]
 Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -12,7 +12,7 @@ Rates = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 def _known(name: str) -> str:
-    preset(name)
+    recipe(name)
     return name
 
 

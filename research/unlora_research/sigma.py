@@ -82,7 +82,7 @@ def run(cell: SigmaCell, place: Workplace) -> list[Row]:
     rows = unlearn_at_rates(
         small_world_run(files, place.device, epochs=cell.epochs),
         cell.method,
-        {"importance": {"probe_std": cell.sigma}, "adapter": {"rank": RANK, "alpha": SCALING * RANK}},
+        {"start": {"probe_std": cell.sigma}, "adapter": {"rank": RANK, "alpha": SCALING * RANK}},
         cell.learning_rates,
         cell.seed,
         place,

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-import yaml
 
 from unlora.artifacts import read_json
-from unlora.config import merge
 from unlora.errors import TrainingDivergedError
 from unlora.evaluation.scores import load_scores
-from unlora.recipes.presets import preset
+from unlora.recipes.presets import laid_over
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 from unlora.training.callbacks import read_train_log
 from unlora_research.engine import Row, Workplace
 from unlora_research.halves import HalfResult, balance, half_result
+from unlora_research.recipe import recipe
 from unlora_research.small_world import SmallWorldFiles
 
 MODELS = ("target", "unlearned", "retain_only")
@@ -94,7 +93,7 @@ def unlearn_at_rates(
         run = place.folder / f"lr{rate:g}"
         searched: dict[str, Any] = {"training": {"learning_rate": rate}, "seed": seed}
         if measured is not None:
-            searched["importance"] = {"file": str(measured)}  # The start is the same: it is measured once.
+            searched["start"] = {"file": str(measured)}  # The start is the same: it is measured once.
         diverged = not unlearn_from(preset_name, run, base, changes, searched)
         row: Row = {"learning_rate": rate, "diverged": diverged}
         if not diverged:
@@ -107,9 +106,9 @@ def unlearn_at_rates(
 
 def unlearn_from(preset_name: str, run: Path, *changes: Mapping[str, Any]) -> bool:
     """Unlearn into the folder `run`, with changes laid over the preset one after the other; False if it diverged."""
-    values = yaml.safe_load(preset(preset_name).text)
+    values = recipe(preset_name)
     for more in changes:
-        values = merge(values, dict(more))
+        values = laid_over(values, dict(more))
     try:
         unlearn(UnlearnSettings.from_mapping(values, where=preset_name), run)
     except TrainingDivergedError:

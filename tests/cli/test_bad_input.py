@@ -112,7 +112,7 @@ def test_wrong_setting_is_refused_before_the_model_is_loaded(inputs: Inputs, tmp
 def test_unknown_preset_is_refused_with_the_nearest(inputs: Inputs, tmp_path: Path):
     assert refusal(inputs, tmp_path / "out", "--preset", "vlia") == "error: unknown preset 'vlia'. Did you mean 'vila'?"
     line = refusal(inputs, tmp_path / "out", "--preset", "zzzz")
-    assert line.startswith("error: unknown preset 'zzzz'. Known presets: ce_u, contrast, ")
+    assert line.startswith("error: unknown preset 'zzzz'. Known presets: default, fila, ")
 
 
 @pytest.mark.usefixtures("model_untouched")

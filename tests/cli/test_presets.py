@@ -5,16 +5,21 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import error_line, unlora
+from unlora.losses import FORGET_TERMS
 from unlora.recipes.presets import presets, resolve_settings
+from unlora.recipes.starting import chosen_start, freezes_a
+from unlora.starts import STARTS
 
 SETS = {"model.name": "m", "data.forget": "f", "data.retain": "r"}
 
 
-def test_ls_names_every_preset_with_its_purpose():
-    listed = unlora("presets", "ls").stdout.split("\n\n")[0]
-    rows = [line.split(maxsplit=1) for line in listed.splitlines()]
-    assert dict(rows) == {preset.name: preset.summary for preset in presets().values()}
-    assert all(len(summary) > 10 for _, summary in rows)
+def test_ls_names_every_preset_and_every_start_with_its_purpose_and_every_loss():
+    recipes, starts, losses, _ = unlora("presets", "ls").stdout.split("\n\n")
+    rows = dict(line.split(maxsplit=1) for line in recipes.splitlines()[1:])
+    assert rows == {preset.name: preset.summary for preset in presets().values()}
+    rows = dict(line.split(maxsplit=1) for line in starts.splitlines()[1:])
+    assert rows == {kind: f"{row.summary} [{row.source}]" for kind, row in STARTS.items()}
+    assert losses.split(": ")[1].split(", ") == list(FORGET_TERMS)
 
 
 @pytest.mark.parametrize("name", presets())
@@ -32,7 +37,7 @@ def test_config_that_does_not_say_how_to_start_starts_like_the_default(tmp_path:
     mine = resolve_settings(preset_name=None, config_file=file, flags=SETS, overrides=[])
     default = resolve_settings(preset_name=None, config_file=None, flags=SETS, overrides=["objective.forget=npo"])
     assert mine == default
-    assert mine.adapter.freeze_a  # It is more than the section that was missing.
+    assert freezes_a(mine, chosen_start(mine))  # It is more than the section that was missing.
 
 
 def test_cp_overwrites_nothing(tmp_path: Path):

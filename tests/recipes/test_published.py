@@ -72,11 +72,11 @@ def test_published_start_is_not_the_intact_one(taught: Taught, tmp_path: Path):
 def test_map_of_the_other_arithmetic_is_refused(taught: Taught, finished_run: Path, tmp_path: Path):
     intact = str(finished_run / "importance.safetensors")
     error = untouched(tmp_path, lambda: unlearn(settings(taught, "vila_published", file=intact), tmp_path / "run"))
-    assert "arithmetic 'intact', the settings say 'published'" in str(error)
+    assert "measured with the intact arithmetic, and the start has the published one" in str(error)
     unlearn(settings(taught, "vila_published"), tmp_path / "measured")
     published = str(tmp_path / "measured" / "importance.safetensors")
     error = untouched(tmp_path, lambda: unlearn(settings(taught, "vila", file=published), tmp_path / "run"))
-    assert "arithmetic 'published', the settings say 'intact'" in str(error)
+    assert "measured with the published arithmetic, and the start has the intact one" in str(error)
 
 
 def test_importance_command_writes_the_map_and_says_what_its_floor_rules(taught: Taught, tmp_path: Path):

@@ -22,9 +22,9 @@ from unlora.recipes.unlearn import unlearn
 STARTS = ["contrast", "contrast_inputs", "shuffled", "uniform", "olora", "corda", "eva", "lora_ga", "reglu"]
 
 
-def settings_of(taught: Taught, start: str, **changes) -> UnlearnSettings:
+def settings_of(taught: Taught, kind: str, **changes) -> UnlearnSettings:
     values = taught.settings().model_dump()
-    values = merge(values, {"start": {"kind": start}, "adapter": {"rank": 2, "alpha": 4.0}})
+    values = merge(values, {"start": {"kind": kind}, "adapter": {"rank": 2, "alpha": 4.0}})
     return UnlearnSettings.from_mapping(merge(values, changes))
 
 

@@ -4,7 +4,6 @@ from statistics import median
 
 from unlora.importance import ContrastMap, ImportanceMap, estimate_contrast, estimate_importance, module_ratio
 from unlora.importance.diagnostics import rank_correlation
-from unlora.recipes.settings import CONTRAST
 from unlora_research.retain_free.sources import GradientSet, GradientSets
 
 RANK = 8
@@ -12,7 +11,7 @@ RANK = 8
 
 def measure_map(start: str, sets: GradientSets, seed: int) -> tuple[ImportanceMap | ContrastMap, float]:
     """The map that a start begins from, and its agreement with the retain set's."""
-    if start in CONTRAST:
+    if start in ("contrast", "contrast_inputs"):
         directions, reference = (contrast_map(start, sets.forget, one, seed) for one in (sets.divisor, sets.retain))
         return directions, overlap(directions, reference)
     found, reference = (importance_map(start, sets.forget, one, seed) for one in (sets.divisor, sets.retain))

@@ -15,12 +15,12 @@ KINDS: dict[str, str] = {
 }
 STATE = {True: "taught", False: "never seen"}
 STARTS: dict[str, dict[str, Any]] = {
-    "variance": {"statistic": "variance"},
-    "second_moment": {"statistic": "second_moment"},
-    "shuffled": {"initialisation": "shuffled", "statistic": "variance"},
-    "uniform": {"initialisation": "uniform"},
+    "variance": {"kind": "marginal"},
+    "second_moment": {"kind": "marginal", "statistic": "second_moment"},
+    "shuffled": {"kind": "shuffled"},
+    "uniform": {"kind": "uniform"},
 }
-"""Changes to the preset `marginal`."""
+"""Sections `start`."""
 
 
 class ShiftSettings(Config):

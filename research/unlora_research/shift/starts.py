@@ -47,7 +47,7 @@ def start_rows(
     rows: list[Row] = []
     for start in cell.starts:
         run = place.folder / start
-        diverged = not unlearn_from("marginal", run, base, {"importance": STARTS[start]})
+        diverged = not unlearn_from("marginal", run, base, {"start": STARTS[start]})
         row = about | {"start": start, "diverged": diverged}
         if not diverged:
             plain = MeasuredModel.load(files.target, place.device).model

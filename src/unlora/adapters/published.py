@@ -92,7 +92,7 @@ def factors_as_measured(
             progress=progress,
         )
     if solver != "row" or shuffle_rows:
-        raise InputError("importance.arithmetic 'published': weights rows, in their own order; there is no other way.")
+        raise InputError("a map of the released procedure weights rows, in their own order; there is no other way.")
     return published_factors(targets, importance, rank=rank, scaling=scaling, seed=seed, progress=progress)
 
 
@@ -104,7 +104,7 @@ def published_rows(importance: ImportanceMap, name: str) -> PublishedRows:
     """
     metadata, record = importance.metadata, importance[name]
     if metadata.published is None or metadata.retain is None or record.retain is None:
-        raise InputError("importance: was not measured by the released procedure (importance.arithmetic=published).")
+        raise InputError("importance: was not measured by the released procedure (start vila_published or fila_published).")
     dtype = getattr(torch, metadata.published.accumulator_dtype)
     forget = _unnormalised(record.forget, dtype) / metadata.forget.token_count
     retain = _unnormalised(record.retain, dtype) / metadata.retain.token_count
@@ -112,7 +112,7 @@ def published_rows(importance: ImportanceMap, name: str) -> PublishedRows:
     if not scales.isfinite().all():
         raise InputError(
             f"importance: of target module '{name}' is not finite; the model with the probe in it overflowed: take a "
-            "smaller importance.probe_std, or model.dtype=float32."
+            "smaller start.probe_std, or model.dtype=float32."
         )
     return PublishedRows(scales, float((retain < EPSILON).double().mean()))
 

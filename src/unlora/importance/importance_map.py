@@ -200,8 +200,8 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         measured_by = "intact" if self.metadata.published is None else "published"
         if arithmetic is not None and measured_by != arithmetic:
             raise InputError(
-                f"{where}: measured with importance.arithmetic '{measured_by}', the settings say '{arithmetic}'; "
-                "measure again, or use the same."
+                f"{where}: measured with the {measured_by} arithmetic, and the start has the {arithmetic} one; measure "
+                "again, or choose the start that it was measured for."
             )
         measured_on = self.metadata.model_fingerprint
         if fingerprint is not None and measured_on is not None and measured_on != fingerprint:

@@ -163,10 +163,8 @@ def _load_requests(settings: UnlearnSettings, steps: Sequence[UnlearnSettings]) 
     fewest = chosen_start(settings).fewest_examples()
     for examples in forget_sets:
         if len(examples) < fewest:
-            advice = "add examples, or take --set start.statistic=second_moment"
-            raise InputError(
-                f"{examples.name}: holds {len(examples)} example, and a variance needs {fewest}; {advice}."
-            )
+            advice = "add an example, or take --set start.statistic=second_moment"
+            raise InputError(f"{examples.name}: holds one example, and a variance needs two; {advice}.")
         for example, place in zip(examples, same_examples(examples.examples, retain), strict=True):
             if place is not None:
                 held = retain[place].source
