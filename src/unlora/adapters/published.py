@@ -104,7 +104,9 @@ def published_rows(importance: ImportanceMap, name: str) -> PublishedRows:
     """
     metadata, record = importance.metadata, importance[name]
     if metadata.published is None or metadata.retain is None or record.retain is None:
-        raise InputError("importance: was not measured by the released procedure (start vila_published or fila_published).")
+        raise InputError(
+            "importance: was not measured by the released procedure (start vila_published or fila_published)."
+        )
     dtype = getattr(torch, metadata.published.accumulator_dtype)
     forget = _unnormalised(record.forget, dtype) / metadata.forget.token_count
     retain = _unnormalised(record.retain, dtype) / metadata.retain.token_count
