@@ -3,7 +3,7 @@
 import argparse
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -106,7 +106,7 @@ def random_model(
     Raises:
         InputError: more layers than the shape has, or weights that do not fit the memory.
     """
-    sizes = CONFIGS[shape] | {"num_hidden_layers": _cut(shape, layers)} | changed
+    sizes: dict[str, Any] = CONFIGS[shape] | {"num_hidden_layers": _cut(shape, layers)} | changed
     config = LlamaConfig(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=1, max_position_embeddings=4096)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in LlamaForCausalLM(config).parameters())

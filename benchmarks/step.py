@@ -32,7 +32,7 @@ from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError
 from unlora.losses import ForgetInputs, Objective, RetainInputs
 from unlora.models.target_modules import find_target_modules
-from unlora.training.parts import ForgetRetainCollator, Plan, read
+from unlora.training.parts import ForgetRetainCollator, Part, Plan, read
 from unlora.training.reference import Reference
 
 PLAIN = "plain"
@@ -164,7 +164,8 @@ def loss_of(name: str, model: Any, data: Data, copy: Any, pad_token_id: int) -> 
         return lambda: model(**inputs, use_cache=False).loss
     kind, source = name.split()
     objective = OBJECTIVES[kind]
-    parts, wanted = Plan.of(objective).parts, ("forget",) if kind == "npo" else ("retain",)
+    parts = Plan.of(objective).parts
+    wanted: tuple[Part] = ("forget",) if kind == "npo" else ("retain",)
     once = None
     if source in ("cached", "anchored"):
         size = len(data.batch["forget_index"])

@@ -1,6 +1,7 @@
 """The shapes that are measured."""
 
 import argparse
+from typing import Any
 
 import psutil
 import pytest
@@ -14,8 +15,9 @@ CPU = torch.device("cpu")
 
 
 def test_llama_2_7b_has_its_size():
+    sizes: dict[str, Any] = {**shapes.CONFIGS["llama2-7b"]}
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**shapes.CONFIGS["llama2-7b"]))
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
     assert sum(parameter.numel() for parameter in model.parameters()) == 6_738_415_616
 
 

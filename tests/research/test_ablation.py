@@ -1,12 +1,14 @@
 """The questions of the ablation, answered from a table whose answers are known."""
 
+from typing import Any
+
 import pandas
 import pytest
 
 from unlora_research.ablation import AblationSettings, cells, figures, paired, summary
 
 
-def row(start: str, seed: int, rate: float, balance: float, *, loss: str = "ihl") -> dict[str, object]:
+def row(start: str, seed: int, rate: float, balance: float, *, loss: str = "ihl") -> dict[str, Any]:
     measures = {"forget_probability": 0.1, "retain_probability": 0.9, "forget_quality_log10": -1.0,
                 "extraction_strength": 0.2}  # fmt: skip
     known = {f"{name}_{key}": value for name in ("target", "retain_only", "test") for key, value in measures.items()}

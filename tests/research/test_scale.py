@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -25,8 +26,9 @@ def test_a_point_is_what_it_says():
     point = Point(examples=16, length=12, width=64, depth=3)
     one, again = subject(point, 0, "cpu"), subject(point, 0, "cpu")
     assert one.model.config.num_hidden_layers == 3
-    assert one.model.get_input_embeddings().weight.shape[1] == 64
-    assert one.model.get_input_embeddings().weight.equal(again.model.get_input_embeddings().weight)
+    embeddings = [found.model.get_parameter("model.embed_tokens.weight") for found in (one, again)]
+    assert embeddings[0].shape[1] == 64
+    assert embeddings[0].equal(embeddings[1])
     assert {len(example.input_ids) for example in (*one.forget, *one.retain)} == {12}
     assert sum(batch["labels"].shape[0] for part in one.batches() for batch in part) == 32
 
@@ -34,7 +36,7 @@ def test_a_point_is_what_it_says():
 def test_every_method_is_timed_and_maps_have_the_sizes_of_their_arrays(tmp_path: Path):
     point = Point(examples=16, length=8, width=64, depth=1)
     cell = ScaleCell(axis="depth", value=1, point=point, rounds=1, seed=0)
-    rows = {row["method"]: row for row in run(cell, Workplace(tmp_path, "cpu"))}
+    rows: dict[Any, dict[str, Any]] = {row["method"]: row for row in run(cell, Workplace(tmp_path, "cpu"))}
     assert set(rows) == set(EXTRACTION) | set(OTHERS)
     assert rows["pass plain"]["ratio"] == 1
     model = subject(point, 0, "cpu").model

@@ -1,6 +1,7 @@
 """What is said about sigma: the network that is measured, and the table."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -47,7 +48,7 @@ def test_grid_has_every_sigma_of_the_issue_once_for_each_method_and_seed():
 
 
 def test_summary_takes_the_best_rate_and_counts_what_diverged():
-    def row(sigma: float, rate: float, validation: float, test: float) -> dict[str, object]:
+    def row(sigma: float, rate: float, validation: float, test: float) -> dict[str, Any]:
         measures = {"test_forget_probability": 0.1, "test_kept": 0.9, "test_forget_quality_log10": -1.0}
         return measures | {
             "method": "vila", "sigma": sigma, "seed": 0, "learning_rate": rate, "diverged": validation != validation,
