@@ -22,11 +22,11 @@ demo: $(STAMP)
 
 # Tiny models gain nothing from threads; two processes share the cores instead.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/research
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/research --ignore=tests/examples
 
-# The laboratory: every study in its quick version.
+# The laboratory, every study in its quick version, and the examples.
 research: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/research
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/research tests/examples
 
 real: $(STAMP)
 	$(BIN)/python -m pytest -m real_model
@@ -40,8 +40,8 @@ faults: $(STAMP)
 check: lint types imports
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check src research tests benchmarks
-	$(BIN)/ruff check src research tests benchmarks
+	$(BIN)/ruff format --check src research tests benchmarks examples
+	$(BIN)/ruff check src research tests benchmarks examples
 
 types: $(STAMP)
 	$(BIN)/pyright

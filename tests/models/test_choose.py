@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model
 from unlora.errors import InputError
@@ -43,10 +43,14 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+def tiny_config(kind: str, **changes: Any) -> PretrainedConfig:
+    return CONFIG_MAPPING[kind](**(SIZE | KINDS.get(kind, {}) | changes))
+
+
 def tiny(kind: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**(SIZE | KINDS[kind])))
+        model = AutoModelForCausalLM.from_config(tiny_config(kind))
     return model.float().eval()
 
 

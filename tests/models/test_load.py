@@ -353,3 +353,55 @@ def test_one_weight_that_is_no_number_is_refused(tmp_path: Path, part: str, valu
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=rf"{re.escape(key)} holds NaN or infinity; its files are damaged\.$"):
         loaded(folder)
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_adapter_with_a_grown_vocabulary_grows_its_base(twice: bool, tmp_path: Path):
+    """A trainer that adds tokens saves their embeddings in the adapter, under further names too if it is told to."""
+    base = save_tiny(tmp_path / "base")
+    model = loaded(base).model
+    count = model.config.vocab_size
+    model.resize_token_embeddings(count + 3, mean_resizing=False)
+    config = LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"], init_lora_weights=False)
+    wrapped = get_peft_model(model, config).eval()
+    wrapped.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=twice)
+    ids = torch.tensor([[3, count, 5, count + 2]])
+    with torch.no_grad():
+        expected = wrapped(input_ids=ids).logits
+        found = loaded(tmp_path / "adapter", base=str(base)).model(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_grown_vocabulary_without_its_embeddings_is_refused(tmp_path: Path):
+    base = save_tiny(tmp_path / "base")
+    model = loaded(base).model
+    model.resize_token_embeddings(model.config.vocab_size + 3, mean_resizing=False)
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False))
+    wrapped.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
+    with pytest.raises(InputError, match=r"was trained with a vocabulary of \d+ entries and the base .* has \d+"):
+        loaded(tmp_path / "adapter", base=str(base))
+
+
+def test_revision_of_a_hub_model_is_its_own_download(no_hub: dict[str, str], tmp_path: Path):
+    main, old = save_tiny(tmp_path / "main"), save_tiny(tmp_path / "old", seed=1)
+    no_hub |= {"org/name": str(main / "config.json"), "org/name@v1": str(old / "config.json")}
+    assert fingerprint(loaded("org/name@v1").model) == fingerprint(loaded(old).model)
+    assert fingerprint(loaded("org/name").model) == fingerprint(loaded(main).model)
+    with pytest.raises(InputError, match=r"model 'org/name@v2': .*nor was it in this revision downloaded before"):
+        loaded("org/name@v2")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"metadata": {}}, "model.safetensors.index.json"),
+        ({"metadata": {}, "weight_map": {"lm_head.weight": "../outside.safetensors"}}, "outside"),
+        ({"metadata": {}, "weight_map": 5}, "model.safetensors.index.json"),
+    ],
+    ids=["no map", "climbs out", "no mapping"],
+)
+def test_index_of_shards_that_cannot_be_right_is_refused(tmp_path: Path, index: dict[str, Any], message: str):
+    folder = save_tiny(tmp_path / "model", max_shard_size="20KB")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=message):
+        loaded(folder)

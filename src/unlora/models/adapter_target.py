@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,10 +142,18 @@ def _wrap(model: PreTrainedModel, folder: Path, fitting: str) -> tuple[PeftModel
             warnings.simplefilter("always", UserWarning, append=True)
             wrapped = PeftModel(model, PeftConfig.from_pretrained(str(folder)))
             found = wrapped.load_adapter(str(folder), "default", torch_device=str(model.device))
-    strangers = [*found.missing_keys, *found.unexpected_keys]
+    strangers = [*found.missing_keys, *_without_second_copies(found.unexpected_keys, folder)]
     if strangers:
         raise InputError(f"{fitting} (no counterpart for {strangers[0]}).")
     return wrapped.eval(), tuple(dict.fromkeys(" ".join(str(one.message).split()) for one in said))
+
+
+def _without_second_copies(unexpected: Sequence[str], folder: Path) -> list[str]:
+    """Leave out what PEFT writes of a wholly trained layer beside its weight, if told to save embeddings too."""
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        names = set(file.keys())
+    bare = {name: re.sub(r"\.(modules_to_save|original_module)(\.default)?\.", ".", name) for name in unexpected}
+    return [name for name in unexpected if bare[name] == name or bare[name] not in names]
 
 
 def multiply_out(model: PreTrainedModel) -> PreTrainedModel:

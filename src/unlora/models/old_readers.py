@@ -8,6 +8,7 @@ does not know the classes and keys under which transformers 5 saves a tokenizer.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -82,7 +83,9 @@ def _old_phi3(rope: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_read(config: PretrainedConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """What the installed transformers makes of a config.json, without a second name of the rotary type."""
-    found = type(config).from_dict(json.loads(json.dumps(settings))).to_dict()
+    with TemporaryDirectory() as folder:  # A file, because only there an infinite number has a spelling of its own.
+        _write(Path(folder) / "config.json", settings)
+        found = type(config).from_json_file(Path(folder) / "config.json").to_dict()
     for part in (found, found.get("text_config") or {}):
         if isinstance(rope := part.get("rope_parameters"), dict):
             rope.pop("type", None)
