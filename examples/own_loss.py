@@ -20,7 +20,7 @@ from unlora.recipes.unlearn import unlearn
 
 @dataclass(frozen=True)
 class HalfProbability(ForgetTerm):
-    """max(0, (1/T) log p(y | x) - log level): ascent until a token of the answer has `level` of probability on average."""
+    """max(0, (1/T) log p(y | x) - log level): ascent until the answer's tokens have `level` of probability."""
 
     name = "half_probability"
 
