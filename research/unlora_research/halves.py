@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from unlora.evaluation.scores import ModelScores
-from unlora.evaluation.tofu import measure
+from unlora.suites.scores import ModelScores
+from unlora.suites.tofu.metrics import measure_tofu
 
 REPORTED = ("forget_probability", "retain_probability", "forget_quality_log10", "extraction_strength")
 
@@ -32,7 +32,7 @@ def half(scores: ModelScores, which: int) -> ModelScores:
 
 def half_result(scores: ModelScores, retain_only: ModelScores, which: int) -> HalfResult:
     """Measure one half; NaN where a metric cannot be computed."""
-    measured = measure(half(scores, which), retain_only=half(retain_only, which))
+    measured = measure_tofu(half(scores, which), retain_only=half(retain_only, which))
     values = [measured[name].value for name in REPORTED]
     return HalfResult(*(float("nan") if value is None else value for value in values))
 

@@ -22,13 +22,14 @@ from unlora.audit.settings import AuditSettings
 from unlora.cli.terminal import echo
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
+from unlora.models.fingerprint import adapter_sha256
 from unlora.recipes.audit import audit
-from unlora.recipes.evaluate import evaluate_models
+from unlora.recipes.evaluate import evaluate_suites, tofu_of
 from unlora.recipes.finished import run_settings
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT
+from unlora.recipes.roles import ScoredModel
 from unlora_research.tables import markdown_table, read_table, spread
 from unlora_research.unlearning import best_rates
 
@@ -124,13 +125,12 @@ def utility(run: Path, sets: Mapping[str, ExampleSet]) -> dict[str, float]:
     if not output.is_file():
         settings = run_settings(run, trust_remote_code=False, reporter=SILENT)
         target = load(settings.model)
-        tokeniser = ExampleTokeniser(
-            target.tokenizer, template=settings.data.template, max_length=settings.data.max_length
-        )
         model = load_trained_adapter(target.model, run / "adapter")
         asked = settings.evaluation.model_copy(update={"retain_only": None, "max_new_tokens": None})
-        scores = run / "utility_scores"
-        evaluate_models(asked, output, scores, model, tokeniser, sets, SILENT, adapter=run / "adapter")
+        suite = tofu_of(asked, settings.data)
+        suite.loaded = sets
+        scored = ScoredModel(model, target.tokenizer, target.fingerprint, adapter_sha256(run / "adapter"))
+        evaluate_suites([suite], output, run / "utility_scores", scored, SILENT)
     models = read_json(output)["models"]
     values = {name: models[name]["metrics"]["model_utility"]["value"] for name in ("target", "unlearned")}
     return {name: float("nan") if value is None else value for name, value in values.items()}

@@ -8,10 +8,10 @@ import pandas
 
 from unlora.artifacts import read_json
 from unlora.errors import TrainingDivergedError
-from unlora.evaluation.scores import load_scores
 from unlora.recipes.presets import laid_over
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.suites.tofu.scores import TOFU_FILE
 from unlora.training.callbacks import read_train_log
 from unlora_research.engine import Row, Workplace
 from unlora_research.halves import HalfResult, balance, half_result
@@ -135,7 +135,7 @@ def training_row(run: Path) -> Row:
 
 def halves_row(run: Path) -> Row:
     """The unlearned model on both halves of the questions."""
-    scores = {name: load_scores(run / "scores" / f"{name}.jsonl") for name in MODELS}
+    scores = {name: TOFU_FILE.load(run / "scores" / f"{name}.jsonl") for name in MODELS}
     row: Row = {}
     for half, which in HALVES.items():
         found = {name: half_result(one, scores["retain_only"], which) for name, one in scores.items()}

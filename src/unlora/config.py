@@ -187,8 +187,9 @@ def _quoted(text: str) -> list[str]:
 def _dotted_keys(cls: type[BaseModel], section: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         yield section + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _dotted_keys(field.annotation, f"{section}{name}.")
+        for kind in (field.annotation, *get_args(field.annotation)):  # of a section that may be left out too
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _dotted_keys(kind, f"{section}{name}.")
 
 
 def _key_hint(key: str, known: Sequence[str]) -> str:

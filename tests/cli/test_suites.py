@@ -1,32 +1,17 @@
-"""How `unlora evaluate` chooses a benchmark, and what it refuses."""
+"""How `unlora evaluate` chooses benchmarks, and what it refuses."""
 
 import click
 import pytest
 
 from tests.cli.commands import error_line, unlora
 from tests.cli.conftest import Inputs
-from unlora.cli.suites import Suite
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("tofu", ("tofu", {})),
-        ("muse:news", ("muse", {"corpus": "news"})),
-        ("muse:books@data/muse", ("muse", {"corpus": "books", "folder": "data/muse"})),
-        ("wmdp", ("wmdp", {})),
-        ("wmdp:bio,mmlu", ("wmdp", {"tasks": ["bio", "mmlu"]})),
-        ("wmdp@my questions.jsonl", ("wmdp", {"file": "my questions.jsonl"})),
-    ],
-)
-def test_suite_names(text: str, expected: tuple[str, dict]):
-    assert Suite().convert(text, None, None) == expected
+from unlora.cli.evaluate import SuiteName
 
 
 @pytest.mark.parametrize("text", ["mus", "muse", "muse:fanfiction", "tofu:forget01", "wmdp:bio@file.jsonl"])
 def test_other_names_are_refused(text: str):
     with pytest.raises(click.BadParameter, match="muse:news"):
-        Suite().convert(text, None, None)
+        SuiteName().convert(text, None, None)
 
 
 def test_benchmark_brings_its_own_data(inputs: Inputs):
@@ -39,6 +24,12 @@ def test_wrong_task_is_named(inputs: Inputs):
     line = error_line(unlora("evaluate", "--suite", "wmdp:bio,chess", "--model", inputs.model, "--output", "x"))
     assert "tasks.1" in line
     assert "chess" in line
+
+
+def test_the_same_benchmark_twice_is_refused(inputs: Inputs):
+    named = ("--suite", "wmdp@a.jsonl", "--suite", "wmdp@b.jsonl")
+    line = error_line(unlora("evaluate", *named, "--model", inputs.model, "--output", "x"))
+    assert "evaluation.suites: names wmdp twice; one evaluation asks it once" in line
 
 
 def test_folder_that_is_not_there_is_named(inputs: Inputs, tmp_path):

@@ -1,5 +1,6 @@
 """Whole runs by two processes, DDP, FSDP2 and ZeRO-3 over gloo: importance, training, evaluation, equal to one."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -13,9 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.distributed.ranks import Ended, run_ranks
+from tests.muse_files import write_muse
 from tests.recipes.processes import KILLED, KillAt, LimitFiles, run
+from tests.suites.wmdp.questions import write_questions
 from tests.taught import Taught
-from unlora.evaluation.scores import load_scores
+from unlora.suites.muse.scores import MUSE_FILE
+from unlora.suites.tofu.scores import TOFU_FILE
+from unlora.suites.wmdp.scores import WMDP_FILE
 from unlora.training.callbacks import read_train_log
 
 FSDP2 = {
@@ -71,7 +76,7 @@ def results(folder: Path) -> dict[str, Any]:
     assert record["finished"] is True
     assert record["checks"]["base_weights_unchanged"] is True
     log = read_train_log(folder / "train_log.jsonl")
-    scores = {name: load_scores(folder / "scores" / f"{name}.jsonl").sets for name in evaluation["models"]}
+    scores = {name: TOFU_FILE.load(folder / "scores" / f"{name}.jsonl").sets for name in evaluation["models"]}
     return {
         "answers": {
             name: {key: [(one.source, one.generated) for one in sets[key]] for key in sets}
@@ -152,7 +157,7 @@ class OnRank:
 
 LOSSES = {
     "importance": OnRank(1, KillAt("unlora.importance.accumulate", "Turns.is_mine", 2)),
-    "evaluation": OnRank(1, KillAt("unlora.evaluation.suite", "score_completions")),
+    "evaluation": OnRank(1, KillAt("unlora.suites.tofu.ask", "score_completions")),
     "the writer, while it saves": OnRank(0, KillAt("unlora.adapters.export", "new_folder")),
     "the writer's disk": OnRank(0, LimitFiles(20_000, "unlora.adapters.export", "new_folder")),
 }
@@ -195,6 +200,45 @@ def test_evaluation_by_more_processes_than_questions(taught: Taught, tmp_path: P
     assert code == 0, text
     for ended in run_ranks(2, unlora, arguments("together")):
         assert ended.code == 0, ended.text
-    alone, together = (load_scores(tmp_path / name / "scores" / "target.jsonl").sets for name in ("alone", "together"))
+    alone, together = (
+        TOFU_FILE.load(tmp_path / name / "scores" / "target.jsonl").sets for name in ("alone", "together")
+    )
     assert len(alone["forget"]) == len(alone["retain"]) == 1
     assert together == alone
+
+
+def test_muse_and_wmdp_by_two_processes_give_what_one_gives(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of six questions each process has three; numbers agree, and texts are the same."""
+    muse, file = write_muse(tmp_path / "muse"), write_questions(tmp_path / "questions.jsonl")
+
+    def arguments(name: str) -> list[str]:
+        monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / f"cache-{name}"))  # nothing is found, all is asked
+        return [
+            "evaluate", "--suite", f"muse:news@{muse}", "--suite", f"wmdp@{file}", "--model", str(taught.target),
+            "--output", str(tmp_path / name),
+        ]  # fmt: skip
+
+    code, text = run(arguments("alone"))
+    assert code == 0, text
+    for ended in run_ranks(2, unlora, arguments("together")):
+        assert ended.code == 0, ended.text
+    for kept, score_file in (("target.jsonl", MUSE_FILE), ("wmdp/target.jsonl", WMDP_FILE)):
+        alone, together = (score_file.load(tmp_path / name / "scores" / kept).sets for name in ("alone", "together"))
+        assert alone.keys() == together.keys()
+        for name, items in alone.items():
+            for one, other in zip(items, together[name], strict=True):
+                assert vars_of(other) == pytest.approx(vars_of(one), abs=1e-4, nan_ok=True)
+
+
+def vars_of(item: Any) -> dict[str, Any]:
+    """Numbers of an item one by one; what is no number is told apart by its text."""
+    found: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(item).items():
+        parts = value if isinstance(value, tuple) else (value,)
+        for place, part in enumerate(parts):
+            found[f"{key} {place}" if isinstance(part, float) else f"{key} {place} {part}"] = (
+                part if isinstance(part, float) else 0.0
+            )
+    return found

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from tests.taught import FORGET, RETAIN, Taught, write_jsonl
 from tests.tiny import build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError
-from unlora.evaluation import suite
-from unlora.evaluation.suite import score_model
 from unlora.metrics import MODEL_UTILITY_PARTS
 from unlora.recipes.evaluate import evaluate_checkpoint, evaluation_sets
 from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.suites.ask import ask_model
+from unlora.suites.tofu import ask as suite
 
 TOFU_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "tofu"
 
@@ -106,8 +106,8 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     (tmp_path / "out" / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.evaluate.score_model",
-        lambda *args, **options: scored.append(1) or score_model(*args, **options),
+        "unlora.recipes.evaluate.ask_model",
+        lambda *args, **options: scored.append(1) or ask_model(*args, **options),
     )
     assert evaluate(taught.settings(), finished_run / "adapter", tmp_path / "out") == whole
     assert len(scored) == 1

@@ -10,11 +10,13 @@ import pytest
 from tests.muse_files import FORGET_TEXTS, HOLDOUT_TEXTS, learn_texts, write_json, write_muse
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.errors import InputError
-from unlora.evaluation.muse_suite import score_muse
-from unlora.recipes.muse import evaluate_muse
-from unlora.recipes.muse_settings import MuseSettings
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
+from unlora.recipes.settings import CheckpointSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.suites.ask import ask_model
+from unlora.suites.muse.suite import Muse
+
+MuseSettings = settings_of_one(Muse)
 
 
 class Place(NamedTuple):
@@ -25,7 +27,7 @@ class Place(NamedTuple):
     retain_only: Path
     run: Path
 
-    def settings(self, **values: Any) -> MuseSettings:
+    def settings(self, **values: Any) -> CheckpointSettings:
         """The target alone, unless `values` say more."""
         given = {"model": {"name": str(self.target)}, "corpus": "news", "folder": str(self.muse)} | values
         return MuseSettings.from_mapping(given)
@@ -60,7 +62,7 @@ def whole(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All three models measured, nobody interrupting."""
     folder = tmp_path_factory.mktemp("muse") / "whole"
     settings = place.settings(adapter=str(place.run / "adapter"), retain_only=str(place.retain_only))
-    record = evaluate_muse(settings, folder)
+    record = evaluate_checkpoint(settings, folder)
     assert record == json.loads((folder / "evaluation.json").read_text())
     return folder
 
@@ -91,13 +93,13 @@ def test_three_models_side_by_side(whole: Path) -> None:
 
 def test_saved_scores_stand_for_the_retain_only_model(place: Place, whole: Path, tmp_path: Path) -> None:
     settings = place.settings(retain_only=str(whole / "scores" / "retain_only.jsonl"))
-    record = evaluate_muse(settings, tmp_path / "out")
+    record = evaluate_checkpoint(settings, tmp_path / "out")
     assert list(record["models"]) == ["target", "retain_only"]
     expected = json.loads((whole / "evaluation.json").read_text())
     assert metric(record, "target", "privacy_leakage") == metric(expected, "target", "privacy_leakage")
     first = place.settings(retain_only=settings.retain_only, max_examples=1)
     with pytest.raises(InputError, match="different verbatim"):
-        evaluate_muse(first, tmp_path / "first")
+        evaluate_checkpoint(first, tmp_path / "first")
 
 
 def test_interrupted_evaluation_goes_on_where_it_stopped(
@@ -108,22 +110,22 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     (out / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.muse.score_muse", lambda *args, **options: scored.append(1) or score_muse(*args, **options)
+        "unlora.recipes.evaluate.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
     )
     settings = place.settings(adapter=str(place.run / "adapter"), retain_only=str(place.retain_only))
-    assert evaluate_muse(settings, out) == json.loads((whole / "evaluation.json").read_text())
+    assert evaluate_checkpoint(settings, out) == json.loads((whole / "evaluation.json").read_text())
     assert len(scored) == 1
     with pytest.raises(InputError, match="holds another run"):
-        evaluate_muse(place.settings(), out)
+        evaluate_checkpoint(place.settings(), out)
 
 
 def test_other_data_under_the_same_name_is_refused(place: Place, tmp_path: Path) -> None:
     muse = write_muse(tmp_path / "muse")
     settings = place.settings(folder=str(muse), max_examples=1)
-    evaluate_muse(settings, tmp_path / "out")
+    evaluate_checkpoint(settings, tmp_path / "out")
     write_json(muse / "news" / "privleak" / "holdout.json", ["Another text altogether, and a longer one."])
     with pytest.raises(InputError, match="started with another data"):
-        evaluate_muse(settings, tmp_path / "out")
+        evaluate_checkpoint(settings, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_what_cannot_be_measured_is_refused_and_nothing_is_written(
     if values.get("retain_only") == "target":
         values = values | {"retain_only": str(place.target)}
     with pytest.raises(InputError, match=message):
-        evaluate_muse(place.settings(**values), tmp_path / "out")
+        evaluate_checkpoint(place.settings(**values), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -104,7 +104,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "a checkpoint, half of its state": KillAfterHalf(STATE, "TrainerState.save_to_json", 3),
     "after training, before the adapter": KillAt(UNLEARN, "save_trained_adapter"),
     "half of the adapter": KillAfterHalf("peft", "PeftModel.save_pretrained", 5),
-    "evaluation": KillAt("unlora.recipes.evaluate", "save_scores", 2),
+    "evaluation": KillAt("unlora.recipes.evaluate", "once", 2),
     "the last line of the record": KillAt(UNLEARN, "RunFolder.finish"),
     "the report": KillAt(UNLEARN, "write_report"),
 }

@@ -19,9 +19,8 @@ from unlora.artifacts import file_sha256
 from unlora.config import read_yaml
 from unlora.data.sources import load_examples
 from unlora.errors import InputError, TrainingDivergedError
-from unlora.evaluation.cache import adapter_sha256
 from unlora.importance import ImportanceMap
-from unlora.models.fingerprint import fingerprint
+from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.score import score_completions
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.evaluation.wmdp_questions import NOT_ASKED_OPENLY, QUESTIONS, letter_log_likelihoods, write_questions
+from tests.suites.wmdp.questions import NOT_ASKED_OPENLY, QUESTIONS, letter_log_likelihoods, write_questions
 from tests.taught import Taught
 from unlora.adapters.export import load_trained_adapter
 from unlora.errors import InputError
-from unlora.evaluation.wmdp_suite import score_wmdp
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import load_model
-from unlora.recipes.wmdp import evaluate_wmdp
-from unlora.recipes.wmdp_settings import WmdpSettings
+from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
+from unlora.recipes.settings import CheckpointSettings
+from unlora.suites.ask import ask_model
+from unlora.suites.wmdp.suite import Wmdp
+
+WmdpSettings = settings_of_one(Wmdp)
 
 LINE = "The following are multiple choice questions (with answers) about biology."
 
@@ -26,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     return write_questions(tmp_path / "questions.jsonl")
 
 
-def settings(taught: Taught, file: Path, **changes: Any) -> WmdpSettings:
+def settings(taught: Taught, file: Path, **changes: Any) -> CheckpointSettings:
     made: dict[str, Any] = {"model": {"name": str(taught.target)}, "file": str(file), "subject": "bio"}
     return WmdpSettings.from_mapping(made | {"max_new_tokens": 12} | changes)
 
@@ -42,7 +45,7 @@ def test_target_unlearned_and_retain_only_side_by_side(
     adapter = finished_run / "adapter"
     output = tmp_path / "out"
     chosen = settings(taught, file, adapter=str(adapter), retain_only=str(taught.target))
-    record = evaluate_wmdp(chosen, output)
+    record = evaluate_checkpoint(chosen, output)
     assert capfd.readouterr().err == ""
     assert json.loads((output / "evaluation.json").read_text()) == record
     assert (record["suite"], set(record["models"])) == ("wmdp", {"target", "unlearned", "retain_only"})
@@ -67,7 +70,7 @@ def test_target_unlearned_and_retain_only_side_by_side(
 
 def test_a_model_that_knows_the_answer_gives_it_without_options(taught: Taught, file: Path, tmp_path: Path) -> None:
     """The target knows where Mira and Lena were born; the protocol says how it was asked."""
-    record = evaluate_wmdp(settings(taught, file), tmp_path / "out")
+    record = evaluate_checkpoint(settings(taught, file), tmp_path / "out")
     assert set(record["models"]) == {"target"}
     kept = [json.loads(line) for line in (tmp_path / "out" / "scores" / "target.jsonl").read_text().splitlines()[1:]]
     assert kept[0]["generated"].startswith("Mira Solberg was born in Berg")
@@ -82,7 +85,7 @@ def test_a_model_that_knows_the_answer_gives_it_without_options(taught: Taught, 
 
 def test_first_questions_and_no_open_ended_variant(taught: Taught, file: Path, tmp_path: Path) -> None:
     chosen = settings(taught, file, subject=None, max_examples=3, open_ended=False)
-    record = evaluate_wmdp(chosen, tmp_path / "out")
+    record = evaluate_checkpoint(chosen, tmp_path / "out")
     (name,) = record["models"]["target"]["metrics"]
     assert name == "wmdp_accuracy"
     assert record["models"]["target"]["metrics"][name]["example_count"] == 3
@@ -93,30 +96,30 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     taught: Taught, finished_run: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(taught, file, adapter=str(finished_run / "adapter"))
-    whole = evaluate_wmdp(chosen, tmp_path / "out")
+    whole = evaluate_checkpoint(chosen, tmp_path / "out")
     (tmp_path / "out" / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.wmdp.score_wmdp", lambda *args, **options: scored.append(1) or score_wmdp(*args, **options)
+        "unlora.recipes.evaluate.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
     )
-    assert evaluate_wmdp(chosen, tmp_path / "out") == whole
+    assert evaluate_checkpoint(chosen, tmp_path / "out") == whole
     assert len(scored) == 1
     write_questions(file, QUESTIONS[1:])
     with pytest.raises(InputError, match="started with another data"):
-        evaluate_wmdp(chosen, tmp_path / "out")
+        evaluate_checkpoint(chosen, tmp_path / "out")
 
 
 def test_saved_scores_stand_in_for_the_retain_only_model(taught: Taught, file: Path, tmp_path: Path) -> None:
-    first = evaluate_wmdp(settings(taught, file), tmp_path / "first")
+    first = evaluate_checkpoint(settings(taught, file), tmp_path / "first")
     saved = Path(shutil.copy(tmp_path / "first" / "scores" / "target.jsonl", tmp_path / "never_saw.jsonl"))
-    record = evaluate_wmdp(settings(taught, file, retain_only=str(saved)), tmp_path / "second")
+    record = evaluate_checkpoint(settings(taught, file, retain_only=str(saved)), tmp_path / "second")
     assert record["models"]["retain_only"] == first["models"]["target"]
     for change, message in (
         ({"max_examples": 2}, "6 and 2 questions"),
         ({"max_new_tokens": 5}, "different open_ended"),
     ):
         with pytest.raises(InputError, match=message):
-            evaluate_wmdp(settings(taught, file, retain_only=str(saved), **change), tmp_path / "third")
+            evaluate_checkpoint(settings(taught, file, retain_only=str(saved), **change), tmp_path / "third")
     assert not (tmp_path / "third").exists()
 
 
@@ -133,12 +136,12 @@ def test_everything_wrong_is_refused_before_anything_is_written(taught: Taught, 
     )
     for questions, change, message in cases:
         with pytest.raises(InputError, match=message):
-            evaluate_wmdp(settings(taught, questions, **change), tmp_path / "out")
+            evaluate_checkpoint(settings(taught, questions, **change), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty and not a run"):
-        evaluate_wmdp(settings(taught, file), tmp_path / "out")
+        evaluate_checkpoint(settings(taught, file), tmp_path / "out")
 
 
 def test_wrong_settings_are_refused() -> None:

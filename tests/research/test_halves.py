@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from tests.evaluation.made_scores import made_score
-from unlora.evaluation.scores import ModelScores
+from tests.suites.tofu.made_scores import made_score
+from unlora.suites.scores import ModelScores
 from unlora_research.halves import HalfResult, balance, half, half_result
 
 

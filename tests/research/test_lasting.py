@@ -8,8 +8,8 @@ import pytest
 from unlora.artifacts import read_json
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.evaluation.scores import load_scores
 from unlora.metrics import model_utility
+from unlora.suites.tofu.scores import TOFU_FILE
 from unlora_research import lasting
 from unlora_research.ablation import STUDY, AblationSettings
 from unlora_research.lasting import chosen_runs, relearned, relearning_table, utility, utility_table
@@ -58,7 +58,7 @@ def test_what_comes_back_and_what_is_left(study: Path, monkeypatch: pytest.Monke
             for kind in ("probability", "rouge_l_recall", "truth_ratio")
         }
         assert found[role] == pytest.approx(model_utility(parts), rel=1e-6)
-        asked = load_scores(run / "utility_scores" / f"{role}.jsonl").sets
+        asked = TOFU_FILE.load(run / "utility_scores" / f"{role}.jsonl").sets
         assert {name: len(examples) for name, examples in asked.items()} == {
             name: len(examples) for name, examples in sets.items()
         }

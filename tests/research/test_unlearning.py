@@ -7,8 +7,8 @@ import pytest
 
 from unlora.artifacts import read_json
 from unlora.errors import TrainingDivergedError
-from unlora.evaluation.scores import load_scores
 from unlora.recipes.settings import UnlearnSettings
+from unlora.suites.tofu.scores import TOFU_FILE
 from unlora_research import unlearning
 from unlora_research.engine import Workplace
 from unlora_research.small_world import TINY_WORLD, SmallWorldFiles, build_small_world
@@ -54,7 +54,7 @@ def test_rates_share_one_measurement_and_a_cell_that_is_started_again_repeats_no
 def test_halves_are_every_other_question(files: SmallWorldFiles, tmp_path: Path):
     place = Workplace(tmp_path / "cell", "cpu")
     (row,) = unlearn_at_rates(small_world_run(files, "cpu", epochs=1), "plain", ADAPTER, [1e-2], 0, place)
-    examples = load_scores(place.folder / "lr0.01" / "scores" / "unlearned.jsonl").sets["forget"]
+    examples = TOFU_FILE.load(place.folder / "lr0.01" / "scores" / "unlearned.jsonl").sets["forget"]
     for name, first in unlearning.HALVES.items():
         half = [one.probability for one in examples[first::2]]
         assert row[f"{name}_forget_probability"] == pytest.approx(math.fsum(half) / len(half), rel=1e-6)

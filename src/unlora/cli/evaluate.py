@@ -6,13 +6,28 @@ from typing import Any
 
 import click
 
-from unlora.cli.launch import process_count, several_processes
+from unlora.cli.launch import several_processes
 from unlora.cli.options import FLAG_KEYS, OUTPUT, data_options, examples, model_options, require
-from unlora.cli.suites import TOFU, Suite
 from unlora.cli.terminal import echo
+from unlora.errors import InputError
+from unlora.suites.table import NamedSuite, read_name
 
 SUITE_KEYS = {"template": "template", "retain_only": "retain_only"}
-"""Keys that MUSE and WMDP have at the top of their settings."""
+"""Keys that the settings of one suite have at their top."""
+
+
+class SuiteName(click.ParamType):
+    """Turns the text into a `NamedSuite`."""
+
+    name = "suite"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> NamedSuite:
+        if not isinstance(value, str):
+            return value
+        try:
+            return read_name(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(
@@ -20,11 +35,16 @@ SUITE_KEYS = {"template": "template", "retain_only": "retain_only"}
         "unlora evaluate --model DIR --forget forget.jsonl --retain retain.jsonl --output evaluation",
         "unlora evaluate --model DIR --forget tofu:forget10 --retain tofu:retain90 --protocol open_unlearning ...",
         "unlora evaluate --suite muse:news@FOLDER --model DIR --adapter runs/x/adapter --output evaluation",
-        "unlora evaluate --suite wmdp:bio,mmlu --model DIR --adapter runs/x/adapter --output evaluation",
+        "unlora evaluate --suite wmdp:bio,mmlu --suite muse:news --model DIR --adapter runs/x/adapter --output both",
     )
 )
 @click.option(
-    "--suite", type=Suite(), default=TOFU, help="tofu (your own sets too), muse:CORPUS or wmdp[:TASKS|@FILE]."
+    "--suite",
+    "suites",
+    type=SuiteName(),
+    multiple=True,
+    default=("tofu",),
+    help="tofu (your own sets too), muse:CORPUS or wmdp[:TASKS|@FILE]; several by repeating it.",
 )
 @model_options
 @data_options
@@ -40,50 +60,35 @@ SUITE_KEYS = {"template": "template", "retain_only": "retain_only"}
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other setting, by its dotted key.")
 @click.option("--output", type=OUTPUT, required=True, help="Folder for evaluation.json and the scores.")
 @several_processes
-def evaluate(suite: tuple[str, dict[str, Any]], overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
+def evaluate(suites: Sequence[NamedSuite], overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Measure any model on a forget and a retain set, on MUSE, or on WMDP."""
     from unlora.cli.console import ConsoleReporter
     from unlora.cli.tables import print_evaluation
 
-    benchmark, chosen = suite
-    if benchmark == TOFU:
-        record = _evaluate_sets(flags, overrides, output, ConsoleReporter())
-    else:
-        record = _evaluate_benchmark(benchmark, chosen, flags, overrides, output, ConsoleReporter())
-    print_evaluation(record)
+    settings = _settings(suites, flags, overrides)
+    from unlora.recipes.evaluate import evaluate_checkpoint
+
+    print_evaluation(evaluate_checkpoint(settings, output, reporter=ConsoleReporter()))
     echo(f"written: {output / 'evaluation.json'}")
 
 
-def _evaluate_sets(flags: dict[str, Any], overrides: Sequence[str], output: Path, reporter: Any) -> dict[str, Any]:
-    require(("model", "forget"), flags, overrides)
+def _settings(suites: Sequence[NamedSuite], flags: dict[str, Any], overrides: Sequence[str]) -> Any:
+    """Settings of the evaluation; those of one suite that brings its own data are its own fields."""
+    own_data = all(one.brings_data for one in suites)
+    require(("model",) if own_data else ("model", "forget"), flags, overrides)
+    for name in ("forget", "retain", "protocol") if own_data else ():
+        if flags[name] is not None:
+            names = " and ".join(one.kind for one in suites)
+            raise click.UsageError(f"--{name} does not go with --suite {names}, which brings its own data.")
+    if own_data and len(suites) == 1:
+        keys = {name: SUITE_KEYS.get(name, FLAG_KEYS[name]) for name, value in flags.items() if value is not None}
+        given = {key: flags[name] for name, key in keys.items()} | suites[0].settings
+        from unlora.recipes.evaluate import settings_of_one
+        from unlora.recipes.presets import lay_over
+
+        values = lay_over({"model": {}}, given, overrides)
+        return settings_of_one(suites[0].find_class()).from_mapping(values, where="settings")
     from unlora.recipes.presets import resolve_evaluation
 
-    settings = resolve_evaluation(flags={FLAG_KEYS[name]: value for name, value in flags.items()}, overrides=overrides)
-    from unlora.recipes.evaluate import evaluate_checkpoint
-
-    return evaluate_checkpoint(settings, output, reporter=reporter)
-
-
-def _evaluate_benchmark(
-    benchmark: str, chosen: dict[str, Any], flags: dict[str, Any], overrides: Sequence[str], output: Path, reporter: Any
-) -> dict[str, Any]:
-    require(("model",), flags, overrides)
-    if process_count() > 1:
-        raise click.UsageError(f"--suite {benchmark}: runs in one process.")
-    for name in ("forget", "retain", "protocol"):
-        if flags[name] is not None:
-            raise click.UsageError(f"--{name} does not go with --suite {benchmark}, which brings its own data.")
-    keys = {name: SUITE_KEYS.get(name, FLAG_KEYS[name]) for name, value in flags.items() if value is not None}
-    given = {key: flags[name] for name, key in keys.items()} | chosen
-    from unlora.recipes.presets import lay_over
-
-    values = lay_over({"model": {}}, given, overrides)
-    if benchmark == "muse":
-        from unlora.recipes.muse import evaluate_muse
-        from unlora.recipes.muse_settings import MuseSettings
-
-        return evaluate_muse(MuseSettings.from_mapping(values, where="settings"), output, reporter=reporter)
-    from unlora.recipes.wmdp import evaluate_wmdp
-    from unlora.recipes.wmdp_settings import WmdpSettings
-
-    return evaluate_wmdp(WmdpSettings.from_mapping(values, where="settings"), output, reporter=reporter)
+    given = {FLAG_KEYS[name]: value for name, value in flags.items()}
+    return resolve_evaluation(suites=[one.name for one in suites], flags=given, overrides=overrides)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from unlora.cli.terminal import Rows, echo
-from unlora.evaluation.record import comparison_rows, missing_notes
+from unlora.suites.record import comparison_rows, missing_notes
 
 
 def print_evaluation(record: dict[str, Any]) -> None:
-    """Print an evaluation record: one row a metric, one column a model; then why something is missing."""
+    """Print an evaluation record: one row a metric, one column a model; why something is missing; further suites."""
     models = list(record["models"])
     rows = Rows("metric", *models, numbers=True)
     for metric, values in comparison_rows(record):
@@ -16,6 +16,9 @@ def print_evaluation(record: dict[str, Any]) -> None:
     rows.print()
     for note in [*record.get("notes", []), *missing_notes(record)]:
         echo(f"note: {note}")
+    for label, other in record.get("others", {}).items():
+        echo(f"\n{label}")
+        print_evaluation(other)
 
 
 def print_answers(title: str, answers: Sequence[tuple[str, str, str, str]]) -> None:

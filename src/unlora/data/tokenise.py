@@ -13,6 +13,7 @@ from unlora.data.borders import Borders
 from unlora.data.chat_template import ChatTemplate
 from unlora.data.frozen_date import FROZEN_DATE_TEXT
 from unlora.data.records import Example
+from unlora.data.settings import DataSettings
 from unlora.data.templates import AnswerTag, RenderedExample, TemplateName, render
 from unlora.errors import InputError
 
@@ -237,3 +238,22 @@ class ExampleTokeniser:
         if prompt_length >= self.max_length:
             reason = f"the prompt alone takes {prompt_length} of at most {self.max_length} tokens"
             raise InputError(f"{source}: {reason}, which leaves none for the completion.")
+
+
+def make_tokeniser(
+    data: DataSettings, tokenizer: PreTrainedTokenizerBase, embedding_count: int | None
+) -> ExampleTokeniser:
+    """The tokeniser that the settings ask for, of a model with so many embeddings.
+
+    Raises:
+        InputError: the tokenizer has no such template, or the template no such argument.
+    """
+    return ExampleTokeniser(
+        tokenizer,
+        template=data.template,
+        chat_template=data.chat_template,
+        template_arguments=data.template_arguments,
+        max_length=data.max_length,
+        on_long=data.on_long,
+        embedding_count=embedding_count,
+    )

@@ -1,14 +1,17 @@
-"""What decides the function of a model, as one hash."""
+"""What decides the function of a model or of an adapter, as one hash."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from unlora import processes
+from unlora.artifacts import file_sha256, read_json_object
+from unlora.errors import InputError
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 WITHOUT_EFFECT = frozenset(
@@ -60,3 +63,20 @@ def _with_effect(values: Mapping[Any, Any]) -> dict[str, Any]:
             continue
         kept[str(key)] = _with_effect(value) if isinstance(value, dict) else value
     return kept
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Hash the adapter in `folder`: its tensors and its configuration (alpha scales them), but not its base's name.
+
+    Raises:
+        InputError: no adapter, or an unreadable one.
+    """
+    config = read_json_object(folder / "adapter_config.json")
+    tensors = folder / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise InputError(f"{folder}: not a complete adapter (adapter_config.json and adapter_model.safetensors).")
+    config.pop("base_model_name_or_path", None)
+    # PEFT writes its sets, such as the target modules, in the order in which they come out, another in every process.
+    config = {key: sorted(value, key=str) if isinstance(value, list) else value for key, value in config.items()}
+    content = json.dumps(config, sort_keys=True) + file_sha256(tensors)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -20,11 +20,11 @@ from unlora.audit.verdict import SCOPE, verdict
 from unlora.data.long_text import in_pieces
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
+from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
-from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
-from unlora.models.fingerprint import fingerprint
+from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.evaluate import evaluation_sets
 from unlora.recipes.finished import refuse_leading_out, refuse_other_model, run_settings
@@ -33,7 +33,6 @@ from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import load_retain_only
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import UnlearnSettings
 from unlora.report import write_audit_page, write_report
 from unlora.runtime import seed_everything

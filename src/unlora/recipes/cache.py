@@ -5,9 +5,9 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unlora.artifacts import read_json, read_json_lines, read_json_object
 from unlora.errors import InputError, nearest
@@ -139,20 +139,25 @@ def _is_of(entry: Entry, questions: set[str], forget_sets: set[str]) -> bool:
     """Whether a file of the cache holds what was asked about, or answered to, a forget set."""
     if entry.kind == "scores":
         with contextlib.suppress(InputError):
-            return any(record.get("question_sha256") in questions for record in read_json_lines(entry.path))
+            return any(_asked(record) in questions for record in read_json_lines(entry.path))
     elif entry.kind == "audit":
         with contextlib.suppress(InputError, KeyError, TypeError):
             return read_json(entry.path)["identity"]["forget"] in forget_sets
     return False
 
 
+def _asked(record: Mapping[str, Any]) -> Any:
+    """What a line of scores was asked: the hash of a question, or the text of a suite that brings its own."""
+    return next((record[key] for key in ("question_sha256", "asked", "text", "question") if key in record), None)
+
+
 def _asked_about(run: Path) -> tuple[set[str], set[str]]:
-    """Hashes of the questions of a run's forget set, and of the set as its audits took it."""
+    """What a run was asked about its forget set, or by further suites, and the set's hash as its audits took it."""
     if not (run / "config.yaml").is_file():
         raise InputError(f"{run}: no config.yaml; not a run folder.")
-    files = sorted((run / "scores").glob("*.jsonl"))
-    records = [record for file in files for record in read_json_lines(file) if record.get("set") == "forget"]
+    files = sorted((run / "scores").glob("**/*.jsonl"))
+    records = [record for file in files for record in read_json_lines(file) if record.get("set", "forget") == "forget"]
     audits = [read_json_object(file).get("data") for file in sorted(run.glob("*/record.json"))]
     sets = {data.get("forget_sha256") for data in audits if isinstance(data, dict)}
-    hashes = {str(record.get("question_sha256")) for record in records}
-    return hashes - {"", "None"}, {str(one) for one in sets if one is not None}
+    asked = {str(_asked(record)) for record in records}
+    return asked - {"", "None"}, {str(one) for one in sets if one is not None}

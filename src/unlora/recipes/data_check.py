@@ -2,9 +2,9 @@
 
 from unlora.data.check import DataReport, check_data
 from unlora.data.sources import load_examples
+from unlora.data.tokenise import make_tokeniser
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
-from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import DataCheckSettings
 
 

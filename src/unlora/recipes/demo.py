@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.data.user_jsonl import to_jsonl
-from unlora.evaluation.scores import load_scores
 from unlora.locks import alone_in_output
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.presets import DEFAULT_PRESET, resolve_settings
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.settings import FineTuneSettings, ModelSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.suites.tofu.scores import TOFU_FILE
 
 PEOPLE = 12
 FORGOTTEN = 2
@@ -106,8 +106,8 @@ def teach(folder: Path, data: list[Path], why: str, reporter: Reporter) -> None:
 
 def answers(run: Path, set_name: str) -> list[Answer]:
     """The first questions of a set with the answers of the target and the unlearned model."""
-    before = load_scores(run / "scores" / "target.jsonl").sets[set_name]
-    after = load_scores(run / "scores" / "unlearned.jsonl").sets[set_name]
+    before = TOFU_FILE.load(run / "scores" / "target.jsonl").sets[set_name]
+    after = TOFU_FILE.load(run / "scores" / "unlearned.jsonl").sets[set_name]
     return [
         Answer(first.question, first.answer, first.generated or "", second.generated or "")
         for first, second in list(zip(before, after, strict=True))[:SHOWN]

@@ -1,263 +1,269 @@
-"""Score models side by side on the same questions, and write the contract's evaluation.json."""
+"""Ask models side by side what the suites ask, and write the contract's evaluation.json."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel
+from pydantic import create_model
 
 from unlora import processes
 from unlora.artifacts import write_json
-from unlora.data.long_text import document_count, in_pieces
 from unlora.data.records import ExampleSet
-from unlora.data.sources import load_examples
-from unlora.data.tofu import companion, perturbed_version
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.data.settings import DataSettings
 from unlora.errors import InputError
-from unlora.evaluation.cache import ScoreCache, adapter_sha256
-from unlora.evaluation.external_logs import read_external_log
-from unlora.evaluation.open_unlearning import write_open_unlearning
-from unlora.evaluation.protocols import Protocol, protocol_in_force, tokeniser_for
-from unlora.evaluation.record import evaluation_record
-from unlora.evaluation.scores import ModelScores, load_scores, save_scores
-from unlora.evaluation.suite import score_model
 from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
-from unlora.models.vocabulary import embedding_count
+from unlora.models.load import load_tokenizer
+from unlora.models.wrapping import CausalModel
 from unlora.recipes.loading import join_processes
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.roles import find_adapter, load_measured, refuse_missing_reference, score_roles
+from unlora.recipes.roles import ScoredModel, find_adapter, load_retain_only, load_scored_model, once
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import make_tokeniser
-from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings
+from unlora.recipes.settings import CheckpointSettings, EvaluateSettings, EvaluationSettings
+from unlora.suites.ask import ask_model
+from unlora.suites.cache import ScoreCache
+from unlora.suites.record import evaluation_record
+from unlora.suites.scores import ModelScores
+from unlora.suites.suite import Asked, Reader, Suite
+from unlora.suites.table import NamedSuite, read_suites
+from unlora.suites.tofu.suite import Tofu
 
-SAVED_SCORES = {".jsonl": load_scores, ".json": read_external_log}
-"""What may stand for a retain-only model: its scores as this program saves them, or another program's log."""
+SHARED = ("retain_only", "retain_only_base", "max_examples")
+"""What of the section `evaluation` holds for suites that bring their own data too."""
+TEMPLATE = ("template", "chat_template", "template_arguments")
+"""The same of the section `data`."""
 
 
-def chosen_protocol(settings: EvaluationSettings) -> Protocol:
-    """The protocol that the settings name, with what they change of it."""
-    return protocol_in_force(
-        settings.protocol, max_examples=settings.max_examples, max_new_tokens=settings.max_new_tokens
-    )
+class SuiteRun:
+    """One suite in one job: loaded before the model, tried with its tokenizer, then asked of each model in turn."""
+
+    def __init__(self, suite: Suite, label: str, folder: str = "") -> None:
+        """Load nothing yet.
+
+        Args:
+            suite: with its settings.
+            label: its name in the record.
+            folder: of its scores, in the job's folder of scores; empty for the first suite.
+        """
+        self.suite, self.label, self.folder = suite, label, folder
+        self.loaded: Any = None
+        self._reference: ModelScores[Any] | None = None
+
+    def load(self, *, reference: bool = True) -> Any:
+        """Load what is asked, and refuse a retain-only model that is not there, or scores of one that do not fit.
+
+        Args:
+            reference: whether it will be needed; after hours of work is too late to miss it.
+
+        Raises:
+            InputError: naming what is missing or wrong.
+        """
+        name = self.suite.retain_only
+        if reference and name is not None:
+            self._reference = self.suite.saved_reference()
+            if self._reference is None:
+                load_tokenizer(name, base=self.suite.retain_only_base)
+        self.loaded = self.suite.load()
+        if self._reference is not None:
+            self.suite.refuse_reference(self.loaded, self._reference)
+        return self.loaded
+
+    def hashes(self) -> dict[str, str]:
+        """Say what was loaded."""
+        prefix = f"{self.label}: " if self.folder else ""
+        return {prefix + key: value for key, value in self.suite.hashes(self.loaded).items()}
+
+    def prepare(self, reader: Reader) -> Asked:
+        """Turn what was loaded into tokens, and refuse a reference that was asked something else, before any work.
+
+        Raises:
+            InputError: saying what cannot be asked or compared.
+        """
+        asked = self.suite.prepare(self.loaded, reader)
+        if self._reference is not None:
+            self.suite.check_comparable(self._reference, asked)
+        return asked
+
+    def roles(self) -> list[str]:
+        """The models of an unlearning run that are asked: a retain-only one only where its scores are not given."""
+        name = self.suite.retain_only
+        given = name is None or Path(name).suffix in self.suite.readers()
+        return ["target", "unlearned"] if given else ["target", "unlearned", "retain_only"]
+
+    def files(self) -> list[str]:
+        """What a finished unlearning run has of it."""
+        return [(Path("scores") / self.folder / f"{role}.jsonl").as_posix() for role in self.roles()]
+
+    def score(self, scored: ScoredModel, scores: Path, reporter: Reporter) -> dict[str, ModelScores[Any]]:
+        """Score every role, or read what an interrupted evaluation has written already.
+
+        Args:
+            scored: a model with an adapter is scored with it off ("target") and on ("unlearned").
+            scores: folder for ROLE.jsonl.
+            reporter: told what is loaded, and how far it is.
+
+        Raises:
+            InputError: a file of scores in the folder is damaged.
+        """
+        model, tokenizer, weights, adapter = scored
+        asked = self.prepare(Reader.of(model, tokenizer))
+        models: dict[str, ModelScores[Any]] = {}
+
+        def one(role: str, ask: Callable[[], ModelScores[Any]], switched_on: str | None = None) -> None:
+            models[role] = once(scores / f"{role}.jsonl", self.suite.score_file, ask, adapter=switched_on)
+
+        def ask_it(role: str, cache: ScoreCache | None) -> ModelScores[Any]:
+            return self.ask(model, asked, role, reporter, cache)
+
+        def ask_reference(name: str) -> ModelScores[Any]:
+            reporter.say(f"Loading the retain-only model {name}")
+            reference = load_retain_only(name, self.suite.retain_only_base, model, tokenizer)
+            own = self.suite.prepare(self.loaded, Reader.of(reference, tokenizer))
+            return self.ask(reference, own, "retain_only", reporter, self.cache(fingerprint(reference)))
+
+        model.eval()
+        if isinstance(model, PeftModel):
+            with model.disable_adapter():
+                one("target", lambda: ask_it("target", self.cache(weights)))
+            known = self.cache(weights, adapter) if adapter is not None else None
+            one("unlearned", lambda: ask_it("unlearned", known), adapter)
+        else:
+            one("target", lambda: ask_it("target", self.cache(weights)))
+        name = self.suite.retain_only
+        if self._reference is not None:
+            for note in self._reference.protocol.get("notes", ()):
+                reporter.say(f"{name}: {note}")
+            models["retain_only"] = self._reference
+        elif name is not None:
+            one("retain_only", lambda: ask_reference(name))
+        return models
+
+    def ask(
+        self, model: CausalModel, asked: Asked, title: str, reporter: Reporter, cache: ScoreCache | None = None
+    ) -> ModelScores[Any]:
+        """Ask one model, with a progress bar."""
+        with reporter.task(self.suite.title(title), 1) as task:
+            return ask_model(self.suite, model, asked, cache=cache, progress=task.update)
+
+    def cache(self, base_fingerprint: str, adapter: str | None = None) -> ScoreCache:
+        """Where scores of a model are found again by content."""
+        folder = cache_folder() / "scores"
+        return ScoreCache(folder, self.suite.score_file, fingerprint=base_fingerprint, adapter=adapter)
 
 
-def evaluation_sets(settings: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
-    """Load what will be evaluated.
-
-    TOFU's splits are swapped for their versions with perturbed answers. In the protocols of TOFU and OpenUnlearning,
-    the other sets of model utility are taken from where a TOFU forget set is, as far as they are there.
+def make_suites(evaluation: EvaluationSettings, data: DataSettings | None) -> list[SuiteRun]:
+    """The suites that the settings name.
 
     Raises:
-        InputError: a set is not there, or the retain-only model is not, or its scores are of another protocol or number
-            of forget examples: they are needed only after hours of work.
+        InputError: a setting that a suite does not have, or a value that it does not take.
     """
-    if not settings.skip:
-        refuse_missing_reference(settings.retain_only, settings.retain_only_base, SAVED_SCORES)
-    forget = settings.forget or perturbed_version(data.forget)
-    retain = settings.retain or (perturbed_version(data.retain) if data.retain is not None else None)
-    sources = {
-        "forget": forget,
-        "retain": retain or _beside(settings, forget, "retain_perturbed"),
-        "real_authors": settings.real_authors or _beside(settings, forget, "real_authors_perturbed"),
-        "world_facts": settings.world_facts or _beside(settings, forget, "world_facts_perturbed"),
-    }
-    sets = {name: load_examples(source) for name, source in sources.items() if source is not None}
-    count = chosen_protocol(settings).max_examples
-    sets = {name: examples if count is None else examples.select(count) for name, examples in sets.items()}
-    if settings.retain_only is not None and not settings.skip:
-        refuse_other_reference(settings.retain_only, sets["forget"], settings.protocol)
-    return sets
+    made = []
+    for number, named in enumerate(read_suites(evaluation.suites)):
+        suite = make_suite(named, evaluation, data, where=f"evaluation.suites.{number}")
+        made.append(SuiteRun(suite, named.label, named.folder if number else ""))
+    return made
 
 
-def scored_roles(settings: EvaluationSettings) -> list[str]:
-    """The models of an unlearning run that are asked: a retain-only one only where its scores are not given."""
-    reference = settings.retain_only
-    given = reference is None or Path(reference).suffix in SAVED_SCORES
-    return ["target", "unlearned"] if given else ["target", "unlearned", "retain_only"]
-
-
-def _beside(settings: EvaluationSettings, forget: str, split: str) -> str | None:
-    return None if settings.protocol == "unlora" else companion(forget, split)
-
-
-def refuse_other_reference(retain_only: str, forget_set: ExampleSet, protocol: str) -> None:
-    """Refuse scores of a retain-only model by another protocol, or on another number of forget examples.
+def make_suite(named: NamedSuite, evaluation: EvaluationSettings, data: DataSettings | None, *, where: str) -> Suite:
+    """Make a suite; what it does not say itself is as in the sections of the job.
 
     Raises:
-        InputError: with both protocols or numbers.
+        InputError: a setting that it does not have, or a value that it does not take.
     """
-    read = SAVED_SCORES.get(Path(retain_only).suffix)
-    if read is None:
-        return
-    scores = read(Path(retain_only))
-    other = scores.protocol.get("name", protocol)
-    if other != protocol:
-        advice = f"set evaluation.protocol={other}, or score that model again"
-        raise InputError(f"{retain_only}: scores by protocol {other}, and here it is {protocol}; {advice}.")
-    count = document_count(one.source for one in scores.sets.get("forget", ()))
-    if count != len(forget_set):
-        advice = "give scores on the same forget set, or set evaluation.max_examples as there"
-        raise InputError(f"{retain_only}: scores of {count} forget examples, and here are {len(forget_set)}; {advice}.")
+    kind = named.find_class()
+    if named.brings_data:
+        of_data = {key: getattr(data, key) for key in TEMPLATE} if data is not None else {}
+        given = {key: getattr(evaluation, key) for key in SHARED} | of_data
+    else:
+        given = {**evaluation.model_dump(), "data": data}
+    shared = {key: value for key, value in given.items() if key in kind.model_fields}
+    return kind.from_mapping(shared | named.settings, where=where)
 
 
-def refuse_unaskable(settings: EvaluationSettings, tokeniser: ExampleTokeniser, sets: Mapping[str, ExampleSet]) -> None:
-    """Refuse what cannot be asked by the protocol, before any work.
+def tofu_of(evaluation: EvaluationSettings, data: DataSettings) -> SuiteRun:
+    """What TOFU asks about the sets of a run, whatever suites it names."""
+    (named,) = read_suites(["tofu"])
+    return SuiteRun(make_suite(named, evaluation, data, where="evaluation"), named.label)
+
+
+def evaluation_sets(evaluation: EvaluationSettings, data: DataSettings) -> dict[str, ExampleSet]:
+    """The sets of a run as they are evaluated.
 
     Raises:
-        InputError: naming the example.
+        InputError: a set is not there, or the retain-only model is not, or its scores do not fit.
     """
-    tokeniser = tokeniser_for(chosen_protocol(settings), tokeniser)
-    for examples in sets.values():
-        tokeniser.encode_set(in_pieces(examples, tokeniser))
+    return tofu_of(evaluation, data).load(reference=not evaluation.skip)
 
 
-def score(
-    settings: EvaluationSettings,
-    model: PreTrainedModel | PeftModel,
-    tokeniser: ExampleTokeniser,
-    sets: Mapping[str, ExampleSet],
-    title: str,
-    reporter: Reporter,
-    *,
-    cache: ScoreCache | None = None,
-) -> ModelScores:
-    """Score one model.
-
-    Args:
-        settings: the protocol and the batch size.
-        model: as it is to be scored.
-        tokeniser: of the run.
-        sets: from `evaluation_sets`.
-        title: of the progress bar.
-        reporter: told how far it is.
-        cache: of exactly this model; without one every set is asked.
-    """
-    with reporter.task(f"Evaluating {title}", 1) as task:
-        return score_model(
-            model,
-            tokeniser,
-            sets,
-            protocol=chosen_protocol(settings),
-            batch_size=settings.batch_size,
-            cache=cache,
-            progress=task.update,
-        )
-
-
-def evaluate_models(
-    settings: EvaluationSettings,
-    output: Path,
-    scores_folder: Path,
-    model: PreTrainedModel | PeftModel,
-    tokeniser: ExampleTokeniser,
-    sets: Mapping[str, ExampleSet],
-    reporter: Reporter,
-    *,
-    base_fingerprint: str | None = None,
-    adapter: Path | None = None,
+def evaluate_suites(
+    suites: Sequence[SuiteRun], output: Path, scores: Path, scored: ScoredModel, reporter: Reporter
 ) -> dict[str, Any]:
     """Score the target (adapter off), the unlearned (adapter on) and, where given, the retain-only model.
 
     Args:
-        settings: protocol, reference and batch size.
-        output: evaluation.json; what OpenUnlearning reads goes beside it, in its protocol.
-        scores_folder: for ROLE.jsonl.
-        model: plain, or with the unlearning adapter.
-        tokeniser: of the run.
-        sets: from `evaluation_sets`.
+        suites: loaded.
+        output: evaluation.json: what the first suite measured, and under "others" what each further one did.
+        scores: folder for ROLE.jsonl of the first, and for a folder of each further one.
+        scored: the model.
         reporter: told how far it is.
-        base_fingerprint: of the plain model, where it is known already.
-        adapter: folder that holds the model's adapter as it is now; without it the unlearned model's scores are not
-            found again by content.
     """
-    weights = base_fingerprint or fingerprint(model)
-    switched_on = adapter_sha256(adapter) if adapter is not None else None
-
-    def ask(asked: PreTrainedModel | PeftModel, role: str) -> ModelScores:
-        cache = _cache(weights)
-        if role == "unlearned":
-            cache = _cache(weights, switched_on) if switched_on is not None else None
-        elif role == "retain_only":
-            cache = _cache(fingerprint(asked))
-        return score(settings, asked, tokeniser, sets, role, reporter, cache=cache)
-
-    def read_log(path: Path) -> ModelScores:
-        scores = read_external_log(path)
-        for note in scores.protocol.get("notes", ()):
-            reporter.say(f"{path}: {note}")
-        return scores
-
-    models = score_roles(
-        model,
-        scores_folder,
-        retain_only=settings.retain_only,
-        retain_only_base=settings.retain_only_base,
-        tokenizer=tokeniser.tokenizer,
-        score=ask,
-        save=save_scores,
-        load=load_scores,
-        saved_kinds=SAVED_SCORES | {".json": read_log},
-        reporter=reporter,
-        adapter=switched_on,
-    )
-    record = evaluation_record(models, protocol_of(settings, tokeniser))
-
-    def write() -> None:
-        write_json(output, record)
-        if settings.protocol == "open_unlearning":
-            for name, scores in models.items():
-                write_open_unlearning(output.parent / "open_unlearning" / name, scores, models.get("retain_only"))
-
-    processes.on_main(write)
+    records = {}
+    for one in suites:
+        models = one.score(scored, scores / one.folder, reporter)
+        records[one.label] = evaluation_record(one.suite, models)
+        processes.on_main(functools.partial(one.suite.write_more, output.parent, models))
+    (_, record), *others = records.items()
+    record = record | ({"others": dict(others)} if others else {})
+    processes.on_main(functools.partial(write_json, output, record))
     return record
 
 
-def _cache(base_fingerprint: str, adapter: str | None = None) -> ScoreCache:
-    return ScoreCache(cache_folder() / "scores", fingerprint=base_fingerprint, adapter=adapter)
-
-
 @alone_in_output
-def evaluate_checkpoint(settings: EvaluateSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
+def evaluate_checkpoint(settings: CheckpointSettings, output: Path, *, reporter: Reporter = SILENT) -> dict[str, Any]:
     """Measure a model as it is ("target"), and with an unlearning adapter on top ("unlearned") where one is given.
 
-    Started again with the same settings, models that were scored before are not scored again.
+    Writes evaluation.json, scores/ROLE.jsonl, config.yaml and record.json. Started again with the same settings, models
+    that were scored before are not scored again.
+
+    Args:
+        settings: `EvaluateSettings`, or those of one suite that brings its own data, from `settings_of_one`.
+        output: folder.
+        reporter: where words and progress go.
+
+    Returns:
+        The content of evaluation.json.
 
     Raises:
         InputError: wrong settings, data, model or adapter, or an output folder in use; nothing was written.
     """
     join_processes(settings.model)
     run = RunFolder(output, settings)
-    sets = evaluation_sets(settings.evaluation, settings.data)
-    adapter = find_adapter(settings.adapter)
-    measured = load_measured(settings.model, adapter, reporter)
-    tokeniser = make_tokeniser(settings.data, measured.target.tokenizer, embedding_count(measured.target.model))
-    refuse_unaskable(settings.evaluation, tokeniser, sets)
-    run.start(**measured.made_of(), data={f"{name}_sha256": examples.sha256() for name, examples in sets.items()})
+    if isinstance(settings, Suite):
+        suites = [SuiteRun(settings, settings.name)]
+    elif isinstance(settings, EvaluateSettings):
+        suites = make_suites(settings.evaluation, settings.data)
+    else:
+        raise InputError("settings: name no suite.")
+    for one in suites:
+        if not isinstance(one.suite, Tofu):
+            reporter.say("Loading the questions")
+        one.load()
+    scored, made_of = load_scored_model(settings.model, find_adapter(settings.adapter), reporter)
+    for one in suites:
+        one.prepare(Reader.of(scored.model, scored.tokenizer))
+    run.start(**made_of, data={key: value for one in suites for key, value in one.hashes().items()})
     with run.stage("evaluation"):
-        record = evaluate_models(
-            settings.evaluation,
-            run.evaluation,
-            run.scores,
-            measured.model,
-            tokeniser,
-            sets,
-            reporter,
-            base_fingerprint=measured.fingerprint,
-            adapter=adapter,
-        )
+        record = evaluate_suites(suites, run.evaluation, run.scores, scored, reporter)
     run.finish()
     return record
 
 
-def protocol_of(settings: EvaluationSettings, tokeniser: ExampleTokeniser) -> dict[str, Any]:
-    """What decides the numbers beside the models and the data."""
-    protocol = chosen_protocol(settings)
-    return {
-        **protocol.to_json(),
-        "decoding": "greedy",
-        "likelihood": "mean over completion tokens, end of text included",
-        "template": tokeniser_for(protocol, tokeniser).describe(),
-    }
+@functools.cache
+def settings_of_one(kind: type[Suite]) -> type[CheckpointSettings]:
+    """Settings of an evaluation by one suite that brings its own data: model, adapter, and the suite's own fields."""
+    both: Any = (kind, CheckpointSettings)
+    made: Any = create_model(f"{kind.__name__}Settings", __base__=both)
+    return made

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from unlora import processes
 from unlora.artifacts import refuse_unwritable
+from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.loading import join_processes, load
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import load_sets, make_tokeniser, tokenise_sets
+from unlora.recipes.sets import load_sets, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import chosen_start, start_inputs
 from unlora.recipes.targets import choose_targets

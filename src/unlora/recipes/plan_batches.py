@@ -8,11 +8,11 @@ from torch import Tensor
 
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.refusals import refuse_each
-from unlora.data.tokenise import TokenisedExample
+from unlora.data.tokenise import TokenisedExample, make_tokeniser
 from unlora.losses import NOT_SCORED, Objective
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
-from unlora.recipes.sets import Sets, load_sets, make_tokeniser, tokenise_sets
+from unlora.recipes.sets import Sets, load_sets, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import start_data
 from unlora.recipes.training import load_refusals, make_objective

@@ -13,6 +13,7 @@ from unlora.errors import InputError, nearest
 from unlora.recipes.old_presets import OLD_PRESETS, what_to_write
 from unlora.recipes.old_settings import with_start
 from unlora.recipes.settings import DataCheckSettings, EvaluateSettings, UnlearnSettings
+from unlora.suites.table import read_name
 
 DEFAULT_PRESET = "default"
 
@@ -156,13 +157,23 @@ def _of_section(values: Mapping[str, Any], section: str, key: str) -> Any:
     return found.get(key) if isinstance(found, Mapping) else None
 
 
-def resolve_evaluation(*, flags: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSettings:
+def resolve_evaluation(
+    *, suites: Sequence[str], flags: Mapping[str, Any], overrides: Sequence[str]
+) -> EvaluateSettings:
     """Settings of `unlora evaluate`, from flags and --set alone.
+
+    Args:
+        suites: names of suites.
+        flags: dotted keys and values from the command line; None values are left out.
+        overrides: "section.key=value" texts.
 
     Raises:
         InputError: the first thing that is wrong, with its key.
     """
-    return EvaluateSettings.from_mapping(lay_over({"model": {}, "data": {}}, flags, overrides), where="settings")
+    values: dict[str, Any] = {"model": {}, "evaluation": {"suites": list(suites)}}
+    if not all(read_name(name).brings_data for name in suites):
+        values["data"] = {}
+    return EvaluateSettings.from_mapping(lay_over(values, flags, overrides), where="settings")
 
 
 def resolve_data_check(*, flags: Mapping[str, Any], overrides: Sequence[str]) -> DataCheckSettings:

@@ -3,27 +3,22 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora import processes
 from unlora.artifacts import START_AGAIN, advised
 from unlora.errors import InputError
-from unlora.evaluation.cache import adapter_sha256
-from unlora.evaluation.muse_scores import MuseScores
-from unlora.evaluation.scores import ModelScores
-from unlora.evaluation.wmdp_scores import WmdpScores
-from unlora.models.load import LoadedModel, load_model, load_tokenizer
+from unlora.models.fingerprint import adapter_sha256
+from unlora.models.load import load_model
 from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.fitting import put_on
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import Reporter
 from unlora.recipes.settings import ModelSettings
-
-Scores = TypeVar("Scores", ModelScores, MuseScores, WmdpScores)
+from unlora.suites.scores import ModelScores, ScoreFile
 
 ADAPTER = "adapter_sha256"
 """Key in the protocol of a score file in a run folder: the adapter that was switched on, None for none."""
@@ -32,25 +27,15 @@ PROBE_TEXT = "Question: Where was Zoë born, in 1931 or 2045?\nAnswer: In Malmö
 """Tokenizers that cut this alike are taken for one."""
 
 
-class Measured(NamedTuple):
-    """The model to measure, with what a record says about it."""
+class ScoredModel(NamedTuple):
+    """A model to score: plain, or with the unlearning adapter on it."""
 
-    target: LoadedModel
     model: CausalModel
-    """The target itself, or with the unlearning adapter on it."""
+    tokenizer: PreTrainedTokenizerBase
     fingerprint: str
-    """Of the target's weights."""
+    """Of the plain model's weights."""
     adapter_sha256: str | None
-    made_for: str | None = None
-    """How far it is known that the adapter was made for this model; None without one."""
-
-    def made_of(self) -> dict[str, Any]:
-        """For `RunFolder.start`: an evaluation can be resumed with the same weights only."""
-        return {
-            "model": {**vars(self.target.source), "fingerprint": self.fingerprint},
-            "adapter": self.adapter_sha256,
-            **({"adapter_made_for": self.made_for} if self.made_for is not None else {}),
-        }
+    """Of the adapter as it is; None without one, or where scores are not to be found again by content."""
 
 
 def find_adapter(adapter: str | None) -> Path | None:
@@ -67,8 +52,13 @@ def find_adapter(adapter: str | None) -> Path | None:
     return folder
 
 
-def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Reporter) -> Measured:
+def load_scored_model(
+    settings: ModelSettings, adapter: Path | None, reporter: Reporter
+) -> tuple[ScoredModel, dict[str, Any]]:
     """Load a model, with an adapter on top where one is given.
+
+    Returns:
+        The model, and what it is made of, for `RunFolder.start`: an evaluation can be resumed with the same only.
 
     Raises:
         InputError: no such model, or an adapter that does not fit it or was made for another.
@@ -78,32 +68,12 @@ def load_measured(settings: ModelSettings, adapter: Path | None, reporter: Repor
     for note in target.notes:
         reporter.say(note)
     weights = target.fingerprint
+    made_of: dict[str, Any] = {"model": {**vars(target.source), "fingerprint": weights}, "adapter": None}
     if adapter is None:
-        return Measured(target, target.model, weights, None)
+        return ScoredModel(target.model, target.tokenizer, weights, None), made_of
     model, known = put_on(target, adapter, settings, reporter)
-    return Measured(target, model.eval(), weights, adapter_sha256(adapter), known)
-
-
-def refuse_missing_reference(
-    retain_only: str | None, base: str | None, saved_kinds: dict[str, Callable[[Path], Any]]
-) -> None:
-    """Refuse a retain-only model, or a file of its scores, that is not there: it is needed only after hours of work.
-
-    Args:
-        retain_only: a model, or a file of its scores; None for neither.
-        base: of a model that is an adapter.
-        saved_kinds: ending of such a file -> its reader.
-
-    Raises:
-        InputError: naming it.
-    """
-    if retain_only is None:
-        return
-    read = saved_kinds.get(Path(retain_only).suffix)
-    if read is not None:
-        read(Path(retain_only))
-    else:
-        load_tokenizer(retain_only, base=base)
+    scored = ScoredModel(model.eval(), target.tokenizer, weights, adapter_sha256(adapter))
+    return scored, made_of | {"adapter": scored.adapter_sha256, "adapter_made_for": known}
 
 
 def load_retain_only(
@@ -122,89 +92,19 @@ def load_retain_only(
     return loaded.model
 
 
-def score_roles(
-    model: CausalModel,
-    folder: Path,
-    *,
-    retain_only: str | None,
-    retain_only_base: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    score: Callable[[CausalModel, str], Scores],
-    save: Callable[[Path, Scores], None],
-    load: Callable[[Path], Scores],
-    saved_kinds: dict[str, Callable[[Path], Scores]],
-    reporter: Reporter,
-    adapter: str | None,
-) -> dict[str, Scores]:
-    """Score every role, or read what an interrupted evaluation has written already.
-
-    Args:
-        model: plain, or with the unlearning adapter: then it is scored with it off ("target") and on ("unlearned").
-        folder: for ROLE.jsonl.
-        retain_only: a model that never saw the forget set, or a file of its scores; None for none.
-        retain_only_base: its base when it is an adapter.
-        tokenizer: of the model.
-        score: asks a model in a role.
-        save: writes what `score` gave.
-        load: reads what `save` wrote.
-        saved_kinds: ending of a file that may stand for the retain-only model -> its reader.
-        reporter: told what is loaded.
-        adapter: hash of the adapter, from `adapter_sha256`; scores of the unlearned model are of this one only.
-
-    Raises:
-        InputError: a file of scores in `folder` is damaged.
-    """
-    models: dict[str, Scores] = {}
-
-    def one(asked: Callable[[], CausalModel], role: str) -> None:
-        models[role] = once(
-            folder / f"{role}.jsonl",
-            lambda: score(asked(), role),
-            save=save,
-            load=load,
-            adapter=adapter if role == "unlearned" else None,
-        )
-
-    model.eval()
-    if isinstance(model, PeftModel):
-        with model.disable_adapter():
-            one(lambda: model, "target")
-        one(lambda: model, "unlearned")
-    else:
-        one(lambda: model, "target")
-    if retain_only is None:
-        return models
-    read = saved_kinds.get(Path(retain_only).suffix)
-    if read is not None:
-        models["retain_only"] = read(Path(retain_only))
-        return models
-
-    def reference() -> PreTrainedModel:
-        reporter.say(f"Loading the retain-only model {retain_only}")
-        return load_retain_only(retain_only, retain_only_base, model, tokenizer)
-
-    one(reference, "retain_only")
-    return models
-
-
-def once(
-    file: Path,
-    score: Callable[[], Scores],
-    *,
-    save: Callable[[Path, Scores], None],
-    load: Callable[[Path], Scores],
-    adapter: str | None,
-) -> Scores:
+def once(file: Path, score_file: ScoreFile[Any], score: Callable[[], ModelScores[Any]], *, adapter: str | None) -> Any:
     """Read the scores that a run has written of a model already, or ask it now and write them.
 
     What was written with another adapter, or by a version that did not say with which, is written anew.
 
     Args:
         file: where they are.
+        score_file: their kind.
         score: asks the model.
-        save: writes what `score` gave.
-        load: reads what `save` wrote.
         adapter: hash of the adapter that is switched on; None for none.
+
+    Returns:
+        The scores, as `ModelScores`.
 
     Raises:
         InputError: the file is damaged.
@@ -212,11 +112,11 @@ def once(
     written = None
     if processes.from_main(file.is_file):
         with advised(START_AGAIN):
-            written = load(file)
+            written = score_file.load(file)
     if written is None or written.protocol.get(ADAPTER, "") != adapter:
         scores = score()
         scores = dataclasses.replace(scores, protocol={**scores.protocol, ADAPTER: adapter})
-        processes.on_main(lambda: save(file, scores))
-        written = load(file)
+        processes.on_main(lambda: score_file.save(file, scores))
+        written = score_file.load(file)
     protocol = {key: value for key, value in written.protocol.items() if key != ADAPTER}
     return dataclasses.replace(written, protocol=protocol)

@@ -21,8 +21,8 @@ from unlora.artifacts import (
 )
 from unlora.config import Config, read_yaml
 from unlora.errors import STORAGE_ERRORS, InputError, UnloraError
-from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import entries
+from unlora.models.fingerprint import adapter_sha256
 from unlora.report.shapes import RecordFile, refuse_unless
 from unlora.runtime import Stopwatch, versions
 
@@ -34,6 +34,7 @@ MADE_OF_THE_ADAPTER = (
     "report.html",
     "open_unlearning",
     "scores/unlearned.jsonl",
+    "scores/*/unlearned.jsonl",
     "scores/earlier.jsonl",
     "audit/audit.json",
     "audit/audit.html",
@@ -127,7 +128,7 @@ class RunFolder:
         """Temporary files and folders of a process that was killed while it wrote."""
         written = (self.config, self.importance, self.adapter, self.evaluation, self.record_file, self.train_log)
         names = [*(path.name for path in written), "report.html", "audit.json", "audit.html"]
-        patterns = [f".{name}.*" for name in names] + ["scores/.*", "records/.*", "open_unlearning/*/.*"]
+        patterns = [f".{name}.*" for name in names] + ["scores/.*", "scores/*/.*", "records/.*", "open_unlearning/*/.*"]
         return [left for pattern in patterns for left in self.path.glob(pattern)]
 
     @property
@@ -191,11 +192,10 @@ class RunFolder:
         processes.on_main(self._remove_results)
 
     def _remove_results(self) -> None:
-        for name in MADE_OF_THE_ADAPTER:
-            place = self.path / name
+        for place in [found for name in MADE_OF_THE_ADAPTER for found in self.path.glob(name)]:
             if place.is_dir():
                 shutil.rmtree(place)
-            elif place.exists():
+            else:
                 place.unlink()
 
     def write_record(self, **entries: Any) -> None:

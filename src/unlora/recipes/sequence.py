@@ -18,23 +18,25 @@ from unlora.data.muse import muse_folds
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
+from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
-from unlora.evaluation.cache import adapter_sha256
-from unlora.evaluation.scores import ModelScores, load_scores, save_scores
-from unlora.evaluation.tofu import measure
 from unlora.locks import alone_in_output, entries
 from unlora.models.adapter_target import is_adapter, plain_base
+from unlora.models.fingerprint import adapter_sha256
 from unlora.models.load import load_tokenizer
-from unlora.models.vocabulary import embedding_count, recorded_embedding_count
-from unlora.recipes.evaluate import evaluation_sets, refuse_unaskable, score
+from unlora.models.vocabulary import recorded_embedding_count
+from unlora.recipes.evaluate import evaluation_sets, tofu_of
 from unlora.recipes.export import export_adapter
 from unlora.recipes.loading import load
 from unlora.recipes.reporter import SILENT, Reporter
 from unlora.recipes.roles import once
-from unlora.recipes.sets import make_tokeniser
 from unlora.recipes.settings import ModelSettings, UnlearnSettings
 from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
+from unlora.suites.scores import ModelScores
+from unlora.suites.suite import Reader
+from unlora.suites.tofu.metrics import measure_tofu
+from unlora.suites.tofu.scores import TOFU_FILE, ExampleScore
 
 Mode = Literal["sequential", "separate"]
 
@@ -183,7 +185,9 @@ def _refuse_untokenisable(
     for step, forget_set in zip(steps, forget_sets, strict=True):
         tokeniser.encode_set(forget_set)
         if not settings.evaluation.skip:
-            refuse_unaskable(step.evaluation, tokeniser, evaluation_sets(step.evaluation, step.data))
+            asked = tofu_of(step.evaluation, step.data)
+            asked.load()
+            asked.prepare(Reader(tokenizer, known))
     return tokenizer
 
 
@@ -215,25 +219,26 @@ def _measure_earlier(
     """Ask the model of a step about every forget set before its own."""
     names = [f"step {number}" for number in range(1, len(earlier) + 1)]
 
-    def ask() -> ModelScores:
+    def ask() -> ModelScores[ExampleScore]:
         loaded = load(step.model)
         model = load_trained_adapter(loaded.model, run / "adapter")
         sets = {
             name: evaluation_sets(one.evaluation, one.data)["forget"] for name, one in zip(names, earlier, strict=True)
         }
-        tokeniser = make_tokeniser(step.data, loaded.tokenizer, embedding_count(loaded.model))
-        return score(step.evaluation, model, tokeniser, sets, "earlier requests", reporter)
+        run_of = tofu_of(step.evaluation, step.data)
+        asked = run_of.suite.prepare(sets, Reader.of(loaded.model, loaded.tokenizer))
+        return run_of.ask(model, asked, "earlier requests", reporter)
 
     file, adapter = run / "scores" / "earlier.jsonl", adapter_sha256(run / "adapter")
-    scores = once(file, ask, save=save_scores, load=load_scores, adapter=adapter)
+    scores = once(file, TOFU_FILE, ask, adapter=adapter)
     return [
         {"step": number, "forget": one.data.forget, "metrics": _forget_metrics(scores, name)}
         for number, (name, one) in enumerate(zip(names, earlier, strict=True), start=1)
     ]
 
 
-def _forget_metrics(scores: ModelScores, name: str) -> dict[str, Any]:
-    measured = measure(ModelScores({"forget": scores.sets[name]}, scores.protocol), retain_only=None)
+def _forget_metrics(scores: ModelScores[ExampleScore], name: str) -> dict[str, Any]:
+    measured = measure_tofu(ModelScores({"forget": scores.sets[name]}, scores.protocol), retain_only=None)
     # Forget quality needs a retain-only model for each request; the runs have it for their own.
     return {
         metric: one.to_json()
@@ -243,9 +248,11 @@ def _forget_metrics(scores: ModelScores, name: str) -> dict[str, Any]:
 
 
 def _metrics_of(evaluation: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
+    records = [evaluation, *evaluation.get("others", {}).values()]
+    models = next((record["models"] for record in records if record.get("suite") == "tofu"), {})
     return {
         role: {name: value for name, value in model["metrics"].items() if wanted(name)}
-        for role, model in evaluation.get("models", {}).items()
+        for role, model in models.items()
     }
 
 

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
 from unlora.data.collate import collate
 from unlora.data.long_text import document_count, in_pieces
 from unlora.data.near import near_duplicates
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
+from unlora.data.settings import DataSettings
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import DataSettings
 from unlora.shapes import TokenIds
 
 SHOWN_COUNT = 3
@@ -71,25 +69,6 @@ def first_of(places: Sequence[str]) -> str:
     """Name the first places of a list, and say how many more there are."""
     return ", ".join(places[:SHOWN_COUNT]) + (
         f" and {len(places) - SHOWN_COUNT} more" if len(places) > SHOWN_COUNT else ""
-    )
-
-
-def make_tokeniser(
-    data: DataSettings, tokenizer: PreTrainedTokenizerBase, embedding_count: int | None
-) -> ExampleTokeniser:
-    """The tokeniser that the settings ask for, of a model with so many embeddings.
-
-    Raises:
-        InputError: the tokenizer has no such template, or the template no such argument.
-    """
-    return ExampleTokeniser(
-        tokenizer,
-        template=data.template,
-        chat_template=data.chat_template,
-        template_arguments=data.template_arguments,
-        max_length=data.max_length,
-        on_long=data.on_long,
-        embedding_count=embedding_count,
     )
 
 

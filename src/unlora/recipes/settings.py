@@ -5,8 +5,12 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from unlora.config import Config
-from unlora.recipes.input_settings import DataSettings, ModelSettings, Template
+from unlora.data.settings import DataSettings, Template
+from unlora.errors import InputError
+from unlora.recipes.input_settings import ModelSettings
 from unlora.recipes.old_settings import with_start
+from unlora.suites.table import read_suites
+from unlora.suites.tofu.settings import TofuSettings
 
 
 class StartSettings(Config):
@@ -87,32 +91,23 @@ class TrainingSettings(Config):
     """Steps between checkpoints for resuming."""
 
 
-class EvaluationSettings(Config):
-    """What is measured before and after."""
+class EvaluationSettings(TofuSettings):
+    """What is measured before and after; those of TOFU's that other suites have too are theirs as well."""
 
-    protocol: Literal["unlora", "tofu", "open_unlearning"] = "unlora"
-    """How: unlora's own, TOFU's (300 items, 200 tokens in all), or OpenUnlearning's (all items, 200 new tokens)."""
-    forget: str | None = None
-    """Set to evaluate forgetting on; None takes data.forget (or its perturbed version for TOFU)."""
-    retain: str | None = None
-    """Set to evaluate retention on; None takes data.retain (or its perturbed version for TOFU)."""
-    real_authors: str | None = None
-    """TOFU's real authors, for model utility; None takes those beside a TOFU forget set (not in protocol unlora)."""
-    world_facts: str | None = None
-    """TOFU's world facts, for model utility; None as for real_authors."""
-    retain_only: str | None = None
-    """A model that never saw the forget set, its saved scores (.jsonl), or the log of TOFU or OpenUnlearning about it
-    (.json): the reference for forget quality."""
-    retain_only_base: str | None = None
-    """Base of the retain-only adapter, when not where its own config says."""
-    max_examples: int | None = Field(default=None, ge=1)
-    """First examples of each set that are evaluated; None is the protocol's number."""
-    max_new_tokens: int | None = Field(default=None, ge=1)
-    """Longest generated answer; None is the protocol's limit."""
-    batch_size: int = Field(default=16, ge=1)
-    """Sequences per forward pass."""
+    suites: list[str | dict[str, JsonValue]] = Field(default_factory=lambda: ["tofu"], min_length=1)
+    """What is asked: tofu (the sets of the run), muse:news, muse:books, wmdp, wmdp:bio,cyber, wmdp@FILE, each once; or
+    {name: muse:news@FOLDER, batch_size: 4}, with settings of its own."""
     skip: bool = False
     """Train only."""
+
+    @field_validator("suites")
+    @classmethod
+    def _known(cls, value: list[str | dict[str, JsonValue]]) -> list[str | dict[str, JsonValue]]:
+        try:
+            read_suites(value)
+        except InputError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return value
 
 
 class UnlearnSettings(Config):
@@ -153,14 +148,26 @@ class DataCheckSettings(Config):
     """`forget` is the file that is looked through."""
 
 
-class EvaluateSettings(Config):
-    """The whole of `unlora evaluate`."""
+class CheckpointSettings(Config):
+    """The model that is measured, with an adapter or without."""
 
     model: ModelSettings
     adapter: str | None = None
     """An unlearning adapter for the model: both are measured, with it off and on."""
-    data: DataSettings
+
+
+class EvaluateSettings(CheckpointSettings):
+    """The whole of `unlora evaluate`, but for one suite that brings its own data (see `settings_of_one`)."""
+
+    data: DataSettings | None = None
+    """Not needed where every suite brings its own."""
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _data_where_needed(self) -> "EvaluateSettings":
+        if self.data is None and not all(one.brings_data for one in read_suites(self.evaluation.suites)):
+            raise ValueError("key 'data' is missing")
+        return self
 
 
 class FineTuneSettings(Config):

@@ -1,30 +1,31 @@
 """The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
-from unlora.data.records import ExampleSet
+from unlora.data.tokenise import make_tokeniser
 from unlora.errors import FunctionMovedError
-from unlora.evaluation.cache import adapter_sha256
 from unlora.locks import alone_in_output
 from unlora.models.choose import BELOW_COVERAGE, narrowed
-from unlora.models.fingerprint import fingerprint
+from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.evaluate import evaluate_models, evaluation_sets, refuse_unaskable, scored_roles
+from unlora.recipes.evaluate import SuiteRun, evaluate_suites, make_suites
 from unlora.recipes.loading import join_processes, load
 from unlora.recipes.papers import papers
 from unlora.recipes.reporter import SILENT, Reporter
+from unlora.recipes.roles import ScoredModel
 from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import Sets, describe_sets, load_sets, make_tokeniser, probe_batch, tokenise_sets
+from unlora.recipes.sets import describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import (
     attach_adapter,
@@ -40,6 +41,7 @@ from unlora.recipes.training import data_hashes, load_refusals, make_objective, 
 from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
 from unlora.starts.start import Start
+from unlora.suites.suite import Reader
 
 
 @alone_in_output
@@ -59,7 +61,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
     join_processes(settings.model)
     start = chosen_start(settings)
-    run = RunFolder(output, settings, results=results_of(settings, start))
+    suites = make_suites(settings.evaluation, settings.data)
+    run = RunFolder(output, settings, results=results_of(settings, start, suites))
     refuse_engine(settings)
     objective = make_objective(settings.objective)
     seed_everything(settings.seed)
@@ -67,7 +70,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
     forget_set, retain_set = load_sets(settings.data, reporter)
     refusals = load_refusals(objective, settings.objective)
-    sets_to_evaluate = evaluation_sets(settings.evaluation, settings.data)
+    for one in suites:
+        one.load(reference=not settings.evaluation.skip)
     measured = measured_elsewhere(start)
 
     # ---- 3. The target model and its target modules ----------------------------------------------------------
@@ -77,7 +81,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         reporter.say(note)
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
-    refuse_unaskable(settings.evaluation, tokeniser, sets_to_evaluate)  # now, not after training
+    for one in suites:
+        one.prepare(Reader.of(target.model, target.tokenizer))  # refused now, not after training
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     target_fingerprint = target.fingerprint
@@ -87,7 +92,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     run.start(
         model={**vars(target.source), "fingerprint": target_fingerprint},
         data=data_hashes(forget_set, retain_set, refusals),
-        evaluation_data={f"{name}_sha256": examples.sha256() for name, examples in sets_to_evaluate.items()},
+        evaluation_data={key: value for one in suites for key, value in one.hashes().items()},
     )
     if run.finished:
         reporter.say("This run was finished before; nothing is repeated")
@@ -136,40 +141,30 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         with run.stage("evaluation"):
             if processes.is_sharded(model):  # A model once cut into pieces stays cut: what was saved is read.
                 model = load_trained_adapter(load(settings.model).model, run.adapter)
-            evaluation = evaluate(settings, run, model, sets, sets_to_evaluate, reporter)
+            evaluation = evaluate(run, suites, model, target.tokenizer, reporter)
 
     run.finish()
     processes.on_main(partial(write_report, run.path))
     return evaluation
 
 
-def results_of(settings: UnlearnSettings, start: Start) -> list[str]:
+def results_of(settings: UnlearnSettings, start: Start, suites: Sequence[SuiteRun]) -> list[str]:
     """Files and folders that a finished run with these settings has."""
     names = ["adapter"]
     if start.measures:
         names.append("importance.safetensors")
     if not settings.evaluation.skip:
-        names += ["evaluation.json", *(f"scores/{role}.jsonl" for role in scored_roles(settings.evaluation))]
+        names += ["evaluation.json", *(file for one in suites for file in one.files())]
     return names
 
 
 def evaluate(
-    settings: UnlearnSettings,
     run: RunFolder,
+    suites: Sequence[SuiteRun],
     model: PeftModel,
-    sets: Sets,
-    sets_to_evaluate: Mapping[str, ExampleSet],
+    tokenizer: PreTrainedTokenizerBase,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Evaluate with what the run knows already: scores are found again by the hashes of base and adapter."""
-    return evaluate_models(
-        settings.evaluation,
-        run.evaluation,
-        run.scores,
-        model,
-        sets.tokeniser,
-        sets_to_evaluate,
-        reporter,
-        base_fingerprint=run.record["model"]["fingerprint"],
-        adapter=run.adapter,
-    )
+    scored = ScoredModel(model, tokenizer, run.record["model"]["fingerprint"], run.record["adapter_sha256"])
+    return evaluate_suites(suites, run.evaluation, run.scores, scored, reporter)

@@ -1,1 +1,0 @@
-"""Suites of measurements: ask a model once, keep every example's scores, turn them into metrics and a record."""

@@ -1,0 +1,117 @@
+"""The suites there are, and their names: "tofu", "muse:news", "muse:news@FOLDER", "wmdp:bio,chem", "wmdp@FILE"."""
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import JsonValue
+
+from unlora.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from unlora.suites.suite import Suite
+
+
+class Row(NamedTuple):
+    """One suite."""
+
+    home: str
+    """module:Class; imported when the suite is asked for."""
+    pattern: str
+    """Of its names; a named group is the setting that this part of the name stands for."""
+    forms: tuple[str, ...]
+    """What its names look like, for messages."""
+    brings_data: bool = True
+    """Whether it has questions of its own, and does not ask about the sets of the run."""
+
+
+SUITES: dict[str, Row] = {
+    "tofu": Row("unlora.suites.tofu.suite:Tofu", "tofu", ("tofu",), brings_data=False),
+    "muse": Row(
+        "unlora.suites.muse.suite:Muse",
+        r"muse:(?P<corpus>news|books)(@(?P<folder>.+))?",
+        ("muse:news", "muse:books (with @FOLDER for local files)"),
+    ),
+    "wmdp": Row(
+        "unlora.suites.wmdp.suite:Wmdp",
+        r"wmdp(:(?P<tasks>[^@]+)|@(?P<file>.+))?",
+        ("wmdp", "wmdp:bio,cyber", "wmdp@FILE"),
+    ),
+}
+"""To add a suite: a file with its class, and a row here."""
+
+
+class NamedSuite(NamedTuple):
+    """What somebody wrote for a suite."""
+
+    kind: str
+    """A key of `SUITES`."""
+    settings: dict[str, JsonValue]
+    """What the name says, and what was said beside it."""
+    name: str
+    """As it was written."""
+
+    @property
+    def brings_data(self) -> bool:
+        """Whether it has questions of its own."""
+        return SUITES[self.kind].brings_data
+
+    @property
+    def label(self) -> str:
+        """The name without its place."""
+        return self.name.partition("@")[0]
+
+    @property
+    def folder(self) -> str:
+        """A name for its files."""
+        return re.sub(r"[^\w.-]+", "-", self.label)
+
+    def find_class(self) -> "type[Suite]":
+        """Import the suite's class."""
+        module, _, name = SUITES[self.kind].home.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+def read_name(text: str) -> NamedSuite:
+    """Read what names a suite.
+
+    Raises:
+        InputError: there is no such suite, with what there is.
+    """
+    for kind, row in SUITES.items():
+        match = re.fullmatch(row.pattern, text)
+        if match is not None:
+            settings: dict[str, JsonValue] = {key: value for key, value in match.groupdict().items() if value}
+            return NamedSuite(kind, settings, text)
+    *forms, last = [form for row in SUITES.values() for form in row.forms]
+    raise InputError(f"'{text}' is not one of {', '.join(forms)} or {last}.{nearest(text, SUITES)}")
+
+
+def read_suite(written: str | Mapping[str, JsonValue]) -> NamedSuite:
+    """Read a suite as a configuration names it: by its name, or {name: NAME, SETTING: VALUE} with settings of its own.
+
+    Raises:
+        InputError: no such suite, or a mapping without a name.
+    """
+    if isinstance(written, str):
+        return read_name(written)
+    name = written.get("name")
+    if not isinstance(name, str):
+        raise InputError("names no suite; write {name: muse:news, batch_size: 4}.")
+    found = read_name(name)
+    return found._replace(settings=found.settings | {key: value for key, value in written.items() if key != "name"})
+
+
+def read_suites(written: Sequence[str | Mapping[str, JsonValue]]) -> list[NamedSuite]:
+    """Read the suites of a configuration.
+
+    Raises:
+        InputError: no such suite, or one that is named twice.
+    """
+    found = [read_suite(one) for one in written]
+    labels = [one.label for one in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(f"names {label} twice; one evaluation asks it once.")
+    return found
