@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import OUTPUT, TEMPLATE, TEMPLATE_HELP, examples, model_options, require
+from unlora.cli.options import FLAG_KEYS, OUTPUT, TEMPLATE, TEMPLATE_HELP, examples, model_options, require
 from unlora.cli.terminal import echo
 
 
@@ -28,18 +28,12 @@ from unlora.cli.terminal import echo
 def finetune(overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Teach a model some records: makes target models, and retain-only models with --exclude."""
     require(("model",), flags, overrides)
-    from unlora.config import merge, parse_overrides
+    from unlora.recipes.presets import lay_over
     from unlora.recipes.settings import FineTuneSettings
 
-    model_keys = {"model": "name", "base": "base", "dtype": "dtype", "device": "device"}
-    model_keys["trust_remote_code"] = "trust_remote_code"
-    values: dict[str, Any] = {"model": {}}
-    for flag, value in flags.items():
-        if flag in model_keys and value is not None:
-            values["model"][model_keys[flag]] = value
-        elif flag not in model_keys and value is not None:
-            values[flag] = list(value) if isinstance(value, tuple) else value
-    settings = FineTuneSettings.from_mapping(merge(values, parse_overrides(overrides)), where="settings")
+    keys = {name: key for name, key in FLAG_KEYS.items() if key.startswith("model.")}
+    given = {keys.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
+    settings = FineTuneSettings.from_mapping(lay_over({"model": {}}, given, overrides), where="settings")
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.fine_tune import fine_tune
 
