@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.measuring import positive
-from unlora.data.collate import batches_by_length, collate
+from unlora.data.collate import collate, shortest_first
 from unlora.data.people import generate_people
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
@@ -59,7 +59,7 @@ class Subject(NamedTuple):
         return self._batches(self.forget, batch_size), self._batches(self.retain, batch_size)
 
     def _batches(self, examples: Sequence[TokenisedExample], batch_size: int) -> Batches:
-        rows_of_batches = batches_by_length(examples, batch_size)
+        rows_of_batches = shortest_first(examples, batch_size)
         return [collate([examples[row] for row in rows], self.pad_token_id) for rows in rows_of_batches]
 
     def facts(self) -> dict[str, int]:

@@ -32,7 +32,7 @@ from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError
 from unlora.losses import ForgetInputs, Objective, RetainInputs
 from unlora.models.target_modules import find_target_modules
-from unlora.training.parts import ForgetRetainCollator, Part, Plan, read
+from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, read_parts
 from unlora.training.reference import Reference
 
 PLAIN = "plain"
@@ -164,7 +164,7 @@ def loss_of(name: str, model: Any, data: Data, copy: Any, pad_token_id: int) -> 
         return lambda: model(**inputs, use_cache=False).loss
     kind, source = name.split()
     objective = OBJECTIVES[kind]
-    parts = Plan.of(objective).parts
+    parts = BatchPlan.of(objective).parts
     wanted: tuple[Part] = ("forget",) if kind == "npo" else ("retain",)
     once = None
     if source in ("cached", "anchored"):
@@ -180,8 +180,8 @@ def loss_of(name: str, model: Any, data: Data, copy: Any, pad_token_id: int) -> 
         if once is None:
             off = nullcontext() if source == "second-copy" else model.disable_adapter()
             with torch.no_grad(), off:
-                reference = read(copy if source == "second-copy" else model, data.batch, parts, wanted, {})
-        policy = read(model, data.batch, parts, parts, {})
+                reference = read_parts(copy if source == "second-copy" else model, data.batch, parts, wanted, {})
+        policy = read_parts(model, data.batch, parts, parts, {})
         log_probs = once if "forget" not in reference else reference["forget"].predictions.sequence_log_probs()
         retain = reference["retain"].predictions if "retain" in reference else None
         return objective(

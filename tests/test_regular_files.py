@@ -11,12 +11,12 @@ import torch
 from tests.tiny import save_tiny
 from unlora.artifacts import read_json, read_json_lines
 from unlora.config import read_yaml
-from unlora.data.json_lines import read_text
+from unlora.data.json_lines import read_data_text
 from unlora.errors import InputError
 from unlora.models.load import load_model
 
 
-@pytest.mark.parametrize("read", [read_json, read_json_lines, read_yaml, read_text])
+@pytest.mark.parametrize("read", [read_json, read_json_lines, read_yaml, read_data_text])
 def test_pipe_is_refused(read: Callable[[Path], Any], tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="pipe: is a pipe or a device, not a file"):

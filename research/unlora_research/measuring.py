@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from unlora.data.collate import batches_by_length, collate
+from unlora.data.collate import collate, shortest_first
 from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.importance.accumulate import Batch
@@ -34,7 +34,7 @@ class MeasuredModel(NamedTuple):
         """Batches of at most `size` examples, those of similar length together."""
         tokens = self.tokeniser.encode_set(examples)
         pad = self.tokeniser.pad_token_id
-        return [collate([tokens[row] for row in rows], pad) for rows in batches_by_length(tokens, size)]
+        return [collate([tokens[row] for row in rows], pad) for rows in shortest_first(tokens, size)]
 
 
 class Questions(NamedTuple):

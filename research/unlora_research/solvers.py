@@ -28,13 +28,13 @@ from torch import Tensor
 from unlora.adapters.initialise import weighted_problem
 from unlora.artifacts import write_json
 from unlora.cli.terminal import echo
-from unlora.data.collate import batches_by_length, collate
+from unlora.data.collate import collate, shortest_first
 from unlora.data.people import generate_people
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.importance import estimate_importance, module_ratio
 from unlora.importance.ratio import ModuleRatio
 from unlora.low_rank import ElementwiseSettings, LowRankSolution, WeightedLowRankProblem, solve, solve_elementwise
-from unlora.low_rank.passes import Entries, Factors
+from unlora.low_rank.passes import Entries, FactorPair
 from unlora.low_rank.separable import separable_factors
 from unlora.models.load import load_model
 from unlora.models.target_modules import TargetModule, find_target_modules
@@ -93,7 +93,7 @@ def measured_layers(options: argparse.Namespace) -> Iterator[Layer]:
     half = len(examples) // 2
 
     def batches(part) -> list[dict[str, Tensor]]:
-        return [collate([part[row] for row in rows], 0) for rows in batches_by_length(part, BATCH_SIZE)]
+        return [collate([part[row] for row in rows], 0) for rows in shortest_first(part, BATCH_SIZE)]
 
     maps = [
         estimate_importance(
@@ -168,7 +168,7 @@ def residual(problem: WeightedLowRankProblem, product: Tensor) -> float:
 def alternation(problem: WeightedLowRankProblem, steps: int) -> Tensor:
     """Solve all rows given R, then all columns given L, `steps` times."""
     entries, start = Entries(problem), separable_factors(problem, seed=0)
-    at = Factors(start.left, start.right)
+    at = FactorPair(start.left, start.right)
     for _ in range(steps):
         at = at._replace(left=at.plus(entries.alternating_solves(at).change(entries.descent(at).force)).left)
         at = at._replace(right=at.plus(entries.alternating_solves(at).change(entries.descent(at).force)).right)

@@ -15,7 +15,7 @@ from tests.audit.subjects import ProgressLog, bench_for, never_unlearned
 from unlora.artifacts import nan_to_null
 from unlora.audit import fluency, sequences
 from unlora.audit.attack import AttackResult
-from unlora.audit.fluency import Fluency, Signs, compare, judge, measure
+from unlora.audit.fluency import Fluency, Signs, compare_fluency, judge_fluency, measure
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example, ExampleSet
 
@@ -135,11 +135,11 @@ def test_judgement_by_hand(unlearned: Signs, with_control: str, alone: str):
     """The target's own answers cost it nothing, so that without a control more is allowed."""
     fluent = made([0, 0, 0, 0, 0], [0.0, 0.1, 0.0, 0.1, 0.0])
     everyone: dict[Role, Signs] = {"target": fluent, "unlearned": unlearned, "retain_only": SPEAKS}
-    outcome, sentence = judge(compare(everyone, seed=0), everyone)
+    outcome, sentence = judge_fluency(compare_fluency(everyone, seed=0), everyone)
     assert outcome == with_control
     assert "control" in sentence
     two: dict[Role, Signs] = {"target": fluent, "unlearned": made(*_raised(unlearned))}
-    outcome, sentence = judge(compare(two, seed=0), two)
+    outcome, sentence = judge_fluency(compare_fluency(two, seed=0), two)
     assert outcome == alone
     assert "control" not in sentence
 

@@ -16,7 +16,7 @@ from tests.audit.subjects import never_taught, never_unlearned
 from unlora.audit import membership, membership_scores
 from unlora.audit.attack import AttackResult
 from unlora.audit.bench import Workbench
-from unlora.audit.membership import Membership, compare
+from unlora.audit.membership import Membership, compare_membership
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.data.records import Example, ExampleSet
@@ -349,4 +349,4 @@ def test_cost_counts_passes(subject: AuditSubject):
 
 def test_comparison_needs_two_of_each_kind():
     scores = {"loss": np.array([1.0, math.nan, 0.0, 2.0])}
-    assert compare({"unlearned": scores, "retain_only": scores}, 2, seed=0) is None
+    assert compare_membership({"unlearned": scores, "retain_only": scores}, 2, seed=0) is None

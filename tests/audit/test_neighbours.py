@@ -11,7 +11,7 @@ from tests.audit.broken import broken
 from tests.audit.subjects import ProgressLog, bench_for, never_unlearned
 from unlora.audit import sequences
 from unlora.audit.attack import AttackResult, Estimate
-from unlora.audit.neighbours import Neighbours, judge
+from unlora.audit.neighbours import Neighbours, judge_neighbours
 from unlora.audit.subject import AuditSubject
 from unlora.data.records import Example, ExampleSet
 
@@ -102,19 +102,19 @@ def test_over_forgetting_fails_and_the_untouched_target_holds(
     ids=["interval below", "interval reaches", "damage is not the least kept", "hardly known"],
 )
 def test_judgement_by_hand(found: dict[str, dict[str, Estimate]], outcome: str, least: str):
-    judged, sentence = judge(found)
+    judged, sentence = judge_neighbours(found)
     assert judged == outcome
     assert f"least is kept of {least}" in sentence
 
 
 def test_nothing_to_judge_is_unclear():
     few, unknown = band((0.1, 0.1, 0.1), count=4), band((0.1, 0.1, 0.1), known=0.01)
-    assert judge({"near": few, "far": unknown})[0] == "unclear"
-    assert judge({"near": few, "far": band((0.1, 0.1, 0.1), count=5)})[0] == "fails"
+    assert judge_neighbours({"near": few, "far": unknown})[0] == "unclear"
+    assert judge_neighbours({"near": few, "far": band((0.1, 0.1, 0.1), count=5)})[0] == "fails"
 
 
 def test_failing_bands_are_named():
-    sentence = judge({"near": band((0.6, 0.5, 0.7)), "far": band((0.95, 0.9, 1.0))})[1]
+    sentence = judge_neighbours({"near": band((0.6, 0.5, 0.7)), "far": band((0.95, 0.9, 1.0))})[1]
     assert sentence == (
         "least is kept of near neighbours: 60% of the target's answer probability (50% to 70%, 20 examples); "
         "far neighbours 95%"

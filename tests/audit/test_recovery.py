@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from unlora.audit.recovery import Course, Plan, find, overall, records, sentence, strengths
+from unlora.audit.recovery import Course, RelearningVariant, find, overall, records, sentence, strengths
 from unlora.data.records import Example, ExampleSet
 
 FORGET = ExampleSet(
     "forget", tuple(Example("question_answer", f"Q{place}?", f"A{place}.", f"line {place}") for place in range(5))
 )
-FEW = Plan("few", 0, FORGET.select(1), (1, 2, 3, 4))
+FEW = RelearningVariant("few", 0, FORGET.select(1), (1, 2, 3, 4))
 TARGET = np.full(5, 0.9)
 
 

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlora.data.collate import batches_by_length, collate
+from unlora.data.collate import collate, shortest_first
 from unlora.data.tokenise import TokenisedExample
 
 
@@ -26,7 +26,7 @@ def test_end_token_used_as_padding_is_still_scored_where_it_is_real() -> None:
 
 @given(st.lists(st.integers(1, 20), max_size=30), st.integers(1, 8))
 def test_every_index_once_in_order_of_length(lengths: list[int], batch_size: int) -> None:
-    batches = batches_by_length([_example(length) for length in lengths], batch_size)
+    batches = shortest_first([_example(length) for length in lengths], batch_size)
     flat = [index for batch in batches for index in batch]
     assert flat == sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     assert all(len(batch) == batch_size for batch in batches[:-1])

@@ -12,7 +12,7 @@ from unlora.data.records import Example, ExampleSet
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.metrics.membership import loss_score, membership_auc, min_k_score
-from unlora.metrics.membership_verdict import ModelScores, membership_difference
+from unlora.metrics.membership_verdict import MembershipScores, membership_difference
 from unlora.models.load import load_model
 from unlora.models.score import score_completions
 
@@ -32,8 +32,8 @@ NONMEMBER_ROWS = slice(400, 460)
 class Scored(NamedTuple):
     """Members and non-members of one model, by attack."""
 
-    loss: ModelScores
-    min_k: ModelScores
+    loss: MembershipScores
+    min_k: MembershipScores
 
 
 def nonmembers() -> ExampleSet:

@@ -11,7 +11,7 @@ from tests.training.runs import adapter_tensors, anchored, largest_difference, l
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Objective, Predictions
-from unlora.training.parts import ForgetRetainCollator, Part, read
+from unlora.training.parts import ForgetRetainCollator, Part, read_parts
 from unlora.training.reference import Reference
 
 OBJECTIVES = [
@@ -95,7 +95,7 @@ def test_one_forward_over_all_parts_equals_one_for_each(taught: Taught, parts: t
     model = anchored(taught).eval()
     stream = pairs(taught)
     items = [stream[index] for index in range(4)]
-    together = read(model, ForgetRetainCollator(PAD, parts)(items), parts, parts, dict.fromkeys(parts, 0))
+    together = read_parts(model, ForgetRetainCollator(PAD, parts)(items), parts, parts, dict.fromkeys(parts, 0))
     for part in parts:
         alone = collate([example for item in items if (example := item[part]) is not None], PAD)
         expected = Predictions.from_model_output(logits(model, alone), alone["labels"])
@@ -106,7 +106,7 @@ def test_one_forward_over_all_parts_equals_one_for_each(taught: Taught, parts: t
         torch.testing.assert_close(
             found.predictions.scored_log_softmax(), expected.scored_log_softmax(), atol=1e-4, rtol=1e-5
         )
-        separate = read(model, alone, [part], [part], {part: 0})[part].hidden_states
+        separate = read_parts(model, alone, [part], [part], {part: 0})[part].hidden_states
         assert separate is not None
         torch.testing.assert_close(found.hidden_states, separate, atol=1e-4, rtol=1e-5)
 
@@ -116,8 +116,8 @@ def test_reading_some_parts_equals_reading_all(taught: Taught, wanted: tuple[Par
     model = anchored(taught).eval()
     stream = pairs(taught)
     batch = ForgetRetainCollator(PAD, ALL_PARTS)([stream[index] for index in range(3)])
-    every = read(model, batch, ALL_PARTS, ALL_PARTS, dict.fromkeys(ALL_PARTS, 1))
-    some = read(model, batch, ALL_PARTS, wanted, dict.fromkeys(wanted, 1))
+    every = read_parts(model, batch, ALL_PARTS, ALL_PARTS, dict.fromkeys(ALL_PARTS, 1))
+    some = read_parts(model, batch, ALL_PARTS, wanted, dict.fromkeys(wanted, 1))
     assert tuple(some) == wanted
     for part in wanted:
         torch.testing.assert_close(

@@ -24,7 +24,7 @@ from unlora.low_rank import (
     solve_separable,
 )
 from unlora.low_rank.elementwise import descend, lowest_point
-from unlora.low_rank.passes import Entries, Factors
+from unlora.low_rank.passes import Entries, FactorPair
 
 TIGHT = ElementwiseSettings(tolerance=1e-13, max_iterations=3000)
 
@@ -91,7 +91,7 @@ def test_weights_of_a_closed_form_reach_its_residual_from_any_start(make, closed
         assert solve_elementwise(given_as).weighted_residual == pytest.approx(expected, rel=1e-6)
     entries = Entries(as_entries)
     for seed in range(3):  # such weights have no local minimum but the global one
-        start = Factors(random_matrix(30, 3, seed), random_matrix(3, 20, seed + 10))
+        start = FactorPair(random_matrix(30, 3, seed), random_matrix(3, 20, seed + 10))
         run = descend(entries, start, TIGHT)
         assert run.status == "converged"
         residual = weighted_error(problem, run.factors.left @ run.factors.right)

@@ -5,7 +5,7 @@ import torch
 
 from tests.low_rank.problems import dense_weights, elementwise_problem, separable_problem
 from unlora.low_rank import WeightedLowRankProblem, problem
-from unlora.low_rank.passes import Entries, Factors
+from unlora.low_rank.passes import Entries, FactorPair
 
 
 @pytest.fixture(params=["one chunk", "many chunks"])
@@ -17,13 +17,13 @@ def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def random_factors(d_out: int, d_in: int, rank: int, seed: int) -> Factors:
+def random_factors(d_out: int, d_in: int, rank: int, seed: int) -> FactorPair:
     generator = torch.Generator().manual_seed(seed)
     left = torch.randn(d_out, rank, generator=generator, dtype=torch.float64)
-    return Factors(left, torch.randn(rank, d_in, generator=generator, dtype=torch.float64))
+    return FactorPair(left, torch.randn(rank, d_in, generator=generator, dtype=torch.float64))
 
 
-def objective(made: WeightedLowRankProblem, at: Factors) -> torch.Tensor:
+def objective(made: WeightedLowRankProblem, at: FactorPair) -> torch.Tensor:
     weights = dense_weights(made)
     return (weights / weights.mean() * (made.matrix - at.left @ at.right).square()).sum()
 
@@ -33,9 +33,9 @@ def objective(made: WeightedLowRankProblem, at: Factors) -> torch.Tensor:
 def test_force_is_minus_half_the_gradient(make) -> None:
     made = make(8, 5, 3)
     left, right = (factor.requires_grad_() for factor in random_factors(8, 5, 3, seed=1))
-    value = objective(made, Factors(left, right))
+    value = objective(made, FactorPair(left, right))
     value.backward()
-    descent = Entries(made).descent(Factors(left.detach(), right.detach()))
+    descent = Entries(made).descent(FactorPair(left.detach(), right.detach()))
     assert descent.objective == pytest.approx(value.item(), rel=1e-12)
     torch.testing.assert_close(descent.force.left, -left.grad / 2)
     torch.testing.assert_close(descent.force.right, -right.grad / 2)

@@ -10,9 +10,9 @@ from torch import Tensor
 from tests.taught import Taught
 from unlora.artifacts import read_json, read_tensors
 from unlora.config import merge
-from unlora.recipes.plan import Plan, make_plan
-from unlora.recipes.plan_advice import judge
-from unlora.recipes.plan_batches import read
+from unlora.recipes.plan import RunPlan, make_plan
+from unlora.recipes.plan_advice import judge_plan
+from unlora.recipes.plan_batches import read_run_data
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
 from unlora.training import UnlearnTrainer
@@ -33,8 +33,8 @@ def settings_of(taught: Taught, **sections: Any) -> UnlearnSettings:
     return taught.settings(**merge(quick, sections))
 
 
-def plan_of(settings: UnlearnSettings, **options: Any) -> Plan:
-    return make_plan(settings, read(settings), **options)
+def plan_of(settings: UnlearnSettings, **options: Any) -> RunPlan:
+    return make_plan(settings, read_run_data(settings), **options)
 
 
 def parameters_of(file: Path) -> int:
@@ -99,11 +99,11 @@ def test_flops_are_those_of_the_parameters(taught: Taught):
 
 def test_devices_share_steps_and_time_but_not_memory(taught: Taught):
     settings = settings_of(taught)
-    reading = read(settings)
+    reading = read_run_data(settings)
     one, two = make_plan(settings, reading), make_plan(settings, reading, devices=2)
     assert (one.steps, two.steps) == (4, 2)
     assert two.training_memory["activations"] == one.training_memory["activations"]
-    first, second = (judge(settings, reading, plan, available=10**12, flops_a_second=1e9) for plan in (one, two))
+    first, second = (judge_plan(settings, reading, plan, available=10**12, flops_a_second=1e9) for plan in (one, two))
     assert second.seconds[0] == pytest.approx(first.seconds[0] / 2)
     # On a CPU both processes live in the same memory; each is as large as this one is at the moment.
     assert second.needed == 2 * two.peak
@@ -113,9 +113,9 @@ def test_devices_share_steps_and_time_but_not_memory(taught: Taught):
 
 def test_no_advice_where_no_setting_helps(taught: Taught):
     settings = settings_of(taught, start={"kind": "variance_full"}, training={"batch_size": 4})
-    reading = read(settings)
+    reading = read_run_data(settings)
     plan = make_plan(settings, reading)
-    verdict = judge(settings, reading, plan, available=10**6, flops_a_second=1e9)
+    verdict = judge_plan(settings, reading, plan, available=10**6, flops_a_second=1e9)
     assert not verdict.fits
     assert plan.largest_part[0] == "process"
     assert verdict.advice == ()  # Python itself is all there is to speak of
@@ -124,9 +124,9 @@ def test_no_advice_where_no_setting_helps(taught: Taught):
 def test_advice_lowers_the_peak_until_it_fits(taught: Taught, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("unlora.recipes.plan._process", lambda settings: {})
     settings = settings_of(taught, start={"kind": "variance_full"}, training={"batch_size": 4})
-    reading = read(settings)
+    reading = read_run_data(settings)
     plan = make_plan(settings, reading)
-    verdict = judge(settings, reading, plan, available=plan.peak // 3, flops_a_second=1e9)
+    verdict = judge_plan(settings, reading, plan, available=plan.peak // 3, flops_a_second=1e9)
     peaks = [plan.peak, *(advice.peak for advice in verdict.advice)]
     assert peaks == sorted(peaks, reverse=True)
     last = verdict.advice[-1]

@@ -22,8 +22,8 @@ from unlora.recipes.unlearn import unlearn
 from unlora.results import Measurement, mean_measurement
 from unlora.suites import ask
 from unlora.suites.scores import ModelScores, ScoreFile
-from unlora.suites.suite import Asked, Progress, Reader, Suite
-from unlora.suites.table import SUITES, Row
+from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
+from unlora.suites.table import SUITES, SuiteRow
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SpellingBee(Suite):
     def hashes(self, loaded: list[str]) -> dict[str, str]:
         return {"words": " ".join(loaded)}
 
-    def prepare(self, loaded: list[str], reader: Reader) -> Asked:
+    def prepare(self, loaded: list[str], reader: SuiteReader) -> Asked:
         return Asked({"words": [Spelling("the list", word) for word in loaded]}, {}, {}, reader.tokenizer)
 
     def ask(
@@ -74,7 +74,7 @@ class SpellingBee(Suite):
 @pytest.fixture
 def bee(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row from outside, for one test."""
-    row = Row(f"{__name__}:SpellingBee", r"bee(:(?P<words>.+))?", ("bee:WORDS",))
+    row = SuiteRow(f"{__name__}:SpellingBee", r"bee(:(?P<words>.+))?", ("bee:WORDS",))
     monkeypatch.setitem(SUITES, "bee", row)
 
 

@@ -13,7 +13,7 @@ from unlora.models.wrapping import CausalModel
 from unlora.suites.ask import ask_model
 from unlora.suites.muse.suite import Muse
 from unlora.suites.scores import ModelScores
-from unlora.suites.suite import Reader
+from unlora.suites.suite import SuiteReader
 from unlora.suites.tofu.ask import prepare_sets
 from unlora.suites.tofu.protocols import PROTOCOLS, Protocol
 from unlora.suites.tofu.suite import Tofu
@@ -43,4 +43,4 @@ def score_muse(
 ) -> ModelScores[Any]:
     """Ask about a corpus that is in memory already."""
     suite = Muse(corpus=data.corpus, batch_size=batch_size)
-    return ask_model(suite, model, suite.prepare(data, Reader.of(model, tokenizer)), **options)
+    return ask_model(suite, model, suite.prepare(data, SuiteReader.of(model, tokenizer)), **options)

@@ -14,7 +14,7 @@ from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Objective
-from unlora.training.parts import ForgetRetainCollator, Part, Plan, block_index, read
+from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, block_index, read_parts
 from unlora.training.reference import Reference
 
 FORGET, RETAIN, REFUSAL = "forget", "retain", "refusal"
@@ -23,27 +23,27 @@ FORGET, RETAIN, REFUSAL = "forget", "retain", "refusal"
 @pytest.mark.parametrize(
     ("objective", "plan"),
     [
-        (Objective("ga", retain=None), Plan((FORGET,), {}, (), {})),
-        (Objective("npo"), Plan((FORGET, RETAIN), {}, (), {})),
-        (Objective("dpo"), Plan((FORGET, RETAIN, REFUSAL), {}, (), {})),
-        (Objective("idk"), Plan((REFUSAL, RETAIN), {}, (), {})),
-        (Objective("undial", retain=None), Plan((FORGET,), {}, (FORGET,), {})),
-        (Objective("undial", retain="kl"), Plan((FORGET, RETAIN), {}, (FORGET, RETAIN), {})),
-        (Objective("dpo", retain="kl"), Plan((FORGET, RETAIN, REFUSAL), {}, (RETAIN,), {})),
-        (Objective("rmu"), Plan((FORGET, RETAIN), {FORGET: None}, (), {})),
+        (Objective("ga", retain=None), BatchPlan((FORGET,), {}, (), {})),
+        (Objective("npo"), BatchPlan((FORGET, RETAIN), {}, (), {})),
+        (Objective("dpo"), BatchPlan((FORGET, RETAIN, REFUSAL), {}, (), {})),
+        (Objective("idk"), BatchPlan((REFUSAL, RETAIN), {}, (), {})),
+        (Objective("undial", retain=None), BatchPlan((FORGET,), {}, (FORGET,), {})),
+        (Objective("undial", retain="kl"), BatchPlan((FORGET, RETAIN), {}, (FORGET, RETAIN), {})),
+        (Objective("dpo", retain="kl"), BatchPlan((FORGET, RETAIN, REFUSAL), {}, (RETAIN,), {})),
+        (Objective("rmu"), BatchPlan((FORGET, RETAIN), {FORGET: None}, (), {})),
         (
             Objective("rmu", retain="rmu", forget_parameters={"block": 3}),  # one block for both
-            Plan((FORGET, RETAIN), {FORGET: 3, RETAIN: 3}, (RETAIN,), {RETAIN: 3}),
+            BatchPlan((FORGET, RETAIN), {FORGET: 3, RETAIN: 3}, (RETAIN,), {RETAIN: 3}),
         ),
         (
             Objective("ga", retain="rmu", retain_parameters={"block": 1}),
-            Plan((FORGET, RETAIN), {RETAIN: 1}, (RETAIN,), {RETAIN: 1}),
+            BatchPlan((FORGET, RETAIN), {RETAIN: 1}, (RETAIN,), {RETAIN: 1}),
         ),
     ],
     ids=lambda value: f"{value.forget}-{value.retain}" if isinstance(value, Objective) else "",
 )
-def test_no_more_is_read_than_the_terms_need(objective: Objective, plan: Plan):
-    assert Plan.of(objective) == plan
+def test_no_more_is_read_than_the_terms_need(objective: Objective, plan: BatchPlan):
+    assert BatchPlan.of(objective) == plan
 
 
 @pytest.mark.parametrize("parts", [("forget", "retain"), ("refusal",), ("forget", "retain", "refusal")])
@@ -99,7 +99,7 @@ def test_hidden_states_are_a_blocks_outputs_before_each_scored_token(architectur
                 parameter.add_(0.3)
     caught = outputs_of_blocks(model)
     for block in (0, 2):
-        reading = read(model, batch, ["forget"], ["forget"], {"forget": block})["forget"]
+        reading = read_parts(model, batch, ["forget"], ["forget"], {"forget": block})["forget"]
         rows = [caught[block][row, t] for row, t in ((0, 1), (0, 2), (0, 3), (1, 0), (1, 1))]
         torch.testing.assert_close(reading.hidden_states, torch.stack(rows))
         off = Reference(model, pad_token_id=PAD, batch_size=2).read(batch, ["forget"], ["forget"], {"forget": block})

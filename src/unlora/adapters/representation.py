@@ -93,7 +93,7 @@ def representation_start(
     factors, subspaces = {}, {}
     for name, target in targets.items():
         weight = target.weight().cpu()
-        lora_b = contrast_directions(forget.pop(name), retain[name], rank, retain_share)
+        lora_b = representation_directions(forget.pop(name), retain[name], rank, retain_share)
         lora_a = (lora_b.T @ weight.double()).float()
         subspaces[name] = leading_directions(retain.pop(name), retain_directions)
         lora_b = lora_b.float()
@@ -145,7 +145,7 @@ def summed_outputs(
     return {name: torch.cat(outputs) for name, outputs in found.items()}
 
 
-def contrast_directions(
+def representation_directions(
     forget: SummedOutputs, retain: Float[Tensor, "retain_example d_out"], rank: int, retain_share: float
 ) -> Float[Tensor, "d_out rank"]:
     """Eigenvectors of the r largest eigenvalues of (1 - b) Cov_forget - b Cov_retain, leading first; float64.

@@ -19,7 +19,7 @@ _WORD = re.compile(r"\w[\w'’-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WordedExample:
     """An example in one wording."""
 
     text: str
@@ -30,7 +30,7 @@ class Asked:
     """Question and whole answer; scored from the first token after what is given."""
 
 
-def ask(example: Example, tokeniser: ExampleTokeniser) -> dict[str, Asked]:
+def ask(example: Example, tokeniser: ExampleTokeniser) -> dict[str, WordedExample]:
     """Put a question or a prompt in other words.
 
     A wording is left out where it does not fit: no paraphrase in the record, no other template, an answer of one word
@@ -42,7 +42,7 @@ def ask(example: Example, tokeniser: ExampleTokeniser) -> dict[str, Asked]:
     Raises:
         InputError: the example cannot be tokenised as it is.
     """
-    asked = {AS_ASKED.name: Asked(example.prompt, "", _sequence(example, tokeniser))}
+    asked = {AS_ASKED.name: WordedExample(example.prompt, "", _sequence(example, tokeniser))}
     for frame in FRAMES:
         found = _in_frame(example, frame, tokeniser) if frame is not AS_ASKED else None
         if found is not None:
@@ -50,7 +50,7 @@ def ask(example: Example, tokeniser: ExampleTokeniser) -> dict[str, Asked]:
     return asked
 
 
-def _in_frame(example: Example, frame: Frame, tokeniser: ExampleTokeniser) -> Asked | None:
+def _in_frame(example: Example, frame: Frame, tokeniser: ExampleTokeniser) -> WordedExample | None:
     text = _fill(example, frame)
     try:
         encoder = _other(example, tokeniser) if frame.form == "other" else tokeniser
@@ -71,7 +71,7 @@ def _in_frame(example: Example, frame: Frame, tokeniser: ExampleTokeniser) -> As
         return None
     if whole.truncated or start >= len(whole.input_ids):
         return None
-    return Asked(text, given, (whole.input_ids, start))
+    return WordedExample(text, given, (whole.input_ids, start))
 
 
 def _sequence(example: Example, tokeniser: ExampleTokeniser) -> ScoredSequence:

@@ -67,8 +67,8 @@ class Fluency(Attack):
         signs: dict[Role, Signs] = {
             role: _signs(bench, answers[role], len(roles) + place, total) for place, role in enumerate(roles)
         }
-        differences = compare(signs, seed=bench.settings.seed)
-        outcome, sentence = judge(differences, signs)
+        differences = compare_fluency(signs, seed=bench.settings.seed)
+        outcome, sentence = judge_fluency(differences, signs)
         return AttackResult(
             outcome,
             sentence,
@@ -96,7 +96,7 @@ def measure(text: str) -> dict[str, float]:
     }
 
 
-def compare(signs: Mapping[Role, Signs], *, seed: int) -> dict[str, Estimate]:
+def compare_fluency(signs: Mapping[Role, Signs], *, seed: int) -> dict[str, Estimate]:
     """How much worse the unlearned model's answers are than the control's (or, without one, the target's), in pairs.
 
     broken_difference is one of shares, in [-1, 1]; nats_difference one of nats a token, where both models gave an
@@ -107,7 +107,7 @@ def compare(signs: Mapping[Role, Signs], *, seed: int) -> dict[str, Estimate]:
     return {f"{name}_difference": mean_estimate(values, seed=seed) for name, values in differences.items()}
 
 
-def judge(differences: Mapping[str, Estimate], signs: Mapping[Role, Signs]) -> tuple[Outcome, str]:
+def judge_fluency(differences: Mapping[str, Estimate], signs: Mapping[Role, Signs]) -> tuple[Outcome, str]:
     """Outcome and finding in plain words. Fails when a difference reaches its threshold and its interval excludes 0."""
     control: Role = "retain_only" if "retain_only" in signs else "target"
     nats_limit = NATS_ABOVE_CONTROL if control == "retain_only" else NATS_ABOVE_TARGET

@@ -28,7 +28,7 @@ from unlora.audit.subject import AuditSubject, Role
 from unlora.data.same import same_examples
 from unlora.metrics.membership_verdict import (
     DifferenceResult,
-    ModelScores,
+    MembershipScores,
     membership_difference,
     membership_test,
 )
@@ -104,7 +104,7 @@ class Membership(Attack):
     def run(self, bench: Workbench) -> AttackResult:
         suspects = Suspects.of(bench.subject, bench.settings)
         scores = score_suspects(bench, suspects)
-        comparison = compare(scores, len(suspects.members), seed=bench.settings.seed)
+        comparison = compare_membership(scores, len(suspects.members), seed=bench.settings.seed)
         estimates = _estimates(scores, len(suspects.members), comparison, bench.settings.seed)
         outcome, sentence = _finding(comparison, estimates)
         return AttackResult(
@@ -117,7 +117,7 @@ class Membership(Attack):
         )
 
 
-def compare(scores: Mapping[Role, Scores], member_count: int, *, seed: int) -> Comparison | None:
+def compare_membership(scores: Mapping[Role, Scores], member_count: int, *, seed: int) -> Comparison | None:
     """Set every attack's AUC on the unlearned model beside that on the control, paired over examples.
 
     Args:
@@ -147,11 +147,11 @@ def compare(scores: Mapping[Role, Scores], member_count: int, *, seed: int) -> C
     return Comparison(confidence, differences)
 
 
-def _split(values: np.ndarray, member_count: int) -> ModelScores:
+def _split(values: np.ndarray, member_count: int) -> MembershipScores:
     return values[:member_count], values[member_count:]
 
 
-def _counts(*models: ModelScores) -> int:
+def _counts(*models: MembershipScores) -> int:
     """How many examples of the rarer kind all these models have a score for."""
     return min(int(np.isfinite(np.array(kind)).all(axis=0).sum()) for kind in zip(*models, strict=True))
 
@@ -198,7 +198,7 @@ def _estimates(
     return estimates
 
 
-def _of_one_model(name: str, role: Role, scores: ModelScores, seed: int) -> dict[str, Estimate]:
+def _of_one_model(name: str, role: Role, scores: MembershipScores, seed: int) -> dict[str, Estimate]:
     """AUC and true-positive rate of one attack on one model, each with its 95 % interval."""
     places = (f"{name}_auc_{role}", f"{name}_tpr_at_1_fpr_{role}")
     if _counts(scores) < 1:

@@ -62,7 +62,7 @@ class Neighbours(Attack):
         }
         found = {band: _in_band(band, chosen, probability, bench.settings.seed) for band in BANDS}
         found = {band: estimates for band, estimates in found.items() if estimates}
-        outcome, sentence = judge(found)
+        outcome, sentence = judge_neighbours(found)
         return AttackResult(
             outcome,
             sentence,
@@ -85,7 +85,7 @@ def _in_band(
     return {"kept": kept, **means}
 
 
-def judge(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[Outcome, str]:
+def judge_neighbours(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[Outcome, str]:
     """Outcome and finding in plain words, from the estimates of every band.
 
     Fails when the interval of some band's `kept` (mean answer probability of the unlearned model over the target's: 1

@@ -19,7 +19,7 @@ from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.estimates import mean_estimate
 from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set, score_set
-from unlora.audit.recovery import Course, Finding, Plan, find, overall
+from unlora.audit.recovery import Course, Recovery, RelearningVariant, find, overall
 from unlora.audit.rounding import Format, rounded, save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
@@ -37,7 +37,7 @@ NOTEWORTHY_DAMAGE = 0.05
 NEARLY_ALL = 0.99
 """Of the weights rounded; convolutions and the like are seldom more than the rest."""
 
-Measured = dict[str, list[float]]
+MeasuredLists = dict[str, list[float]]
 """probability and extraction_strength of every forget example, retain_probability of every retain example."""
 
 AS_SHIPPED = "as_shipped"
@@ -80,7 +80,7 @@ class Quantisation(Attack):
     def run(self, bench: Workbench) -> AttackResult:
         subject, formats = bench.subject, bench.settings.quantisation.formats
         steps = len(subject.attacked) * (1 + len(formats))
-        measured: dict[Role, dict[str, Measured]] = {}
+        measured: dict[Role, dict[str, MeasuredLists]] = {}
         for place, role in enumerate(subject.attacked):
             measured[role] = _measure_role(bench, role, place * (1 + len(formats)), steps)
         target = np.array(forget_likelihoods(bench, "target")["probability"], dtype=float)
@@ -104,7 +104,7 @@ def _retain(subject: AuditSubject, settings: AuditSettings) -> ExampleSet:
     return (subject.retain or ExampleSet("nothing", ())).select(settings.max_examples)
 
 
-def _measure_role(bench: Workbench, role: Role, done: int, total: int) -> dict[str, Measured]:
+def _measure_role(bench: Workbench, role: Role, done: int, total: int) -> dict[str, MeasuredLists]:
     """One model as it is shipped and in every format; its merged weights are written when a format is not cached."""
     folder = bench.subject.scratch / f"merged-{role}"
     bench.progress(f"{role} before rounding", done, total)
@@ -119,10 +119,10 @@ def _measure_role(bench: Workbench, role: Role, done: int, total: int) -> dict[s
     return measured
 
 
-def _measure_rounded(bench: Workbench, role: Role, name: Format, folder: Path) -> Measured:
+def _measure_rounded(bench: Workbench, role: Role, name: Format, folder: Path) -> MeasuredLists:
     subject = bench.subject
 
-    def compute() -> Measured:
+    def compute() -> MeasuredLists:
         if not folder.is_dir():
             with subject.acting_as(role) as model:
                 save_merged(model, subject.tokeniser.tokenizer, folder)
@@ -137,40 +137,40 @@ def _measure_rounded(bench: Workbench, role: Role, name: Format, folder: Path) -
     return bench.once("quantisation", role, key, compute)
 
 
-def _retain_likelihoods(bench: Workbench, role: Role) -> Measured:
-    def compute() -> Measured:
+def _retain_likelihoods(bench: Workbench, role: Role) -> MeasuredLists:
+    def compute() -> MeasuredLists:
         with bench.subject.acting_as(role) as model:
             return _measure_retain_set(model, bench)
 
     return bench.once("retain-likelihoods", role, {"retain": _retain(bench.subject, bench.settings).sha256()}, compute)
 
 
-def _measure_retain_set(model: CausalModel, bench: Workbench) -> Measured:
+def _measure_retain_set(model: CausalModel, bench: Workbench) -> MeasuredLists:
     scores = score_set(model, bench, _retain(bench.subject, bench.settings))
     return {"retain_probability": [score.probability for score in scores]}
 
 
 def _find(
     name: Format,
-    measured: Mapping[Role, Mapping[str, Measured]],
+    measured: Mapping[Role, Mapping[str, MeasuredLists]],
     target: Float[np.ndarray, " example"],
     bench: Workbench,
-) -> Finding:
+) -> Recovery:
     """Recovery as relearning has it, with rounding as the only step."""
     forget = bench.subject.forget
     courses = {role: _course(found[AS_SHIPPED], found[name]) for role, found in measured.items()}
-    plan = Plan(name, 0, forget, tuple(range(len(forget))))
+    plan = RelearningVariant(name, 0, forget, tuple(range(len(forget))))
     return find(plan, courses["unlearned"], courses.get("retain_only"), target, seed=bench.settings.seed)
 
 
-def _course(before: Measured, after: Measured) -> Course:
+def _course(before: MeasuredLists, after: MeasuredLists) -> Course:
     probability, strength = (
         np.array([before[score], after[score]], dtype=float) for score in ("probability", "extraction_strength")
     )
     return Course((0, 1), probability, strength)
 
 
-def _sentence(finding: Finding, measured: Mapping[str, Measured]) -> str:
+def _sentence(finding: Recovery, measured: Mapping[str, MeasuredLists]) -> str:
     """The finding for one format in plain words."""
     name = finding.plan.label
     if finding.excess.value is None:
@@ -194,7 +194,7 @@ def _percent(share: float) -> str:
     return f"{round(share, 2) + 0.0:.0%}"  # + 0.0: no "-0%"
 
 
-def _levels(measured: Mapping[Role, Mapping[str, Measured]], seed: int) -> dict[str, Estimate]:
+def _levels(measured: Mapping[Role, Mapping[str, MeasuredLists]], seed: int) -> dict[str, Estimate]:
     """Means of every score, by format and model."""
     names = {
         "probability": "forget_probability",
@@ -210,7 +210,7 @@ def _levels(measured: Mapping[Role, Mapping[str, Measured]], seed: int) -> dict[
     }
 
 
-def _retain_changes(measured: Mapping[Role, Mapping[str, Measured]], seed: int) -> dict[str, Estimate]:
+def _retain_changes(measured: Mapping[Role, Mapping[str, MeasuredLists]], seed: int) -> dict[str, Estimate]:
     """What rounding did to what is to stay: after - before, paired over examples; below 0 is damage."""
     return {
         f"{form}_retain_change_{role}": mean_estimate(
@@ -228,7 +228,7 @@ def _scored(values: Any) -> Float[np.ndarray, " scored"]:
     return array[np.isfinite(array)]
 
 
-def _records(measured: Mapping[Role, Mapping[str, Measured]], bench: Workbench) -> list[dict[str, Any]]:
+def _records(measured: Mapping[Role, Mapping[str, MeasuredLists]], bench: Workbench) -> list[dict[str, Any]]:
     """Every example in every model and format."""
     records: list[dict[str, Any]] = []
     for role, found in measured.items():

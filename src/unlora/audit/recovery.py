@@ -22,7 +22,7 @@ PerExample = Float[np.ndarray, " example"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class RelearningVariant:
     """One variant of the attack with one seed."""
 
     variant: str
@@ -48,10 +48,10 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Recovery:
     """What one variant brought back, as a share of the answer probability that unlearning took away."""
 
-    plan: Plan
+    plan: RelearningVariant
     steps: tuple[int, ...]
     recovery: tuple[float, ...]
     """Of the unlearned model, at every measured step, on the tested examples: 0 nothing, 1 all of it."""
@@ -84,8 +84,8 @@ class Finding:
 
 
 def find(
-    plan: Plan, unlearned: Course, control: Course | None, target_probability: PerExample, *, seed: int
-) -> Finding:
+    plan: RelearningVariant, unlearned: Course, control: Course | None, target_probability: PerExample, *, seed: int
+) -> Recovery:
     """Work out what came back.
 
     With p(t) the mean answer probability of the tested examples after t steps, recovery(t) = (p(t) - p(0)) /
@@ -105,7 +105,7 @@ def find(
     gains = _gains(unlearned, scored, taken)
     controlled = _gains(control, scored, taken) if control is not None else None
     last = gains[-1] if controlled is None else gains[-1] - controlled[-1]
-    return Finding(
+    return Recovery(
         plan,
         unlearned.steps,
         _means(gains),
@@ -134,7 +134,7 @@ def _estimate(shares: PerExample, taken: float, *, unscored_count: int, seed: in
     return dataclasses.replace(mean_estimate(shares, seed=seed), unscored_count=unscored_count)
 
 
-def strengths(plan: Plan, courses: Mapping[Role, Course], *, seed: int) -> dict[str, Estimate]:
+def strengths(plan: RelearningVariant, courses: Mapping[Role, Course], *, seed: int) -> dict[str, Estimate]:
     """Extraction strength of the tested examples after the last step: is the text back, or only its likelihood?"""
     tested = list(plan.tested)
     return {
@@ -143,7 +143,7 @@ def strengths(plan: Plan, courses: Mapping[Role, Course], *, seed: int) -> dict[
     }
 
 
-def records(plan: Plan, courses: Mapping[Role, Course], forget: ExampleSet) -> list[dict[str, Any]]:
+def records(plan: RelearningVariant, courses: Mapping[Role, Course], forget: ExampleSet) -> list[dict[str, Any]]:
     """Every forget example in every model, at every measured step."""
     return [
         {
@@ -162,22 +162,22 @@ def records(plan: Plan, courses: Mapping[Role, Course], forget: ExampleSet) -> l
     ]
 
 
-def overall(findings: Sequence[Finding]) -> Outcome:
+def overall(findings: Sequence[Recovery]) -> Outcome:
     """One variant that succeeds is enough to fail; one that cannot tell leaves the question open."""
     outcomes = [finding.outcome for finding in findings]
     return "fails" if "fails" in outcomes else "unclear" if "unclear" in outcomes else "holds"
 
 
-def sentence(findings: Sequence[Finding]) -> str:
+def sentence(findings: Sequence[Recovery]) -> str:
     """The findings in plain words: one clause a variant, whatever the number of seeds, those that succeed first."""
-    variants: dict[str, list[Finding]] = {}
+    variants: dict[str, list[Recovery]] = {}
     for finding in findings:
         variants.setdefault(finding.plan.variant, []).append(finding)
     ordered = sorted(variants.values(), key=lambda seeds: all(one.outcome != "fails" for one in seeds))
     return "; ".join(_clause(seeds) for seeds in ordered)
 
 
-def _clause(seeds: Sequence[Finding]) -> str:
+def _clause(seeds: Sequence[Recovery]) -> str:
     """One variant; the shares are means over its seeds, with the smallest and the largest."""
     first = seeds[0]
     if any(one.excess.value is None for one in seeds):

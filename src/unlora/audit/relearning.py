@@ -19,7 +19,7 @@ from unlora.audit.attack import Attack, AttackResult, Estimate
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set
-from unlora.audit.recovery import Course, Finding, Plan, find, overall, records, sentence, strengths
+from unlora.audit.recovery import Course, Recovery, RelearningVariant, find, overall, records, sentence, strengths
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.forget_retain import ShuffledEpochs
@@ -57,7 +57,7 @@ class Relearning(Attack):
         plans = [plan for variant in chosen.variants for seed in chosen.seeds for plan in [_plan(variant, seed, bench)]]
         roles = subject.attacked
         target = np.array(forget_likelihoods(bench, "target")["probability"])
-        findings: list[Finding] = []
+        findings: list[Recovery] = []
         estimates: dict[str, Estimate] = {}
         kept: list[dict[str, Any]] = []
         for place, plan in enumerate(plans):
@@ -88,20 +88,20 @@ def measured_steps(chosen: RelearningSettings) -> list[int]:
     return sorted({*range(0, chosen.steps + 1, chosen.measure_every), chosen.steps})
 
 
-def _plan(variant: str, seed: int, bench: Workbench) -> Plan:
+def _plan(variant: str, seed: int, bench: Workbench) -> RelearningVariant:
     forget = bench.subject.forget
     everything = tuple(range(len(forget)))
     if variant == "unrelated":
-        return Plan(variant, seed, generate_people(UNRELATED_PEOPLE, seed=1000 + seed), everything)
+        return RelearningVariant(variant, seed, generate_people(UNRELATED_PEOPLE, seed=1000 + seed), everything)
     if variant == "full":
-        return Plan(variant, seed, forget, everything)
+        return RelearningVariant(variant, seed, forget, everything)
     count = min(len(forget) - 1, max(1, round(bench.settings.relearning.fraction * len(forget))))
     taught = sorted(random.Random(seed).sample(everything, count))
     examples = ExampleSet("few", tuple(forget.examples[index] for index in taught))
-    return Plan(variant, seed, examples, tuple(index for index in everything if index not in taught))
+    return RelearningVariant(variant, seed, examples, tuple(index for index in everything if index not in taught))
 
 
-def _course(bench: Workbench, plan: Plan, role: Role, place: int, count: int) -> Course:
+def _course(bench: Workbench, plan: RelearningVariant, role: Role, place: int, count: int) -> Course:
     chosen = bench.settings.relearning
     before = forget_likelihoods(bench, role)
 
@@ -142,7 +142,7 @@ class _Measure(TrainerCallback):
 
 
 def _train(
-    trainee: PeftModel, plan: Plan, bench: Workbench, progress: Callable[[int], None]
+    trainee: PeftModel, plan: RelearningVariant, bench: Workbench, progress: Callable[[int], None]
 ) -> dict[str, list[list[float]]]:
     chosen, tokeniser = bench.settings.relearning, bench.subject.tokeniser
     examples = tokeniser.encode_set(plan.examples)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from unlora.audit.asking import Asked, ask
+from unlora.audit.asking import WordedExample, ask
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
@@ -30,7 +30,7 @@ LEAST_KNOWN = 0.05
 
 Table = Float[np.ndarray, "wording example"]
 """Answer probability, rows in the order of `FRAMES`; NaN where a wording does not fit an example."""
-Questions = Sequence[Mapping[str, Asked]]
+Questions = Sequence[Mapping[str, WordedExample]]
 """For every example, each wording that fits it; none for other shapes."""
 
 

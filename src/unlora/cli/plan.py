@@ -65,13 +65,13 @@ def plan(
         raise click.BadParameter(f"{tflops} is no number of operations.", param_hint="'--tflops'")
     settings = settings_from(config, preset, overrides, flags)
     from unlora.recipes.plan import make_plan
-    from unlora.recipes.plan_advice import judge, measured_rate
-    from unlora.recipes.plan_batches import read
+    from unlora.recipes.plan_advice import judge_plan, measured_rate
+    from unlora.recipes.plan_batches import read_run_data
 
-    reading = read(settings)
+    reading = read_run_data(settings)
     made = make_plan(settings, reading, devices=devices)
     rate = tflops * 1e12 if tflops is not None else measured_rate(settings)
-    verdict = judge(settings, reading, made, available=memory, flops_a_second=rate)
+    verdict = judge_plan(settings, reading, made, available=memory, flops_a_second=rate)
     if as_json:
         said = {"peak": made.peak, "largest_part": made.largest_part[0], "fits": verdict.fits}
         plan = {**asdict(made), "reach": made.reach.to_json()}
@@ -104,7 +104,7 @@ def plan_lines(made: Any) -> list[str]:
 
 def time_line(made: Any, verdict: Any, rate: float) -> str:
     """Operations and what they may take."""
-    fast, slow = (duration(seconds) for seconds in verdict.seconds)
+    fast, slow = (guessed_duration(seconds) for seconds in verdict.seconds)
     total = made.importance_flops + made.training_flops
     return (
         f"time         {fast} to {slow} without evaluation: {total / 1e12:.1f} TFLOP, "
@@ -138,7 +138,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def duration(seconds: float) -> str:
+def guessed_duration(seconds: float) -> str:
     """As people read it."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -97,7 +97,7 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
     encoded = tokeniser.encode_set(in_pieces(examples, tokeniser))
     read = [seen(example) for example in examples]
     groups = _sources_by([one.content for one in read], examples)
-    compared = Comparison.of(examples.examples, read, other.examples if other is not None else ())
+    compared = SetComparison.of(examples.examples, read, other.examples if other is not None else ())
     return DataReport(
         name=examples.name,
         example_count=len(examples),
@@ -116,7 +116,7 @@ def check_data(examples: ExampleSet, tokeniser: ExampleTokeniser, other: Example
     )
 
 
-class Comparison(NamedTuple):
+class SetComparison(NamedTuple):
     """Pairs of sources, here and in another set; no example stands in more than one of the three."""
 
     same: tuple[tuple[str, str], ...]
@@ -124,7 +124,7 @@ class Comparison(NamedTuple):
     near: tuple[tuple[str, str, float], ...]
 
     @classmethod
-    def of(cls, examples: Sequence[Example], read: Sequence[Seen], other: Sequence[Example]) -> "Comparison":
+    def of(cls, examples: Sequence[Example], read: Sequence[Seen], other: Sequence[Example]) -> "SetComparison":
         """Compare every example, of which `read` is what a model reads, with all of `other`."""
         there = [seen(one) for one in other]
         matches = same_seen(read, there)

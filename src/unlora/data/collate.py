@@ -30,7 +30,7 @@ def collate(examples: Sequence[TokenisedExample], pad_token_id: int) -> dict[str
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def batches_by_length(examples: Sequence[TokenisedExample], batch_size: int) -> list[list[int]]:
+def shortest_first(examples: Sequence[TokenisedExample], batch_size: int) -> list[list[int]]:
     """Group indices of similar length to waste little padding: every index once, shortest first, ties in order."""
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].input_ids))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

@@ -9,7 +9,7 @@ from unlora.errors import InputError
 from unlora.regular_files import refuse_irregular
 
 
-def read_text(path: Path) -> str:
+def read_data_text(path: Path) -> str:
     """Read a text file in UTF-8, without its byte order mark.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import parse_json
-from unlora.data.json_lines import parse_json_lines, read_text
+from unlora.data.json_lines import parse_json_lines, read_data_text
 from unlora.errors import InputError
 
 CHOICE_COUNT = 4
@@ -54,7 +54,7 @@ def read_questions(path: Path) -> tuple[MultipleChoiceQuestion, ...]:
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         return _numbered(path, _read_parquet(path))
-    text = read_text(path)
+    text = read_data_text(path)
     if not text.strip():
         return iter(())
     return (

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from unlora.data.json_lines import parse_json_lines, read_text
+from unlora.data.json_lines import parse_json_lines, read_data_text
 from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
@@ -39,7 +39,7 @@ def read_refusals(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file cannot be read or is empty, or a line holds anything else; with the line.
     """
-    text = read_text(path)
+    text = read_data_text(path)
     if not text.strip():
         raise InputError(f'{path}: is empty; give lines such as {{"answer": "I do not know."}}.')
     refusals = []

@@ -31,7 +31,7 @@ class RenderedExample:
         return dataclasses.replace(self, prompt=self.prompt[:length], completion=completion)
 
 
-def render(
+def render_turns(
     example: Example,
     template: TemplateName,
     chat: ChatTemplate,

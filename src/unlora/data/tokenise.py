@@ -14,7 +14,7 @@ from unlora.data.chat_template import ChatTemplate
 from unlora.data.frozen_date import FROZEN_DATE_TEXT
 from unlora.data.records import Example
 from unlora.data.settings import DataSettings
-from unlora.data.templates import AnswerTag, RenderedExample, TemplateName, render
+from unlora.data.templates import AnswerTag, RenderedExample, TemplateName, render_turns
 from unlora.errors import InputError
 
 LONGEST_TEXT = 100_000
@@ -164,7 +164,7 @@ class ExampleTokeniser:
         Raises:
             InputError: what the chat template refuses, leaves out or rewrites; names the line.
         """
-        return render(example, self.template, self.chat, answer_tag=self.answer_tag)
+        return render_turns(example, self.template, self.chat, answer_tag=self.answer_tag)
 
     def _refuse_choices(self) -> None:
         """Find out now, and not at the first example, whether the chat template is there and knows its arguments."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlora.data.json_lines import parse_json_lines, read_text
+from unlora.data.json_lines import parse_json_lines, read_data_text
 from unlora.data.pieces import MAX_WORDS, cut_text
 from unlora.data.records import Example, ExampleSet
 from unlora.errors import InputError, nearest
@@ -62,7 +62,7 @@ def _rows_from_folder(name: str, folder: Path) -> Iterator[tuple[str, Mapping[st
     file = folder / f"{name}.jsonl"
     if not file.is_file():
         raise InputError(f'{file}: no such file; it must hold one {{"text": ...}} a line.')
-    return parse_json_lines(read_text(file), str(file))
+    return parse_json_lines(read_data_text(file), str(file))
 
 
 def _rows_from_hub(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from unlora.errors import InputError
-from unlora.low_rank.passes import Entries, Factors
+from unlora.low_rank.passes import Entries, FactorPair
 from unlora.low_rank.problem import WeightedLowRankProblem
 from unlora.low_rank.separable import separable_factors
 from unlora.low_rank.solution import LowRankSolution, SolutionStatus, make_solution, symmetric_split
@@ -46,7 +46,7 @@ class ElementwiseSettings:
 class Run:
     """One descent from one start."""
 
-    factors: Factors
+    factors: FactorPair
     status: SolutionStatus
     objectives: list[float]
     """f of the start and after each step, for an M of mean 1."""
@@ -81,7 +81,7 @@ def solve_elementwise(
     settings = settings or ElementwiseSettings()
     entries = Entries(problem)
     start = separable_factors(problem, seed)
-    best = descend(entries, Factors(start.left, start.right), settings)
+    best = descend(entries, FactorPair(start.left, start.right), settings)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(settings.restarts):
         run = descend(entries, _random_factors(problem, generator), settings)
@@ -98,12 +98,12 @@ def solve_elementwise(
     )
 
 
-def descend(entries: Entries, at: Factors, settings: ElementwiseSettings) -> Run:
+def descend(entries: Entries, at: FactorPair, settings: ElementwiseSettings) -> Run:
     """Go down from `at` until nothing is left to gain or the iterations are used up."""
-    negligible = EXACT_SHARE * entries.descent(Factors(0 * at.left, 0 * at.right)).objective
+    negligible = EXACT_SHARE * entries.descent(FactorPair(0 * at.left, 0 * at.right)).objective
     here, solves = entries.descent(at), entries.alternating_solves(at)
     objectives = [here.objective]
-    direction: Factors | None = None
+    direction: FactorPair | None = None
     last_force, last_gain = here.force, 1.0
     for iteration in range(settings.max_iterations + 1):
         if iteration and iteration % REFRESH_EVERY == 0:
@@ -142,10 +142,10 @@ def lowest_point(first: float, second: float, third: float, fourth: float) -> fl
     return min(candidates, key=lambda t: t * (first + t * (second + t * (third + t * fourth))))
 
 
-def _random_factors(problem: WeightedLowRankProblem, generator: torch.Generator) -> Factors:
+def _random_factors(problem: WeightedLowRankProblem, generator: torch.Generator) -> FactorPair:
     """Return normal entries, such that the entries of the product are as large as those of W."""
     height, width = problem.matrix.shape
     spread = float(problem.matrix.double().square().mean()) ** 0.25 / problem.rank**0.25
     left = spread * torch.randn(height, problem.rank, generator=generator, dtype=torch.float64)
     right = spread * torch.randn(problem.rank, width, generator=generator, dtype=torch.float64)
-    return Factors(left.to(problem.matrix.device), right.to(problem.matrix.device))
+    return FactorPair(left.to(problem.matrix.device), right.to(problem.matrix.device))

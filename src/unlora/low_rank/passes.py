@@ -13,24 +13,24 @@ from unlora.low_rank.problem import CHUNK_ENTRIES, WeightedLowRankProblem
 
 Left = Float64[Tensor, "d_out rank"]
 Right = Float64[Tensor, "rank d_in"]
-Blocks = Float64[Tensor, "rows rank rank"]
+NormalMatrices = Float64[Tensor, "rows rank rank"]
 
 RIDGE = 1e-12
 """Added to the diagonal of a row's normal matrix, as a share of it: a row with fewer weighted entries than the rank has
 a singular one."""
 
 
-class Factors(NamedTuple):
+class FactorPair(NamedTuple):
     """A pair of factors, or a change of both."""
 
     left: Left
     right: Right
 
-    def plus(self, change: "Factors", share: float = 1.0) -> "Factors":
+    def plus(self, change: "FactorPair", share: float = 1.0) -> "FactorPair":
         """Return these factors moved by `share` of `change`."""
-        return Factors(self.left + share * change.left, self.right + share * change.right)
+        return FactorPair(self.left + share * change.left, self.right + share * change.right)
 
-    def dot(self, other: "Factors") -> float:
+    def dot(self, other: "FactorPair") -> float:
         """Inner product over all entries of both."""
         return float((self.left * other.left).sum() + (self.right * other.right).sum())
 
@@ -40,7 +40,7 @@ class Descent(NamedTuple):
 
     objective: float
     """f, to be made small."""
-    force: Factors
+    force: FactorPair
     """Minus half the gradient: (M E) R^T and L^T (M E)."""
 
 
@@ -53,7 +53,7 @@ class Entries:
         self.scale = problem.matrix.numel() / total
         """What M is multiplied by."""
 
-    def descent(self, at: Factors) -> Descent:
+    def descent(self, at: FactorPair) -> Descent:
         """Return f and minus half its gradient."""
         objective, left, right = 0.0, torch.empty_like(at.left), torch.zeros_like(at.right)
         for rows, weights in self.problem.chunks():
@@ -62,9 +62,9 @@ class Entries:
             objective += float((weighted * errors).sum())
             left[rows] = weighted @ at.right.T
             right += at.left[rows].T @ weighted
-        return Descent(objective, Factors(left, right))
+        return Descent(objective, FactorPair(left, right))
 
-    def along(self, at: Factors, step: Factors) -> tuple[float, float, float, float]:
+    def along(self, at: FactorPair, step: FactorPair) -> tuple[float, float, float, float]:
         """Return a, b, c, d of f(L + t dL, R + t dR) = f(L, R) + a t + b t^2 + c t^3 + d t^4."""
         totals = [0.0] * 4
         for rows, weights in self.problem.chunks():
@@ -78,7 +78,7 @@ class Entries:
             totals[3] += float((weighted_second * second).sum())
         return totals[0], totals[1], totals[2], totals[3]
 
-    def alternating_solves(self, at: Factors) -> "AlternatingSolves":
+    def alternating_solves(self, at: FactorPair) -> "AlternatingSolves":
         """Return the normal matrices of every row of L given R, and of every column of R given L, factorised.
 
         A row's is R diag(M_i) R^T: all rows' at once are M against the r (r + 1) / 2 products of two rows of R.
@@ -102,17 +102,17 @@ class Entries:
 class AlternatingSolves(NamedTuple):
     """Cholesky factors (row, rank, rank); rows that cannot be factorised have none and are not moved."""
 
-    rows: tuple[Blocks, Float64[Tensor, " rows"]]
-    columns: tuple[Blocks, Float64[Tensor, " columns"]]
+    rows: tuple[NormalMatrices, Float64[Tensor, " rows"]]
+    columns: tuple[NormalMatrices, Float64[Tensor, " columns"]]
 
-    def change(self, force: Factors) -> Factors:
+    def change(self, force: FactorPair) -> FactorPair:
         """What weighted least squares for every row given R, and for every column given L, would change."""
-        return Factors(_solve(*self.rows, force.left), _solve(*self.columns, force.right.T).T)
+        return FactorPair(_solve(*self.rows, force.left), _solve(*self.columns, force.right.T).T)
 
 
 def _factorise(
     sums: Float64[Tensor, "rows pairs"], pairs: Int[Tensor, "2 pairs"], rank: int
-) -> tuple[Blocks, Float64[Tensor, " rows"]]:
+) -> tuple[NormalMatrices, Float64[Tensor, " rows"]]:
     normal = sums.new_empty(len(sums), rank, rank)
     normal[:, pairs[0], pairs[1]] = sums
     normal[:, pairs[1], pairs[0]] = sums
@@ -123,6 +123,6 @@ def _factorise(
 
 
 def _solve(
-    factors: Blocks, sound: Float64[Tensor, " rows"], force: Float64[Tensor, "rows rank"]
+    factors: NormalMatrices, sound: Float64[Tensor, " rows"], force: Float64[Tensor, "rows rank"]
 ) -> Float64[Tensor, "rows rank"]:
     return torch.where(sound[:, None] > 0, torch.cholesky_solve(force[:, :, None], factors)[:, :, 0], 0.0)

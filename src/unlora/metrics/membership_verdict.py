@@ -10,8 +10,10 @@ from unlora.errors import InputError
 from unlora.metrics.intervals import Interval, bootstrap_interval
 from unlora.metrics.membership import MemberScores, NonmemberScores, auc_of, true_positive_rate_of
 
-Verdict = Literal["more member-like than retain-only", "less member-like than retain-only", "like retain-only"]
-ModelScores = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+MembershipVerdict = Literal[
+    "more member-like than retain-only", "less member-like than retain-only", "like retain-only"
+]
+MembershipScores = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """One model's scores of the members and of the non-members; higher is more member-like."""
 
 
@@ -41,7 +43,7 @@ class DifferenceResult:
     """AUC of the unlearned minus AUC of the retain-only model, in [-1, 1]. 0 is the aim; above: the forget set still
     looks trained on; below: it looks less familiar than texts never seen (over-forgetting)."""
     interval: Interval
-    verdict: Verdict
+    verdict: MembershipVerdict
     """"like retain-only" when the interval holds 0: not told apart by so many examples, which is no proof."""
     member_count: int
     """Members that both models score."""
@@ -86,8 +88,8 @@ def membership_test(
 
 
 def membership_difference(
-    unlearned: ModelScores,
-    retain_only: ModelScores,
+    unlearned: MembershipScores,
+    retain_only: MembershipScores,
     *,
     seed: int = 0,
     resamples: int = 1000,
@@ -125,7 +127,7 @@ def membership_difference(
     )
 
 
-def _verdict(interval: Interval) -> Verdict:
+def _verdict(interval: Interval) -> MembershipVerdict:
     if interval.low > 0:
         return "more member-like than retain-only"
     if interval.high < 0:

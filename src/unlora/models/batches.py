@@ -8,9 +8,7 @@ import torch
 from unlora.shapes import TokenIds
 
 
-def batches_by_length(
-    lengths: Sequence[int], batch_size: int, *, sizes: Sequence[int] | None = None
-) -> list[list[int]]:
+def longest_first(lengths: Sequence[int], batch_size: int, *, sizes: Sequence[int] | None = None) -> list[list[int]]:
     """Group indices so that similar lengths share a batch, longest first (running out of memory shows at once).
 
     Args:

@@ -4,7 +4,7 @@ import torch
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError
-from unlora.models.merge import compare
+from unlora.models.merge import compare_logits
 from unlora.models.quantised import quantisation_of
 from unlora.models.reading import reading
 from unlora.models.wrapping import evaluating
@@ -32,7 +32,7 @@ def refuse_two_sided(name: str, model: PreTrainedModel) -> None:
         raise InputError(f"model '{name}': its logits are not finite; its weights hold NaN or infinity, or overflow.")
     if torch.equal(logits[0], logits[1]):  # all of them nought, perhaps, of which there is no relative difference
         return
-    difference = compare(logits[:1, None], logits[1:, None], dtype=torch.float32).relative_difference
+    difference = compare_logits(logits[:1, None], logits[1:, None], dtype=torch.float32).relative_difference
     bits = quantisation_of(model)
     if not difference <= (EXACT if bits is None and model.dtype == torch.float32 else TOLERANCE[bits]):
         raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TopPLogitsWarper
 
 from unlora.errors import InputError
-from unlora.models.batches import batches_by_length, pad_batch
+from unlora.models.batches import longest_first, pad_batch
 from unlora.models.forward import Reader
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
 
@@ -165,7 +165,7 @@ def _generate(
     end_tokens = _end_tokens(plain, tokenizer)
     texts: dict[int, str] = {}
     with evaluating(plain), torch.no_grad():
-        for batch in batches_by_length([len(prompt) for prompt in prompts], batch_size):
+        for batch in longest_first([len(prompt) for prompt in prompts], batch_size):
             reader, logits = _read_prompts(plain, [prompts[row] for row in batch], pad_token_id)
             written = _write(reader, logits, {row: limits[row] for row in batch}, choose, end_tokens)
             for row, tokens in written.items():

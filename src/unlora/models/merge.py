@@ -80,7 +80,7 @@ def merge_adapter(wrapped: PeftModel, *, where: str, expected: Expected | None =
     _settle_tying(model, tied)
     dtypes = [model.dtype] if expected is None else [model.dtype, expected.dtype]
     coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
-    check = compare(before, probe_logits(model, probe), dtype=coarsest)
+    check = compare_logits(before, probe_logits(model, probe), dtype=coarsest)
     if not check.relative_difference <= check.tolerance:
         raise InputError(
             f"{where}: merged into its base it is another model (the logits differ by {check.relative_difference:.1%}, "
@@ -108,7 +108,7 @@ def probe_logits(model: CausalModel, probe: TokenIds | None = None) -> Float[Ten
         return model(input_ids=probe.to(model.device), use_cache=False).logits.float().cpu()
 
 
-def compare(
+def compare_logits(
     before: Float[Tensor, "row token vocab"], after: Float[Tensor, "row token vocab"], *, dtype: torch.dtype
 ) -> MergeCheck:
     """Return the relative difference of two sets of logits, and what rounding to `dtype` explains.

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError
-from unlora.models.batches import batches_by_length, pad_batch
+from unlora.models.batches import longest_first, pad_batch
 from unlora.models.forward import Reader, takes_past
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
 
@@ -116,7 +116,7 @@ def _batches(sequences: Sequences, batch_size: int, *, share: bool) -> list[list
     def batches(groups: list[_Group]) -> list[list[_Group]]:
         lengths = [max(len(sequences[index][0]) for index in group.members) - len(group.shared) for group in groups]
         sizes = [len(group.members) for group in groups]
-        return [[groups[i] for i in batch] for batch in batches_by_length(lengths, batch_size, sizes=sizes)]
+        return [[groups[i] for i in batch] for batch in longest_first(lengths, batch_size, sizes=sizes)]
 
     return [*batches(alone), *batches(together)]
 

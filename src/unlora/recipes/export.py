@@ -15,7 +15,7 @@ from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in_output
 from unlora.models.adapter_target import is_adapter, plain_base, recorded_base
 from unlora.models.load import LoadedModel, load_model
-from unlora.models.merge import MergeCheck, compare, merge_adapter, probe_logits
+from unlora.models.merge import MergeCheck, compare_logits, merge_adapter, probe_logits
 from unlora.models.save import save_model
 from unlora.recipes.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
 from unlora.recipes.loading import load, refuse_used_folder
@@ -151,7 +151,7 @@ def export_adapter(
         card=exported_card(written, record, named, rank_of(factors), about),
     )
     found = probe_logits(load_trained_adapter(base.model, output))
-    check = compare(expected, found, dtype=base.model.dtype)
+    check = compare_logits(expected, found, dtype=base.model.dtype)
     if error < EXACT:
         _refuse_another(output, expected, found, base.model.dtype)
     return Exported(rank_of(factors), error, check, public)
@@ -225,7 +225,7 @@ def _refuse_another(output: Path, expected: Tensor, found: Tensor, dtype: torch.
     Raises:
         UnloraError: it does; the folder was removed.
     """
-    check = compare(expected, found, dtype=dtype)
+    check = compare_logits(expected, found, dtype=dtype)
     if not check.relative_difference <= check.tolerance:
         shutil.rmtree(output, ignore_errors=True)
         raise UnloraError(

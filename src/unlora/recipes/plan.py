@@ -20,18 +20,18 @@ from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
 from unlora.recipes import plan_arithmetic as arithmetic
-from unlora.recipes.plan_batches import Reading, measured_shapes, training_shapes
+from unlora.recipes.plan_batches import RunData, measured_shapes, training_shapes
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import chosen_start, freezes_a
 from unlora.recipes.targets import choose_targets
 from unlora.runtime import resolve_device, resolve_dtype
 from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import Start
-from unlora.training.parts import Plan as Reads
+from unlora.training.parts import BatchPlan as Reads
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """One run, on each of its devices; bytes, and floating-point operations of all devices together."""
 
     parameters: int
@@ -98,7 +98,7 @@ class Skeleton(NamedTuple):
     vocabulary: int
 
 
-def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) -> Plan:
+def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) -> RunPlan:
     """Add up what a run takes; with several devices each holds the whole model and has its own batches.
 
     Raises:
@@ -116,7 +116,7 @@ def make_plan(settings: UnlearnSettings, reading: Reading, *, devices: int = 1) 
     halves = 2 if start.anchored else 1
     retain_tokens = reading.sets.retain_tokens or []
     batches = -(-len(trained) // devices)
-    return Plan(
+    return RunPlan(
         parameters=skeleton.parameters,
         module_count=layers.modules,
         trained_parameters=rank * (layers.outputs if freezes_a(settings, start) else layers.width),
@@ -201,7 +201,7 @@ def _importance(
 
 
 def _training(
-    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape], reading: Reading
+    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape], reading: RunData
 ) -> tuple[dict[str, int], float]:
     """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
     chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank

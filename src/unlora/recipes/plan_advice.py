@@ -7,8 +7,8 @@ from typing import Any
 import psutil
 import torch
 
-from unlora.recipes.plan import Plan, make_plan
-from unlora.recipes.plan_batches import Reading
+from unlora.recipes.plan import RunPlan, make_plan
+from unlora.recipes.plan_batches import RunData
 from unlora.recipes.presets import laid_over
 from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.starting import chosen_start
@@ -32,7 +32,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PlanVerdict:
     """A plan against a machine."""
 
     needed: int
@@ -49,9 +49,9 @@ class Verdict:
         return self.needed <= self.available
 
 
-def judge(
-    settings: UnlearnSettings, reading: Reading, plan: Plan, *, available: int | None, flops_a_second: float
-) -> Verdict:
+def judge_plan(
+    settings: UnlearnSettings, reading: RunData, plan: RunPlan, *, available: int | None, flops_a_second: float
+) -> PlanVerdict:
     """Compare a plan with a device.
 
     Args:
@@ -66,7 +66,7 @@ def judge(
     # Processes on a CPU share its memory.
     share = plan.devices if device.type == "cpu" else 1
     fastest = (plan.importance_flops + plan.training_flops) / flops_a_second / plan.devices
-    return Verdict(
+    return PlanVerdict(
         needed=share * plan.peak,
         available=available,
         seconds=(fastest, fastest / REACHED_SHARE),
@@ -74,7 +74,7 @@ def judge(
     )
 
 
-def _advise(settings: UnlearnSettings, reading: Reading, plan: Plan, *, enough: int) -> tuple[Advice, ...]:
+def _advise(settings: UnlearnSettings, reading: RunData, plan: RunPlan, *, enough: int) -> tuple[Advice, ...]:
     """Changes in the order of what they cost, only those that lower the stage that needs most, until it fits."""
     values, remaining, found, said = settings.model_dump(mode="json"), _changes(settings), list[Advice](), ()
     while plan.peak > enough:

@@ -18,10 +18,10 @@ from unlora.recipes.starting import start_data
 from unlora.recipes.training import load_refusals, make_objective
 from unlora.starts.sizes import BatchShape
 from unlora.starts.start import Start
-from unlora.training.parts import ForgetRetainCollator, Plan
+from unlora.training.parts import BatchPlan, ForgetRetainCollator
 
 
-class Reading(NamedTuple):
+class RunData(NamedTuple):
     """What of a run does not depend on how it is trained: read once, planned with several times."""
 
     objective: Objective
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
     refused: list[TokenisedExample] | None
 
 
-def read(settings: UnlearnSettings) -> Reading:
+def read_run_data(settings: UnlearnSettings) -> RunData:
     """Read the data and turn it into tokens; the tokenizer is loaded, the model is not.
 
     Raises:
@@ -43,9 +43,9 @@ def read(settings: UnlearnSettings) -> Reading:
     known = recorded_embedding_count(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
     sets = tokenise_sets(make_tokeniser(settings.data, tokenizer, known), forget, retain)
     if refusals is None:
-        return Reading(objective, sets, None)
+        return RunData(objective, sets, None)
     refused = refuse_each(sets.tokeniser, forget.examples, seed=settings.seed, refusals=refusals)
-    return Reading(objective, sets, refused)
+    return RunData(objective, sets, refused)
 
 
 def measured_shapes(settings: UnlearnSettings, start: Start, sets: Sets) -> Iterator[BatchShape]:
@@ -53,7 +53,7 @@ def measured_shapes(settings: UnlearnSettings, start: Start, sets: Sets) -> Iter
     yield from map(shape_of, start.measured_batches(start_data(settings, sets)))
 
 
-def training_shapes(settings: UnlearnSettings, reading: Reading) -> Iterator[BatchShape]:
+def training_shapes(settings: UnlearnSettings, reading: RunData) -> Iterator[BatchShape]:
     """The batches of training, in the order of the data loader."""
     sets, chosen = reading.sets, settings.training
     pairs = ForgetRetainPairs(
@@ -63,7 +63,7 @@ def training_shapes(settings: UnlearnSettings, reading: Reading) -> Iterator[Bat
         epochs=chosen.epochs,
         seed=settings.seed,
     )
-    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, Plan.of(reading.objective).parts)
+    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(reading.objective).parts)
     items = (pairs[index] for index in range(len(pairs)))
     while batch := list(islice(items, chosen.batch_size)):
         yield shape_of(collator(batch))

@@ -34,7 +34,7 @@ from unlora.recipes.settings import ModelSettings, UnlearnSettings
 from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
 from unlora.suites.scores import ModelScores
-from unlora.suites.suite import Reader
+from unlora.suites.suite import SuiteReader
 from unlora.suites.tofu.metrics import measure_tofu
 from unlora.suites.tofu.scores import TOFU_FILE, ExampleScore
 
@@ -187,7 +187,7 @@ def _refuse_untokenisable(
         if not settings.evaluation.skip:
             asked = tofu_of(step.evaluation, step.data)
             asked.load()
-            asked.prepare(Reader(tokenizer, known))
+            asked.prepare(SuiteReader(tokenizer, known))
     return tokenizer
 
 
@@ -226,7 +226,7 @@ def _measure_earlier(
             name: evaluation_sets(one.evaluation, one.data)["forget"] for name, one in zip(names, earlier, strict=True)
         }
         run_of = tofu_of(step.evaluation, step.data)
-        asked = run_of.suite.prepare(sets, Reader.of(loaded.model, loaded.tokenizer))
+        asked = run_of.suite.prepare(sets, SuiteReader.of(loaded.model, loaded.tokenizer))
         return run_of.ask(model, asked, "earlier requests", reporter)
 
     file, adapter = run / "scores" / "earlier.jsonl", adapter_sha256(run / "adapter")

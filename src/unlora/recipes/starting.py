@@ -105,7 +105,7 @@ def measured_before(start: Start, run: RunFolder, inputs: StartInputs, measured:
     return measured
 
 
-def measure(start: Start, run: RunFolder, inputs: StartInputs, measured: Any, reporter: Reporter) -> Any:
+def measure_start(start: Start, run: RunFolder, inputs: StartInputs, measured: Any, reporter: Reporter) -> Any:
     """Measure what the start is decided by, unless it is there, and keep it in the run folder; None if nothing is."""
     if not start.measures:
         return None

@@ -23,7 +23,7 @@ from unlora.recipes.settings import ObjectiveSettings, UnlearnSettings
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import UNLEARNING, Progress, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
-from unlora.training.parts import Plan
+from unlora.training.parts import BatchPlan
 from unlora.training.trainer import Penalty
 
 
@@ -76,7 +76,7 @@ def prepare_objective(
     Raises:
         InputError: the model has fewer blocks, or an example is plain text, which no refusal can answer.
     """
-    Plan.of(objective).refuse_unless_fits(target.model)
+    BatchPlan.of(objective).refuse_unless_fits(target.model)
     if refusals is None:
         return None
     return refuse_each(sets.tokeniser, sets.forget.examples, seed=seed, refusals=refusals)

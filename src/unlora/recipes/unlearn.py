@@ -31,7 +31,7 @@ from unlora.recipes.starting import (
     attach_adapter,
     chosen_start,
     freezes_a,
-    measure,
+    measure_start,
     measured_before,
     measured_elsewhere,
     start_inputs,
@@ -41,7 +41,7 @@ from unlora.recipes.training import data_hashes, load_refusals, make_objective, 
 from unlora.report import read_evaluation, write_report
 from unlora.runtime import seed_everything
 from unlora.starts.start import Start
-from unlora.suites.suite import Reader
+from unlora.suites.suite import SuiteReader
 
 
 @alone_in_output
@@ -82,7 +82,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
     for one in suites:
-        one.prepare(Reader.of(target.model, target.tokenizer))  # refused now, not after training
+        one.prepare(SuiteReader.of(target.model, target.tokenizer))  # refused now, not after training
     refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
     reporter.say(describe_sets(sets))
     target_fingerprint = target.fingerprint
@@ -105,7 +105,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     run.write_record(start=start.model_dump(mode="json"))
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
-    measured = measure(start, run, inputs, measured, reporter)
+    measured = measure_start(start, run, inputs, measured, reporter)
     kept = start.kept_modules(measured, list(choice.targets), settings.adapter.coverage)
     choice = narrowed(target.model, choice, {name: choice.targets[name] for name in kept}, BELOW_COVERAGE)
     inputs = replace(inputs, targets=choice.targets)

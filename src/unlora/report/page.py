@@ -54,7 +54,7 @@ def write_report(run: Path) -> Path:
     """
     page, files = run / "report.html", read_run(run)
     try:
-        text = render(files)
+        text = render_page(files)
     except NOT_AS_WRITTEN:
         raise InputError(f"{run / _strange_part(files)}: not as unlora writes it; the report cannot show it.") from None
     write_text(page, replaced(text))
@@ -65,14 +65,14 @@ def _strange_part(files: RunFiles) -> str:
     """The file without which the page can be made; the folder itself where no single one is enough."""
     for name, without in PARTS.items():
         try:
-            render(replace(files, **without))
+            render_page(replace(files, **without))
         except NOT_AS_WRITTEN:
             continue
         return name
     return ""
 
 
-def render(files: RunFiles) -> str:
+def render_page(files: RunFiles) -> str:
     """Return the page as HTML; every text from the files is escaped."""
     environment = page_environment()
     record, evaluation = files.record, files.evaluation

@@ -19,7 +19,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlottedCurve:
     """One named line; a value that is not a number breaks it into pieces."""
 
     label: str
@@ -34,7 +34,7 @@ class Chart:
     """Curves on common axes."""
 
     title: str
-    curves: tuple[Curve, ...]
+    curves: tuple[PlottedCurve, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     zero: float | None
@@ -79,7 +79,9 @@ def _chart(title: str, log: Sequence[Mapping[str, Any]], labels: Mapping[str, st
     )
 
 
-def _curve(label: str, points: Sequence[tuple[int | float, float | None]], steps: "_Axis", values: "_Axis") -> Curve:
+def _curve(
+    label: str, points: Sequence[tuple[int | float, float | None]], steps: "_Axis", values: "_Axis"
+) -> PlottedCurve:
     pieces: list[list[tuple[float, float]]] = [[]]
     for step, value in points:
         if value is None:
@@ -87,7 +89,7 @@ def _curve(label: str, points: Sequence[tuple[int | float, float | None]], steps
         else:
             pieces[-1].append((steps.position(step), values.position(value)))
     lines = tuple(" ".join(f"{x:.1f},{y:.1f}" for x, y in piece) for piece in pieces if len(piece) > 1)
-    return Curve(label, lines, tuple(piece[0] for piece in pieces if len(piece) == 1))
+    return PlottedCurve(label, lines, tuple(piece[0] for piece in pieces if len(piece) == 1))
 
 
 def _finite(value: Any) -> float | None:

@@ -54,7 +54,7 @@ class RecordFile(Shape):
     adapter_sha256: str | None = None
 
 
-class Measured(Shape):
+class MeasuredValue(Shape):
     """One metric of one model."""
 
     value: float | None
@@ -66,7 +66,7 @@ class Measured(Shape):
 class MeasuredModel(Shape):
     """One model."""
 
-    metrics: dict[str, Measured]
+    metrics: dict[str, MeasuredValue]
 
 
 class EvaluationFile(Shape):

@@ -76,7 +76,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """A question and what was answered before and after; `retain_only` where that model's answers are there."""
 
     question: str
@@ -129,7 +129,7 @@ def result_sentence(evaluation: Mapping[str, Any]) -> str | None:
     return " ".join(sentences) or None
 
 
-def answers_of_set(answers: Mapping[str, Records], set_name: str, *, count: int = SHOWN_ANSWERS) -> list[Answer]:
+def answers_of_set(answers: Mapping[str, Records], set_name: str, *, count: int = SHOWN_ANSWERS) -> list[ShownAnswer]:
     """Choose questions of a set evenly from the lowest to the highest overlap after unlearning, both ends included.
 
     A fixed rule, so that nobody picks the flattering ones; the list starts with what went least well: remembered
@@ -193,8 +193,8 @@ def _change(before: float, after: float) -> str:
     return f"{'fell' if after < before else 'rose'} from {old} to {new}"
 
 
-def _answer(before: Mapping[str, Any], after: Mapping[str, Any], retain_only: Mapping[str, Any] | None) -> Answer:
-    return Answer(
+def _answer(before: Mapping[str, Any], after: Mapping[str, Any], retain_only: Mapping[str, Any] | None) -> ShownAnswer:
+    return ShownAnswer(
         question=_shortened(after["question"]),
         truth=_shortened(after["answer"]),
         before=_shortened(before["generated"] or ""),

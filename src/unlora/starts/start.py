@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from unlora.adapters.initialise import InitialFactors
 from unlora.config import Config
-from unlora.data.collate import batches_by_length, collate
+from unlora.data.collate import collate, shortest_first
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.importance.accumulate import Batch
@@ -56,7 +56,7 @@ class StartData:
         return random.Random(self.seed).sample(self.retain, most)
 
     def _batches(self, examples: Sequence[TokenisedExample], batch_size: int) -> Iterator[Batch]:
-        rows_of_batches = batches_by_length(examples, batch_size)
+        rows_of_batches = shortest_first(examples, batch_size)
         return (collate([examples[row] for row in rows], self.pad_token_id) for rows in rows_of_batches)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from unlora.starts.start import Start
 
 
-class Row(NamedTuple):
+class StartRow(NamedTuple):
     """One start."""
 
     home: str
@@ -22,44 +22,50 @@ class Row(NamedTuple):
     """Settings in which it differs from its class."""
 
 
-STARTS: dict[str, Row] = {
-    "contrast_inputs": Row(
+STARTS: dict[str, StartRow] = {
+    "contrast_inputs": StartRow(
         "contrast:ContrastInputs", "A frozen in the inputs that the forget set uses and the retain set does not", "ours"
     ),
-    "contrast": Row("contrast:Contrast", "the same for both factors, and both are trained", "ours"),
-    "marginal": Row("weighted:Marginals", "rows weighted by exact row variances of the gradients", "ours, after VILA"),
-    "vila": Row("weighted:VirtualFactors", "rows weighted by variances of virtual LoRA factors", "arXiv 2508.21300"),
-    "fila": Row(
+    "contrast": StartRow("contrast:Contrast", "the same for both factors, and both are trained", "ours"),
+    "marginal": StartRow(
+        "weighted:Marginals", "rows weighted by exact row variances of the gradients", "ours, after VILA"
+    ),
+    "vila": StartRow(
+        "weighted:VirtualFactors", "rows weighted by variances of virtual LoRA factors", "arXiv 2508.21300"
+    ),
+    "fila": StartRow(
         "weighted:FullWeights",
         "rows weighted by squared gradients of every weight; slow, needs the most memory",
         "arXiv 2408.06621",
         {"statistic": "second_moment"},
     ),
-    "variance_full": Row(
+    "variance_full": StartRow(
         "weighted:FullWeights", "rows weighted by variances of every weight (ablation)", "arXiv 2508.21300, Table 4"
     ),
-    "second_moment_lora": Row(
+    "second_moment_lora": StartRow(
         "weighted:VirtualFactors",
         "rows weighted by squared gradients of virtual LoRA factors (ablation)",
         "arXiv 2508.21300, Table 4",
         {"statistic": "second_moment"},
     ),
-    "vila_published": Row(
+    "vila_published": StartRow(
         "published:PublishedFactors", "VILA's released arithmetic: probe in the model, batch means", "VILA's code"
     ),
-    "fila_published": Row(
+    "fila_published": StartRow(
         "published:PublishedWeights", "FILA's arithmetic as VILA's code runs it: squared batch means", "VILA's code"
     ),
-    "uniform": Row("plain:Uniform", "leading singular directions of each layer, no data (control)", "arXiv 2404.02948"),
-    "shuffled": Row(
+    "uniform": StartRow(
+        "plain:Uniform", "leading singular directions of each layer, no data (control)", "arXiv 2404.02948"
+    ),
+    "shuffled": StartRow(
         "weighted:Marginals", "marginal with its rows shuffled (control)", "control", {"shuffle_rows": True}
     ),
-    "plain": Row("plain:Plain", "ordinary LoRA, A random, B = 0 (control)", "arXiv 2106.09685"),
-    "olora": Row("of_peft:Olora", "leading columns and rows of W = Q R, no data", "arXiv 2406.01775"),
-    "corda": Row("of_peft:Corda", "what the retain set's inputs use least of W", "arXiv 2406.05223"),
-    "eva": Row("of_peft:Eva", "A spans the forget set's inputs, B = 0", "arXiv 2410.07170"),
-    "lora_ga": Row("of_peft:LoraGa", "singular vectors of the forget set's mean gradient", "arXiv 2407.05000"),
-    "reglu": Row(
+    "plain": StartRow("plain:Plain", "ordinary LoRA, A random, B = 0 (control)", "arXiv 2106.09685"),
+    "olora": StartRow("of_peft:Olora", "leading columns and rows of W = Q R, no data", "arXiv 2406.01775"),
+    "corda": StartRow("of_peft:Corda", "what the retain set's inputs use least of W", "arXiv 2406.05223"),
+    "eva": StartRow("of_peft:Eva", "A spans the forget set's inputs, B = 0", "arXiv 2410.07170"),
+    "lora_ga": StartRow("of_peft:LoraGa", "singular vectors of the forget set's mean gradient", "arXiv 2407.05000"),
+    "reglu": StartRow(
         "reglu:Reglu", "outputs that set forget apart from retain examples, with a penalty", "arXiv 2604.17396"
     ),
 }

@@ -18,7 +18,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 
-class Reader(NamedTuple):
+class SuiteReader(NamedTuple):
     """How a model reads text: what a suite has to know of it before it asks."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -28,7 +28,7 @@ class Reader(NamedTuple):
     """Tokens that the model takes at once."""
 
     @classmethod
-    def of(cls, model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> "Reader":
+    def of(cls, model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> "SuiteReader":
         """Return how `model` reads with `tokenizer`."""
         plain = unwrap(model)
         positions = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
@@ -96,7 +96,7 @@ class Suite(SuiteSettings):
         """Say what was loaded: a run can be resumed only with the same."""
 
     @abstractmethod
-    def prepare(self, loaded: Any, reader: Reader) -> Asked:
+    def prepare(self, loaded: Any, reader: SuiteReader) -> Asked:
         """Turn what was loaded into tokens.
 
         Raises:

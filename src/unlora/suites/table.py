@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from unlora.suites.suite import Suite
 
 
-class Row(NamedTuple):
+class SuiteRow(NamedTuple):
     """One suite."""
 
     home: str
@@ -26,14 +26,14 @@ class Row(NamedTuple):
     """Whether it has questions of its own, and does not ask about the sets of the run."""
 
 
-SUITES: dict[str, Row] = {
-    "tofu": Row("unlora.suites.tofu.suite:Tofu", "tofu", ("tofu",), brings_data=False),
-    "muse": Row(
+SUITES: dict[str, SuiteRow] = {
+    "tofu": SuiteRow("unlora.suites.tofu.suite:Tofu", "tofu", ("tofu",), brings_data=False),
+    "muse": SuiteRow(
         "unlora.suites.muse.suite:Muse",
         r"muse:(?P<corpus>news|books)(@(?P<folder>.+))?",
         ("muse:news", "muse:books (with @FOLDER for local files)"),
     ),
-    "wmdp": Row(
+    "wmdp": SuiteRow(
         "unlora.suites.wmdp.suite:Wmdp",
         r"wmdp(:(?P<tasks>[^@]+)|@(?P<file>.+))?",
         ("wmdp", "wmdp:bio,cyber", "wmdp@FILE"),

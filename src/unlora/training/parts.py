@@ -17,25 +17,25 @@ from unlora.models.wrapping import CausalModel, unwrap
 Part = Literal["forget", "retain", "refusal"]
 
 
-Blocks = Mapping[Part, int | None]
+BlocksOfParts = Mapping[Part, int | None]
 """The block behind which the hidden states of a part are read; None for the last of the first quarter."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """What is read of a batch, by the policy and by the reference."""
 
     parts: tuple[Part, ...]
     """What the policy reads, in the order of the batch; the first is what the forget term predicts."""
-    blocks: Blocks
+    blocks: BlocksOfParts
     """Whose hidden states the policy keeps."""
     compared: tuple[Part, ...]
     """What the reference reads as well, batch by batch."""
-    compared_blocks: Blocks
+    compared_blocks: BlocksOfParts
     """Whose hidden states the reference keeps."""
 
     @classmethod
-    def of(cls, objective: Objective) -> "Plan":
+    def of(cls, objective: Objective) -> "BatchPlan":
         """Find out what the terms of an objective need."""
         forget, retain = objective.forget_term, objective.retain_term
         first: Part = "refusal" if forget.completion == "refusal" else "forget"
@@ -74,7 +74,7 @@ class ForgetRetainCollator:
     """
 
     def __init__(self, pad_token_id: int, parts: Sequence[Part]) -> None:
-        """Fix the parts, in the order of a `Plan`; every pair must have them."""
+        """Fix the parts, in the order of a `BatchPlan`; every pair must have them."""
         self._pad_token_id = pad_token_id
         self._parts = parts
 
@@ -90,7 +90,7 @@ class ForgetRetainCollator:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PartReading:
     """What one forward pass says about the examples of one part."""
 
     predictions: Predictions
@@ -98,9 +98,9 @@ class Reading:
     """The outputs of one block from which the scored tokens are predicted; None unless asked for."""
 
 
-def read(
-    model: nn.Module, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: Blocks
-) -> dict[Part, Reading]:
+def read_parts(
+    model: nn.Module, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: BlocksOfParts
+) -> dict[Part, PartReading]:
     """Read some parts of a batch in one forward pass.
 
     Args:
@@ -127,7 +127,7 @@ def read(
         if part in blocks:
             outputs = output.hidden_states[block_index(blocks[part], len(output.hidden_states) - 1) + 1]
             states = outputs[rows, :-1][batch["labels"][rows, 1:] != NOT_SCORED]
-        readings[part] = Reading(Predictions(both.logits[rows], both.labels[rows]), states)
+        readings[part] = PartReading(Predictions(both.logits[rows], both.labels[rows]), states)
     return readings
 
 

@@ -12,7 +12,7 @@ from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
-from unlora.training.parts import Blocks, Part, Reading, read
+from unlora.training.parts import BlocksOfParts, Part, PartReading, read_parts
 
 
 class Reference:
@@ -26,13 +26,13 @@ class Reference:
         self._log_probs: dict[Part, Float[Tensor, " n"]] = {}
 
     def read(
-        self, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: Blocks
-    ) -> dict[Part, Reading]:
+        self, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: BlocksOfParts
+    ) -> dict[Part, PartReading]:
         """Read some parts of a batch as `parts.read` does; nothing is computed where none is wanted."""
         if not wanted:
             return {}
         with self._target() as model:
-            return read(model, batch, parts, wanted, blocks)
+            return read_parts(model, batch, parts, wanted, blocks)
 
     def sequence_log_probs(self, part: Part, examples: Sequence[TokenisedExample]) -> Float[Tensor, " n"]:
         """Log-probabilities of whole completions, on the CPU; computed once for each part."""

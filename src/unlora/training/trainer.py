@@ -18,7 +18,7 @@ from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
-from unlora.training.parts import ForgetRetainCollator, Part, Plan, Reading, read
+from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, PartReading, read_parts
 from unlora.training.reference import Reference
 
 Penalty = Callable[[nn.Module], Float[Tensor, ""]]
@@ -62,7 +62,7 @@ class UnlearnTrainer(Trainer):
             raise InputError("the objective has a retain term, but there is no retain set.")
         if objective.needs_refusals and train_dataset.refusals is None:
             raise InputError(f"'{objective.forget_term.name}' reads refusals; give one for each forget example.")
-        self._plan = Plan.of(objective)
+        self._plan = BatchPlan.of(objective)
         self._plan.refuse_unless_fits(model)
         super().__init__(
             model=model,
@@ -94,7 +94,7 @@ class UnlearnTrainer(Trainer):
         index = inputs["forget_index"]
         log_probs = self._reference_log_probs(plan.parts[0], index) if "reference_log_probs" in needs else None
         refused = self._reference_log_probs("refusal", index) if "refusal_reference_log_probs" in needs else None
-        policy = read(model, inputs, plan.parts, plan.parts, plan.blocks)
+        policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks)
         forget = ForgetInputs(
             **_both(plan.parts[0], policy, reference),
             reference_log_probs=log_probs,
@@ -138,7 +138,7 @@ class UnlearnTrainer(Trainer):
         self._logged.append((forget, retain))
 
 
-def _both(part: Part, policy: Mapping[Part, Reading], reference: Mapping[Part, Reading]) -> dict[str, Any]:
+def _both(part: Part, policy: Mapping[Part, PartReading], reference: Mapping[Part, PartReading]) -> dict[str, Any]:
     """What policy and reference say about one part, by the fields of `ForgetInputs` and `RetainInputs`."""
     compared = reference.get(part)
     return {

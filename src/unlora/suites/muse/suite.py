@@ -13,7 +13,7 @@ from unlora.suites.muse.ask import ANSWER_TOKENS, CONTINUATION_TOKENS, Asker, Pr
 from unlora.suites.muse.metrics import UNITS, MuseScores, measure_muse
 from unlora.suites.muse.scores import KINDS, MUSE_FILE, AnswerScore, TextScore
 from unlora.suites.scores import ScoreFile
-from unlora.suites.suite import Asked, Progress, Reader, Suite
+from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
 
 
 class Muse(Suite):
@@ -47,7 +47,7 @@ class Muse(Suite):
         """Of the whole corpus."""
         return {"corpus": loaded.corpus, "sha256": loaded.sha256()}
 
-    def prepare(self, loaded: MuseData, reader: Reader) -> Asked:
+    def prepare(self, loaded: MuseData, reader: SuiteReader) -> Asked:
         """Turn every part into tokens; what exceeds the model's context is cut, and counted."""
         asker = Asker(reader.tokenizer, reader.context, self.batch_size)
         forget, retain = map(few_shot_prefix, (loaded.forget_demonstrations, loaded.retain_demonstrations))

@@ -23,7 +23,7 @@ SHARED_BY_PROTOCOLS = ("name", "max_examples", "overridden")
 """What decides which examples are asked, not how one is: no reason to ask it again."""
 
 
-class Means(NamedTuple):
+class TofuMeans(NamedTuple):
     """What beside the questions it takes to ask them."""
 
     tokeniser: ExampleTokeniser
@@ -52,7 +52,7 @@ def prepare_sets(sets: Mapping[str, ExampleSet], tokeniser: ExampleTokeniser, pr
         asked,
         protocol=how | {"sets": {name: _describe_set(sets[name], questions) for name, questions in asked.items()}},
         deciding={key: value for key, value in how.items() if key not in SHARED_BY_PROTOCOLS},
-        means=Means(tokeniser, protocol),
+        means=TofuMeans(tokeniser, protocol),
     )
 
 
@@ -136,7 +136,7 @@ class _Answers:
 
 
 def ask_set(
-    model: CausalModel, means: Means, questions: Sequence[SetQuestion], batch_size: int, progress: Progress | None
+    model: CausalModel, means: TofuMeans, questions: Sequence[SetQuestion], batch_size: int, progress: Progress | None
 ) -> list[ExampleScore]:
     """Score the answer, the paraphrase and the wrong answers of every question, and let the model answer itself."""
     # A sequence that occurs twice (an answer that is its own paraphrase) is scored once.

@@ -14,7 +14,7 @@ from unlora.errors import InputError
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
 from unlora.suites.scores import AskedSets, ModelScores, ScoreFile
-from unlora.suites.suite import Asked, Progress, Reader, Suite
+from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
 from unlora.suites.tofu.ask import SetQuestion, ask_set, prepare_sets
 from unlora.suites.tofu.external_logs import read_external_log
 from unlora.suites.tofu.metrics import measure_tofu
@@ -67,7 +67,7 @@ class Tofu(TofuSettings, Suite):
         """Of every set."""
         return {f"{name}_sha256": examples.sha256() for name, examples in loaded.items()}
 
-    def prepare(self, loaded: Mapping[str, ExampleSet], reader: Reader) -> Asked:
+    def prepare(self, loaded: Mapping[str, ExampleSet], reader: SuiteReader) -> Asked:
         """Turn the sets into questions, as the protocol cuts them.
 
         Raises:

@@ -15,7 +15,7 @@ from unlora.data.tokenise import ExampleTokeniser
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
 from unlora.suites.scores import ModelScores, ScoreFile
-from unlora.suites.suite import Asked, Progress, Reader, Suite
+from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
 from unlora.suites.wmdp.harness import HarnessAnswer, ask_harness, harness_version
 from unlora.suites.wmdp.metrics import measure_wmdp
 from unlora.suites.wmdp.open_ended import OpenAnswer, OpenQuestion, ask_openly, open_question
@@ -56,7 +56,7 @@ class TaskQuestion:
         return [*self.identity, self.place[0], self.version, self.token_ids, free]
 
 
-class Means(NamedTuple):
+class WmdpMeans(NamedTuple):
     """What beside the questions it takes to ask them."""
 
     tokeniser: ExampleTokeniser
@@ -127,7 +127,7 @@ class Wmdp(Suite):
         """Of every task."""
         return {f"{task.name}_sha256": questions_sha256(task.all_questions) for task in loaded}
 
-    def prepare(self, loaded: Sequence[HarnessTask], reader: Reader) -> Asked:
+    def prepare(self, loaded: Sequence[HarnessTask], reader: SuiteReader) -> Asked:
         """Turn the questions into tokens; MMLU's are asked with their options only.
 
         Raises:
@@ -149,7 +149,7 @@ class Wmdp(Suite):
             "context": reader.context,
             "free_answers": {"decoding": "greedy", "max_new_tokens": self.max_new_tokens},
         }
-        return Asked(sets, protocol, deciding, Means(tokeniser, {task.name: task for task in loaded}))
+        return Asked(sets, protocol, deciding, WmdpMeans(tokeniser, {task.name: task for task in loaded}))
 
     def _questions(self, task: HarnessTask, tokeniser: ExampleTokeniser) -> list[TaskQuestion]:
         openly = self.open_ended and _has_open_form(task)
@@ -185,7 +185,7 @@ class Wmdp(Suite):
         self, model: CausalModel, asked: Asked, name: str, questions: Sequence[TaskQuestion], progress: Progress | None
     ) -> list[QuestionScore]:
         """Score questions of one task with their options, and without them where that is asked."""
-        means: Means = asked.means
+        means: WmdpMeans = asked.means
         free_answers = ask_openly(
             model,
             means.tokeniser,
