@@ -28,7 +28,7 @@ class Reference:
     def read(
         self, batch: Mapping[str, Tensor], parts: Sequence[Part], wanted: Sequence[Part], blocks: BlocksOfParts
     ) -> dict[Part, PartReading]:
-        """Read some parts of a batch as `parts.read` does; nothing is computed where none is wanted."""
+        """Read some parts of a batch as `read_parts` does; nothing is computed where none is wanted."""
         if not wanted:
             return {}
         with self._target() as model:
