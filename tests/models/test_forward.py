@@ -18,6 +18,8 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from tests.tiny import ARCHITECTURES, build_tiny_model
@@ -57,10 +59,18 @@ def build_minimax() -> PreTrainedModel:
     return MiniMaxForCausalLM(MiniMaxConfig(**COMMON, **sizes, **experts, layer_types=kinds))
 
 
+def build_recurrent_gemma() -> PreTrainedModel:
+    """A memory inside the layers, and a convolution that sees padding before the first token."""
+    sizes: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 1, "num_hidden_layers": 3}
+    width: dict[str, Any] = {"intermediate_size": 64, "lru_width": 32, "attention_window_size": 64}
+    return RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**(COMMON | {"w_init_variance_scale": 1.0}), **sizes, **width))
+
+
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mamba": build_mamba,
     "lfm2": build_lfm2,
     "minimax": build_minimax,
+    "recurrent_gemma": build_recurrent_gemma,
     "bloom": build_bloom,
     "opt": build_opt,
 }

@@ -59,7 +59,8 @@ class Reader:
 
     Only the common contract of transformers' forward is used, as `generate` does it: input_ids, attention_mask,
     position_ids, past_key_values. Where a model's memory cannot be continued, the rows are read again from their
-    start: the same result, only later.
+    start: the same result, only later. There nothing forces padding before a row's tokens, and it is taken out: not
+    every such model looks past it (the convolution of RecurrentGemma in transformers 5.23 does not).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -68,6 +69,8 @@ class Reader:
         self._accepted = inspect.signature(model.forward).parameters
         self._input_ids = self._mask = torch.empty(0, 0, dtype=torch.long, device=model.device)
         self._cache: Cache | None = None
+        self._from_start = False
+        """Whether the model has shown that its memory cannot be continued."""
 
     def read(
         self, input_ids: TokenIds, attention_mask: TokenIds, *, keep: int, more: bool
@@ -86,22 +89,41 @@ class Reader:
         first = self._mask.shape[1] == 0
         self._input_ids = input_ids if first else torch.cat([self._input_ids, input_ids], dim=1)
         self._mask = attention_mask if first else torch.cat([self._mask, attention_mask], dim=1)
+        if self._from_start:
+            return self._read_without_gaps(keep)
         unread = input_ids.shape[1] if _can_continue(self._cache, input_ids.shape[1]) else self._mask.shape[1]
-        inputs: dict[str, Any] = {
-            "input_ids": self._input_ids[:, -unread:],
-            "attention_mask": self._mask,
-            "use_cache": more and "past_key_values" in self._accepted,
-        }
-        if unread < self._mask.shape[1]:
-            inputs |= {"past_key_values": self._cache, "use_cache": True}
-        if "position_ids" in self._accepted:  # Others count positions by the mask themselves, or have none.
-            inputs["position_ids"] = (self._mask.cumsum(dim=1) - 1).clamp(min=0)[:, -unread:]
-        if "logits_to_keep" in self._accepted:
-            inputs["logits_to_keep"] = last_positions(keep, unread, input_ids.device)
-        output = self._model(**inputs)
+        output = self._forward(self._input_ids, self._mask, unread, keep, more)
         cache = output.get("past_key_values") if more else None
         self._cache = cache if isinstance(cache, Cache) else None
+        self._from_start = more and not _can_continue(self._cache, 1)
+        if self._from_start and not self._mask[:, 0].all():
+            return self._read_without_gaps(keep)
         return output.logits[:, -keep:]
+
+    def _forward(self, input_ids: TokenIds, mask: TokenIds, unread: int, keep: int, more: bool) -> Any:
+        """Read the last `unread` tokens of the rows; `keep` and `more` as in `read`."""
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids[:, -unread:],
+            "attention_mask": mask,
+            "use_cache": more and "past_key_values" in self._accepted,
+        }
+        if unread < mask.shape[1]:
+            inputs |= {"past_key_values": self._cache, "use_cache": True}
+        if "position_ids" in self._accepted:  # Others count positions by the mask themselves, or have none.
+            inputs["position_ids"] = _places(mask)[:, -unread:]
+        if "logits_to_keep" in self._accepted:
+            inputs["logits_to_keep"] = last_positions(keep, unread, input_ids.device)
+        return self._model(**inputs)
+
+    def _read_without_gaps(self, keep: int) -> Float[Tensor, "batch kept vocab"]:
+        """Read the rows from their start with all padding at their ends, where no token sees it."""
+        length = int(self._mask.sum(dim=1).max())
+        order = self._mask.argsort(dim=1, descending=True, stable=True)[:, :length]
+        input_ids, mask = self._input_ids.gather(1, order), self._mask.gather(1, order)
+        wanted = _places(self._mask)[:, -keep:]
+        first = int(wanted.min())
+        logits = self._forward(input_ids, mask, length, length - first, more=False).logits[:, first - length :]
+        return logits.take_along_dim((wanted - first)[:, :, None], dim=1)
 
     def select(self, rows: Sequence[int]) -> None:
         """Go on with these rows, in this order; a row may come more than once."""
@@ -121,6 +143,11 @@ def takes_logits_to_keep(model: nn.Module) -> bool:
     while hasattr(model, "get_base_model") or hasattr(model, "module"):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator, assignment]
     return "logits_to_keep" in inspect.signature(model.forward).parameters
+
+
+def _places(mask: TokenIds) -> TokenIds:
+    """Which token of its row each is, counted from 0; padding goes by the token before it."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def _can_continue(cache: Cache | None, token_count: int) -> bool:
