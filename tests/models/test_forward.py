@@ -63,7 +63,9 @@ def build_recurrent_gemma() -> PreTrainedModel:
     """A memory inside the layers, and a convolution that sees padding before the first token."""
     sizes: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 1, "num_hidden_layers": 3}
     width: dict[str, Any] = {"intermediate_size": 64, "lru_width": 32, "attention_window_size": 64}
-    return RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**(COMMON | {"w_init_variance_scale": 1.0}), **sizes, **width))
+    return RecurrentGemmaForCausalLM(
+        RecurrentGemmaConfig(**(COMMON | {"w_init_variance_scale": 1.0}), **sizes, **width)
+    )
 
 
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {

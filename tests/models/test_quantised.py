@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, BitsAndBytesConfi
 from tests.tiny import build_tiny_model, save_tiny
 from unlora.errors import InputError
 from unlora.models import quantised
-from unlora.models.inventory import linear_share
+from unlora.models.inventory import linear_share, rounded_share
 from unlora.models.load import load_model
 from unlora.models.quantised import misread_layer, quantisation_of
 from unlora.models.target_modules import find_target_modules
@@ -59,6 +59,39 @@ def test_share_in_linear_layers_is_what_bitsandbytes_rounds(kind: str, low: floa
     in_8_bits = sum(weight.numel() for weight in kept.values() if weight.dtype == torch.int8)
     assert linear_share(plain) == linear_share(rounded) == in_8_bits / sum(weight.numel() for weight in kept.values())
     assert low <= linear_share(plain) <= high
+
+
+@pytest.mark.parametrize(("kind", "said"), [("mixtral", "11 % of the weights"), ("llama", "100 % of the weights")])
+def test_share_that_was_rounded_is_said_and_recorded(kind: str, said: str, tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = CONFIG_MAPPING[kind](vocab_size=128, num_key_value_heads=2, **sizes)
+    if kind == "mixtral":
+        config.num_local_experts = 4
+    save_tiny(tmp_path)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), device=CPU, quantisation="8bit")
+    held = {name: weight for name, weight in loaded.model.named_parameters() if ".layers." in name and weight.ndim > 1}
+    in_8_bits = sum(weight.numel() for weight in held.values() if weight.dtype == torch.int8)
+    assert (
+        loaded.rounded_share
+        == loaded.checks["rounded_share"]
+        == in_8_bits / sum(weight.numel() for weight in held.values())
+    )
+    assert [said in note for note in loaded.notes] == [True]
+    assert ("stay as they are" in loaded.notes[0]) == (kind == "mixtral")
+    assert load_model(str(tmp_path), device=CPU).checks == {}
+
+
+def test_layer_that_the_files_leave_out_is_not_counted(tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    plain = save_tiny(tmp_path / "plain")
+    skipping = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["lm_head", "down_proj"])
+    model = AutoModelForCausalLM.from_pretrained(plain, quantization_config=skipping, dtype=torch.float32)
+    layers = find_target_modules(model)
+    left = sum(layer.d_out * layer.d_in for name, layer in layers.items() if name.endswith("down_proj"))
+    assert left > 0
+    assert rounded_share(model) == 1 - left / sum(layer.d_out * layer.d_in for layer in layers.values())
 
 
 def test_plain_model_is_neither():

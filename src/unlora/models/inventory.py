@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from unlora.models.dequantise import is_rounded
 from unlora.models.target_modules import TargetModule, find_target_modules, head_weights
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 from unlora.reach import LeftOut, Reach
@@ -63,6 +64,13 @@ def linear_share(model: CausalModel) -> float:
     """Share of `weights_of` that stands in linear layers: what bitsandbytes rounds, which passes over fused experts."""
     weights = weights_of(model)
     return sum(weights[name] for name in find_target_modules(model)) / sum(weights.values())
+
+
+def rounded_share(model: CausalModel) -> float:
+    """Share of `weights_of` that a model in fewer bits holds in them; its own files may leave linear layers out."""
+    weights = weights_of(model)
+    rounded = (name for name, layer in find_target_modules(model).items() if is_rounded(layer.module))
+    return sum(weights[name] for name in rounded) / sum(weights.values())
 
 
 def text_part(model: CausalModel) -> Callable[[str], bool]:

@@ -25,6 +25,8 @@ from unlora.models.files import refuse_unsafe_files
 from unlora.models.fingerprint import fingerprint
 from unlora.models.finite import refuse_not_finite
 from unlora.models.formats import multiplied_out, settle_format, settle_weights
+from unlora.models.inventory import rounded_share
+from unlora.models.loading_notes import format_note, rounding_note
 from unlora.models.locate import Location, locate
 from unlora.models.merge import MergeCheck
 from unlora.models.named_class import auto_class
@@ -70,11 +72,14 @@ class LoadedModel:
     """Of an adapter: how far merging it into its base moved the logits on a few tokens."""
     notes: tuple[str, ...] = ()
     """What its user should know of how it was loaded."""
+    rounded_share: float | None = None
+    """Of a model in 4 or 8 bits: the share of its weights (embedding and head not counted) that is so."""
 
     @property
     def checks(self) -> dict[str, Any]:
         """What was checked at loading, for a record's section of that name."""
-        return {} if self.merge is None else {"target_merge": self.merge._asdict()}
+        merge = {} if self.merge is None else {"target_merge": self.merge._asdict()}
+        return merge | ({} if self.rounded_share is None else {"rounded_share": self.rounded_share})
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -129,17 +134,11 @@ def load_model(
     refuse_not_finite(name, model)
     refuse_two_sided(name, model)
     number_format = str(dtype).removeprefix("torch.")
-    source = ModelSource(name, kind, base, number_format, trust_remote_code, quantisation_of(model), format)
-    return LoadedModel(model, tokenizer, source, merge, (*notes, *_format_note(name, format, merge)))
-
-
-def _format_note(name: str, format: str | None, merge: MergeCheck | None) -> tuple[str, ...]:
-    if format is None:
-        return ()
-    return (
-        f"{name}: its files hold the weights as {format}; the run goes on in full precision with the numbers that "
-        "they stand for" + ("" if merge is None else ", the adapter merged into those"),
-    )
+    bits = quantisation_of(model)
+    share = None if bits is None else rounded_share(model)
+    source = ModelSource(name, kind, base, number_format, trust_remote_code, bits, format)
+    said = (*format_note(name, format, merge), *rounding_note(name, bits, share))
+    return LoadedModel(model, tokenizer, source, merge, (*notes, *said), share)
 
 
 def load_tokenizer(name: str, *, base: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
