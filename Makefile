@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+SLOW := tests/research tests/examples tests/distributed tests/faults tests/benchmarks
 
-.PHONY: install demo test check lint types imports docs site real research faults clean
+.PHONY: install demo test check lint types imports docs site real slow faults clean
 
 install: $(STAMP)
 
@@ -22,11 +23,11 @@ demo: $(STAMP)
 
 # Tiny models gain nothing from threads; two processes share the cores instead.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --ignore=tests/research --ignore=tests/examples
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(SLOW:%=--ignore=%)
 
-# The laboratory, every study in its quick version, and the examples.
-research: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/research tests/examples
+# What takes longest: every study in its quick version, the examples, several processes, kills and full disks.
+slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(SLOW)
 
 real: $(STAMP)
 	$(BIN)/python -m pytest -m real_model
