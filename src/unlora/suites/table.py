@@ -3,9 +3,7 @@
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unlora.errors import InputError, nearest
 
@@ -47,7 +45,7 @@ class NamedSuite(NamedTuple):
 
     kind: str
     """A key of `SUITES`."""
-    settings: dict[str, JsonValue]
+    settings: dict[str, Any]
     """What the name says, and what was said beside it."""
     name: str
     """As it was written."""
@@ -82,13 +80,13 @@ def read_name(text: str) -> NamedSuite:
     for kind, row in SUITES.items():
         match = re.fullmatch(row.pattern, text)
         if match is not None:
-            settings: dict[str, JsonValue] = {key: value for key, value in match.groupdict().items() if value}
+            settings: dict[str, Any] = {key: value for key, value in match.groupdict().items() if value}
             return NamedSuite(kind, settings, text)
     *forms, last = [form for row in SUITES.values() for form in row.forms]
     raise InputError(f"'{text}' is not one of {', '.join(forms)} or {last}.{nearest(text, SUITES)}")
 
 
-def read_suite(written: str | Mapping[str, JsonValue]) -> NamedSuite:
+def read_suite(written: str | Mapping[str, Any]) -> NamedSuite:
     """Read a suite as a configuration names it: by its name, or {name: NAME, SETTING: VALUE} with settings of its own.
 
     Raises:
@@ -103,7 +101,7 @@ def read_suite(written: str | Mapping[str, JsonValue]) -> NamedSuite:
     return found._replace(settings=found.settings | {key: value for key, value in written.items() if key != "name"})
 
 
-def read_suites(written: Sequence[str | Mapping[str, JsonValue]]) -> list[NamedSuite]:
+def read_suites(written: Sequence[str | Mapping[str, Any]]) -> list[NamedSuite]:
     """Read the suites of a configuration.
 
     Raises:
