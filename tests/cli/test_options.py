@@ -27,12 +27,14 @@ def options() -> list[tuple[str, click.Option]]:
 
 
 def annotation(settings: type[BaseModel], key: str) -> Any:
-    """Type of the field with a dotted key; None where there is none."""
+    """Type of the field with a dotted key, also of a section that may be missing; None where there is none."""
     found: Any = settings
     for part in key.split("."):
-        if not (isinstance(found, type) and issubclass(found, BaseModel)) or part not in found.model_fields:
+        sections = [one for one in (found, *get_args(found)) if isinstance(one, type) and issubclass(one, BaseModel)]
+        field = next((one.model_fields[part] for one in sections if part in one.model_fields), None)
+        if field is None:
             return None
-        found = found.model_fields[part].annotation
+        found = field.annotation
     return found
 
 
