@@ -59,7 +59,7 @@ def attempts(
         arguments: of `unlora`.
         folders: where changes count.
         chance: draws the points.
-        reach: largest number of changes that an attempt may make.
+        reach: largest number of changes that an attempt may make at first; each may make one more, so that all end.
         second: where the second kill comes, before one of the first changes there; None: anywhere, like the others.
     """
     kills = 0
@@ -74,7 +74,7 @@ def attempts(
             code, text = running.finish()
         else:
             code, text = run(
-                arguments, KillAtChange(folders, chance.randint(1, reach if kills else 6), half=kind == "half")
+                arguments, KillAtChange(folders, chance.randint(1, reach + kills if kills else 6), half=kind == "half")
             )
         assert code in (KILLED, 0), text
         if code == 0:

@@ -101,8 +101,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         return evaluation
     run.record["checks"] |= target.checks
     reporter.say(choice.reach.sentence())
-    run.write_record(template=sets.tokeniser.describe(), objective=objective.describe(), seed=settings.seed)
-    run.write_record(start=start.model_dump(mode="json"))
+    run.record |= {"start": start.model_dump(mode="json"), "objective": objective.describe()}
+    run.write_record(template=sets.tokeniser.describe(), seed=settings.seed)
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
     measured = measure_start(start, run, inputs, measured, reporter)
