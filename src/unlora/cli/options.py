@@ -125,5 +125,11 @@ def settings_from(config: Path | None, preset: str | None, overrides: tuple[str,
         config_file=config,
         flags={FLAG_KEYS[name]: value for name, value in flags.items()},
         overrides=overrides,
-        say=lambda line: echo(line, err=True),
+        say=_say_once,
     )
+
+
+def _say_once(line: str) -> None:
+    """Say it on standard error, in one process of all that share a run."""
+    if os.environ.get("RANK", "0") == "0":
+        echo(line, err=True)
