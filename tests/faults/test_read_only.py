@@ -93,13 +93,13 @@ class ReadOnlyLater:
     def __call__(self) -> None:
         from unlora.recipes import unlearn
 
-        original = unlearn.evaluate_models
+        original = unlearn.evaluate_suites
 
         def hit(*arguments: Any, **options: Any) -> Any:
             self.read_only()
             return original(*arguments, **options)
 
-        unlearn.evaluate_models = hit
+        unlearn.evaluate_suites = hit
 
 
 def test_run_that_becomes_read_only_while_it_works_goes_on_afterwards(taught: Taught, tmp_path: Path):
