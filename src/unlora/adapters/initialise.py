@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Int
@@ -15,8 +15,6 @@ from unlora.importance.ratio import ModuleRatio, module_ratio
 from unlora.low_rank import SolverName, WeightedLowRankProblem, solve
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import LoraA, LoraB, Weight
-
-InitialisationName = Literal["importance", "uniform", "plain"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Starts in the directions that the forget set uses and the retain set does not (ours)."""
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,8 +38,7 @@ class ContrastInputs(Start):
     def measure(self, inputs: StartInputs) -> ContrastMap:
         """One backward pass over the whole forget set and a sample of the retain set."""
         data = inputs.data
-        total = len(data.forget) + len(data.retain_sample(self.max_retain_examples) or ())
-        with inputs.task("Contrast", total) as progress:
+        with inputs.task("Contrast", data.count(self.max_retain_examples)) as progress:
             return estimate_contrast(
                 inputs.model,
                 data.forget_batches(self.batch_size),
@@ -97,9 +95,7 @@ class ContrastInputs(Start):
 
     def measured_batches(self, data: StartData) -> Iterator[Batch]:
         """Both sets."""
-        return chain(
-            data.forget_batches(self.batch_size), data.retain_batches(self.batch_size, self.max_retain_examples) or ()
-        )
+        return data.both_batches(self.batch_size, self.max_retain_examples)
 
     def statistics_bytes(self, layers: Layers, rank: int, device: Device) -> int:
         """Of either set a sketch and, for both sides, its probes."""

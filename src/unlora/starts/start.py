@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -54,6 +55,14 @@ class StartData:
         if self.retain is None or len(self.retain) <= most:
             return self.retain
         return random.Random(self.seed).sample(self.retain, most)
+
+    def both_batches(self, batch_size: int, most: int) -> Iterator[Batch]:
+        """The forget set's batches, then those of at most so many retain examples."""
+        return chain(self.forget_batches(batch_size), self.retain_batches(batch_size, most) or ())
+
+    def count(self, most: int) -> int:
+        """Examples of the forget set and of a sample of at most so many of the retain set."""
+        return len(self.forget) + len(self.retain_sample(most) or ())
 
     def _batches(self, examples: Sequence[TokenisedExample], batch_size: int) -> Iterator[Batch]:
         rows_of_batches = shortest_first(examples, batch_size)

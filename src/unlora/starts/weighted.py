@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -91,8 +90,7 @@ class Weighted(Mapped, ABC):
     def measure(self, inputs: StartInputs) -> ImportanceMap:
         """One backward pass over the whole forget set and a sample of the retain set."""
         data = inputs.data
-        total = len(data.forget) + len(data.retain_sample(self.max_retain_examples) or ())
-        with inputs.task("Importance", total) as progress:
+        with inputs.task("Importance", data.count(self.max_retain_examples)) as progress:
             return estimate_importance(
                 inputs.model,
                 data.forget_batches(self.batch_size),
@@ -132,9 +130,7 @@ class Weighted(Mapped, ABC):
 
     def measured_batches(self, data: StartData) -> Iterator[Batch]:
         """Both sets."""
-        return chain(
-            data.forget_batches(self.batch_size), data.retain_batches(self.batch_size, self.max_retain_examples) or ()
-        )
+        return data.both_batches(self.batch_size, self.max_retain_examples)
 
     @abstractmethod
     def statistics_bytes(self, layers: Layers, rank: int, device: Device) -> int:
