@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from unlora.audit.recovery import Course, RelearningVariant, find, overall, records, sentence, strengths
+from unlora.audit.course import Course
+from unlora.audit.recovery import RelearningVariant, find, overall, records, sentence, strengths
 from unlora.data.records import Example, ExampleSet
 
 FORGET = ExampleSet(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.audit.subjects import bench_for, never_taught, never_unlearned
-from unlora.audit.relearning import Relearning, measured_steps
+from unlora.audit.course import measured_steps
+from unlora.audit.relearning import Relearning
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject
 from unlora.errors import TrainingDivergedError
@@ -89,7 +90,7 @@ def test_same_seed_same_course_and_a_second_run_trains_nothing(
     torch.manual_seed(123)  # the course must not depend on the state of the global generator
     second = Relearning().run(bench_for(subject, tmp_path / "two", relearning=settings))
     assert second.records == first.records
-    monkeypatch.setattr("unlora.audit.relearning.FineTuneTrainer", None)
+    monkeypatch.setattr("unlora.audit.course.FineTuneTrainer", None)
     assert Relearning().run(bench_for(subject, tmp_path / "one", relearning=settings)) == first
 
 

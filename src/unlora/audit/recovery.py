@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unlora.audit.attack import Curve, Estimate, Outcome
+from unlora.audit.course import Course, Matrix
 from unlora.audit.estimates import mean_estimate
 from unlora.audit.subject import Role
 from unlora.data.records import ExampleSet
@@ -17,7 +18,6 @@ from unlora.data.records import ExampleSet
 NOTEWORTHY = 0.1
 """A smaller share of the lost probability is not called a return of the knowledge, however narrow its interval."""
 
-Matrix = Float[np.ndarray, "step example"]
 PerExample = Float[np.ndarray, " example"]
 
 
@@ -36,15 +36,6 @@ class RelearningVariant:
     def label(self) -> str:
         """Variant, and the seed where it is not the first."""
         return self.variant if self.seed == 0 else f"{self.variant}_seed_{self.seed}"
-
-
-@dataclass(frozen=True)
-class Course:
-    """One attack on one model: every forget example at every step that was measured, step 0 included."""
-
-    steps: tuple[int, ...]
-    probability: Matrix
-    extraction_strength: Matrix
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,22 @@ Hu et al. 2024 (arXiv 2406.13356): fine-tune on a few forget examples and look a
 text can be enough. The control (the retain-only model) shows what the attack itself teaches; only the excess counts.
 """
 
-import math
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from unlora.audit.adversary import attacked
 from unlora.audit.attack import Attack, AttackResult, Estimate
+from unlora.audit.attackers import LoraAttacker
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set
-from unlora.audit.recovery import Course, Recovery, RelearningVariant, find, overall, records, sentence, strengths
-from unlora.audit.settings import AuditSettings, RelearningSettings
+from unlora.audit.course import Course, measured_steps, relearn
+from unlora.audit.likelihoods import forget_likelihoods
+from unlora.audit.recovery import Recovery, RelearningVariant, find, overall, records, sentence, strengths
+from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
-from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
-from unlora.training import FineTuneTrainer, training_arguments
-from unlora.training.callbacks import RELEARNING
 
 UNRELATED_PEOPLE = 2
 """Fictitious people of variant "unrelated", six questions each: about what an attacker writes in ten minutes."""
@@ -83,11 +77,6 @@ class Relearning(Attack):
         )
 
 
-def measured_steps(chosen: RelearningSettings) -> list[int]:
-    """Steps at which the forget set is looked at: 0, then every so many, and the last."""
-    return sorted({*range(0, chosen.steps + 1, chosen.measure_every), chosen.steps})
-
-
 def _plan(variant: str, seed: int, bench: Workbench) -> RelearningVariant:
     forget = bench.subject.forget
     everything = tuple(range(len(forget)))
@@ -102,15 +91,29 @@ def _plan(variant: str, seed: int, bench: Workbench) -> RelearningVariant:
 
 
 def _course(bench: Workbench, plan: RelearningVariant, role: Role, place: int, count: int) -> Course:
-    chosen = bench.settings.relearning
-    before = forget_likelihoods(bench, role)
+    subject, chosen = bench.subject, bench.settings.relearning
 
     def progress(step: int) -> None:
         bench.progress(f"{plan.label} on {role}", place * chosen.steps + step, count * chosen.steps)
 
     def compute() -> dict[str, list[list[float]]]:
-        with bench.subject.acting_as(role) as model, attacked(model, rank=chosen.rank, seed=plan.seed) as trainee:
-            return _train(trainee, plan, bench, progress)
+        attacker = LoraAttacker(chosen.learning_rate, rank=chosen.rank)
+        with subject.acting_as(role) as model:
+            course = relearn(
+                model,
+                subject.tokeniser,
+                plan.examples,
+                subject.forget,
+                attacker,
+                chosen,
+                seed=plan.seed,
+                batch_size=bench.settings.batch_size,
+                progress=progress,
+            )
+        return {
+            "probability": course.probability.tolist(),
+            "extraction_strength": course.extraction_strength.tolist(),
+        }
 
     key = chosen.model_dump(exclude={"variants", "seeds", "fraction"}) | {
         "variant": plan.variant,
@@ -121,54 +124,6 @@ def _course(bench: Workbench, plan: RelearningVariant, role: Role, place: int, c
     progress(chosen.steps)
     return Course(
         tuple(measured_steps(chosen)),
-        np.array([before["probability"], *found["probability"]], dtype=float),
-        np.array([before["extraction_strength"], *found["extraction_strength"]], dtype=float),
+        np.array(found["probability"], dtype=float),
+        np.array(found["extraction_strength"], dtype=float),
     )
-
-
-class _Measure(TrainerCallback):
-    """Looks at the whole forget set at the steps that are to be measured."""
-
-    def __init__(self, trainee: PeftModel, bench: Workbench, progress: Callable[[int], None]) -> None:
-        self._trainee, self._bench, self._progress = trainee, bench, progress
-        self._steps = set(measured_steps(bench.settings.relearning))
-        self.points: dict[str, list[list[float]]] = {"probability": [], "extraction_strength": []}
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step in self._steps:
-            for name, values in measure_forget_set(self._trainee, self._bench).items():
-                self.points[name].append(values)
-        self._progress(state.global_step)
-
-
-def _train(
-    trainee: PeftModel, plan: RelearningVariant, bench: Workbench, progress: Callable[[int], None]
-) -> dict[str, list[list[float]]]:
-    chosen, tokeniser = bench.settings.relearning, bench.subject.tokeniser
-    examples = tokeniser.encode_set(plan.examples)
-    batch_size = min(chosen.batch_size, len(examples))
-    arguments = training_arguments(
-        bench.subject.scratch,
-        learning_rate=chosen.learning_rate,
-        batch_size=batch_size,
-        gradient_accumulation_steps=1,
-        warmup_steps=0,
-        max_grad_norm=1.0,
-        gradient_checkpointing=False,
-        save_steps=None,
-        seed=plan.seed,
-        use_cpu=trainee.device.type == "cpu",
-        lr_scheduler_type="constant",
-        max_steps=chosen.steps,
-    )
-    epochs = math.ceil(chosen.steps * batch_size / len(examples))
-    measure = _Measure(trainee, bench, progress)
-    FineTuneTrainer(
-        trainee,
-        arguments,
-        train_dataset=ShuffledEpochs(examples, epochs=epochs, seed=plan.seed),
-        pad_token_id=tokeniser.pad_token_id,
-        callbacks=[measure],
-        advice=RELEARNING,
-    ).train()
-    return measure.points
