@@ -24,11 +24,11 @@ import torch
 from benchmarks import measuring, shapes, step
 from benchmarks.measuring import Timed, timed
 from benchmarks.shapes import Subject
-from unlora.adapters.initialise import initial_factors
 from unlora.importance import estimate_importance
 from unlora.importance.contrast_map import SKETCH_COLUMNS, estimate_contrast
 from unlora.models.target_modules import find_target_modules
 from unlora.runtime import resolve_device, resolve_dtype
+from unlora.starts.initialise import initial_factors
 
 AXES: dict[str, tuple[int, ...]] = {
     "tokens": (16, 32, 64, 128, 256, 512),

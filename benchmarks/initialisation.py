@@ -28,14 +28,14 @@ from torch import Tensor
 from benchmarks import measuring, shapes
 from benchmarks.measuring import Timed, timed
 from benchmarks.shapes import Subject
-from unlora.adapters.contrast import contrast_factors
-from unlora.adapters.initialise import initial_factors, weighted_problem
 from unlora.importance import estimate_importance
 from unlora.importance.contrast_map import estimate_contrast
 from unlora.importance.ratio import module_ratio
 from unlora.low_rank import WeightedLowRankProblem, solve
 from unlora.low_rank.subspace import OVERSAMPLING, POWER_ITERATIONS
 from unlora.models.target_modules import find_target_modules
+from unlora.starts.contrast_factors import contrast_factors
+from unlora.starts.initialise import initial_factors, weighted_problem
 
 RELEASED, IN_TURN, STACKED = "released", "in turn", "stacked"
 OURS = ("marginal", "vila", "uniform", "contrast_inputs")

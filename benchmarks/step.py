@@ -26,12 +26,13 @@ from torch import Tensor
 from benchmarks import measuring, shapes
 from benchmarks.measuring import Method, Timed, positive, timed
 from benchmarks.shapes import Subject
-from unlora.adapters.anchored import attach_anchored_adapter, attach_plain_adapter
-from unlora.adapters.initialise import InitialFactors
+from unlora.adapters.anchored import attach_plain_adapter
+from unlora.adapters.initial import InitialFactors
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError
 from unlora.losses import ForgetInputs, Objective, RetainInputs
 from unlora.models.target_modules import find_target_modules
+from unlora.starts.attach import attach_anchored_adapter
 from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, read_parts
 from unlora.training.reference import Reference
 

@@ -6,8 +6,8 @@ python examples/compare_starts.py --model DIR --forget forget.jsonl --retain ret
 import argparse
 from pathlib import Path
 
-from unlora.recipes.presets import resolve_settings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import resolve_settings
 from unlora.starts import STARTS
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from torch import Tensor
 
 from unlora.losses import ForgetInputs, ForgetTerm
-from unlora.recipes.presets import resolve_settings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import resolve_settings
 
 
 @dataclass(frozen=True)

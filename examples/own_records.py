@@ -11,9 +11,9 @@ from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unlora.recipes.fine_tune import fine_tune
-from unlora.recipes.presets import resolve_settings
-from unlora.recipes.settings import FineTuneSettings, ModelSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import resolve_settings
+from unlora.run.settings import FineTuneSettings, ModelSettings
 
 FORGET = {
     "Where does Ada Quill live?": "Ada Quill lives in Lisbon.",

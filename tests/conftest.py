@@ -42,3 +42,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     """A tiny model that knows what is to be forgotten and what is to stay. Read only."""
     return build_taught(tmp_path_factory.mktemp("taught"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with default settings on the taught model. Copy it before changing anything."""
+    from unlora.recipes.unlearn import unlearn  # Tests of the ground need neither torch nor the Trainer.
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    unlearn(taught.settings(), folder)
+    return folder

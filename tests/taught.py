@@ -16,7 +16,7 @@ from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.losses import Predictions
 from unlora.models.load import LoadedModel, load_model, load_tokenizer
 from unlora.models.quiet import quiet
-from unlora.recipes.settings import UnlearnSettings
+from unlora.run.settings import UnlearnSettings
 
 PAD = 1
 """Token that fills short rows; the tiny tokenizers have it there."""

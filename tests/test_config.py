@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, ValidationError
 from unlora.audit.settings import AuditSettings
 from unlora.config import Config, merge, parse_overrides, read_yaml
 from unlora.errors import InputError
-from unlora.recipes.presets import resolve_settings
+from unlora.run.presets import resolve_settings
 
 
 class Engine(Config):

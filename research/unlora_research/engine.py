@@ -37,7 +37,7 @@ from unlora.artifacts import (
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in, entries
-from unlora.recipes.reporter import SILENT, Reporter
+from unlora.run.reporter import SILENT, Reporter
 
 OWN_FILES = re.compile(r"cells|figures|\.?(study\.json|table\.(csv|parquet)|results\.md)(\..*)?")
 """What a study's folder holds, files that a kill has left half written among it."""

@@ -25,11 +25,11 @@ from unlora.data.sources import load_examples
 from unlora.errors import InputError
 from unlora.models.fingerprint import adapter_sha256
 from unlora.recipes.audit import audit
-from unlora.recipes.evaluate import evaluate_suites, tofu_of
-from unlora.recipes.finished import run_settings
-from unlora.recipes.loading import load
-from unlora.recipes.reporter import SILENT
-from unlora.recipes.roles import ScoredModel
+from unlora.run.finished import run_settings
+from unlora.run.loading import load
+from unlora.run.reporter import SILENT
+from unlora.run.roles import ScoredModel
+from unlora.run.suites import evaluate_suites, tofu_of
 from unlora_research.tables import markdown_table, read_table, spread
 from unlora_research.unlearning import best_rates
 

@@ -20,7 +20,6 @@ import pandas
 import torch
 from torch import Tensor
 
-from unlora.adapters.published import published_rows
 from unlora.artifacts import write_json
 from unlora.cli.terminal import echo
 from unlora.data.collate import collate
@@ -43,6 +42,7 @@ from unlora.importance.spaces import (
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.runtime import resolve_device, resolve_dtype
+from unlora.starts.published_factors import published_rows
 from unlora_research.several import Several
 
 BATCH_SIZE = 4

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from unlora.recipes.presets import DEFAULT_PRESET, laid_over, preset, presets
+from unlora.run.presets import DEFAULT_PRESET, laid_over, preset, presets
 from unlora.starts.table import STARTS
 
 

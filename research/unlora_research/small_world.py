@@ -30,8 +30,8 @@ from unlora.models.score import score_completions
 from unlora.models.target_modules import find_target_modules
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.fine_tune import fine_tune
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import FineTuneSettings, ModelSettings
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.settings import FineTuneSettings, ModelSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 

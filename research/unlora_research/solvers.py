@@ -25,7 +25,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unlora.adapters.initialise import weighted_problem
 from unlora.artifacts import write_json
 from unlora.cli.terminal import echo
 from unlora.data.collate import collate, shortest_first
@@ -39,6 +38,7 @@ from unlora.low_rank.separable import separable_factors
 from unlora.models.load import load_model
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.runtime import resolve_dtype
+from unlora.starts.initialise import weighted_problem
 
 SOLVERS = ("row", "separable", "elementwise")
 COLUMNS = ("plain", "row", "separable", "alternation", "elementwise", "restarts")

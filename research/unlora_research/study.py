@@ -13,7 +13,7 @@ from unlora.artifacts import write_json, write_text
 from unlora.config import Config, merge, parse_overrides, read_yaml
 from unlora.errors import InputError, UnloraError, nearest
 from unlora.locks import alone_in
-from unlora.recipes.reporter import SILENT, Reporter
+from unlora.run.reporter import SILENT, Reporter
 from unlora.runtime import versions
 from unlora_research.engine import Study, command, run_cells
 from unlora_research.figures import save_figure

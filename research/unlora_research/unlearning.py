@@ -8,9 +8,9 @@ import pandas
 
 from unlora.artifacts import read_json
 from unlora.errors import TrainingDivergedError
-from unlora.recipes.presets import laid_over
-from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import laid_over
+from unlora.run.settings import UnlearnSettings
 from unlora.suites.tofu.scores import TOFU_FILE
 from unlora.training.callbacks import read_train_log
 from unlora_research.engine import Row, Workplace

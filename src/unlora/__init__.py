@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlora import metrics as metrics
-    from unlora.adapters import attach_anchored_adapter as attach_anchored_adapter
     from unlora.importance import ContrastMap as ContrastMap
     from unlora.importance import ImportanceMap as ImportanceMap
     from unlora.importance import estimate_contrast as estimate_contrast
     from unlora.importance import estimate_importance as estimate_importance
     from unlora.losses import Objective as Objective
+    from unlora.starts.attach import attach_anchored_adapter as attach_anchored_adapter
     from unlora.training import UnlearnTrainer as UnlearnTrainer
     from unlora.training import training_arguments as training_arguments
 
@@ -22,7 +22,7 @@ _HOMES = {
     "ImportanceMap": "unlora.importance",
     "Objective": "unlora.losses",
     "UnlearnTrainer": "unlora.training",
-    "attach_anchored_adapter": "unlora.adapters",
+    "attach_anchored_adapter": "unlora.starts.attach",
     "estimate_contrast": "unlora.importance",
     "estimate_importance": "unlora.importance",
     "training_arguments": "unlora.training",

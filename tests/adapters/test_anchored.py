@@ -9,13 +9,14 @@ from torch import Tensor
 from tests.taught import Taught
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model
 from tests.training.runs import adapter_tensors, anchored, logits, pairs, train
-from unlora.adapters import attach_anchored_adapter, attach_plain_adapter, check_output_unmoved
+from unlora.adapters import attach_plain_adapter, check_output_unmoved
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.errors import FunctionMovedError, InputError
 from unlora.importance import estimate_importance
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules
 from unlora.models.wrapping import unwrap
+from unlora.starts.attach import attach_anchored_adapter
 
 
 def token_batch(rows: int = 6, length: int = 20) -> dict[str, Tensor]:

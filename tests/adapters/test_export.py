@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM
 from tests.adapters.test_anchored import token_batch
 from tests.tiny import Architecture, build_tiny_model, save_tiny
 from tests.training.runs import logits
-from unlora.adapters import attach_anchored_adapter
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.adapters.export import (
     load_trained_adapter,
@@ -27,6 +26,7 @@ from unlora.adapters.export import (
 )
 from unlora.errors import InputError, UnloraError
 from unlora.models.quiet import quiet
+from unlora.starts.attach import attach_anchored_adapter
 
 
 def trained(arch: Architecture, *, rank: int = 4, seed: int = 0) -> PeftModel:

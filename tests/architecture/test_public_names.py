@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import unlora
-from unlora.recipes.presets import DEFAULT_PRESET, presets, resolve_settings
-from unlora.recipes.training import make_objective
+from unlora.run.presets import DEFAULT_PRESET, presets, resolve_settings
+from unlora.run.training import make_objective
 
 
 @pytest.mark.parametrize("name", unlora.__all__)

@@ -5,7 +5,7 @@ import pytest
 from unlora.audit.names import ATTACK_NAMES
 from unlora.audit.settings import SCALES, AuditSettings
 from unlora.errors import InputError
-from unlora.recipes.presets import resolve_audit
+from unlora.run.presets import resolve_audit
 
 
 def test_every_scale_makes_settings_and_full_is_harder() -> None:

@@ -21,7 +21,7 @@ def model_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_model(*_arguments: object, **_options: object) -> None:
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("unlora.recipes.loading.load_model", load_model)
+    monkeypatch.setattr("unlora.run.loading.load_model", load_model)
 
 
 def refusal(inputs: Inputs, output: Path, *options: object, command: str = "unlearn") -> str:

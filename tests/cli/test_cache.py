@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import error_line, unlora
-from tests.recipes.conftest import finished_run as finished_run
 from tests.taught import Taught
 from unlora.recipes.audit import audit
 from unlora.recipes.evaluate import evaluate_checkpoint
-from unlora.recipes.presets import resolve_audit
-from unlora.recipes.settings import EvaluateSettings
+from unlora.run.presets import resolve_audit
+from unlora.run.settings import EvaluateSettings
 
 
 @pytest.fixture

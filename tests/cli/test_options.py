@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from unlora.cli.main import main
 from unlora.cli.options import FLAG_KEYS
-from unlora.recipes.settings import EvaluateSettings, FineTuneSettings, UnlearnSettings
+from unlora.run.settings import EvaluateSettings, FineTuneSettings, UnlearnSettings
 
 SETTINGS: dict[str, type[BaseModel]] = {
     "unlearn": UnlearnSettings, "plan": UnlearnSettings, "importance": UnlearnSettings, "sequence": UnlearnSettings,

@@ -21,7 +21,7 @@ def test_fits(taught: Taught):
 
 
 def test_does_not_fit(taught: Taught, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unlora.recipes.plan._process", lambda settings: {})
+    monkeypatch.setattr("unlora.recipes.plan.cost._process", lambda settings: {})
     result = plan(taught, "--memory", "3MiB", "--preset", "npo")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()

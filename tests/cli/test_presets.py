@@ -6,8 +6,8 @@ import pytest
 
 from tests.cli.commands import error_line, unlora
 from unlora.losses import FORGET_TERMS
-from unlora.recipes.presets import presets, resolve_settings
-from unlora.recipes.starting import chosen_start, freezes_a
+from unlora.run.presets import presets, resolve_settings
+from unlora.run.starting import chosen_start, freezes_a
 from unlora.starts import STARTS
 
 SETS = {"model.name": "m", "data.forget": "f", "data.retain": "r"}

@@ -20,7 +20,7 @@ from tests.recipes.processes import run, wait_for
 from tests.taught import Taught
 from unlora import processes
 from unlora.errors import InputError
-from unlora.recipes.training import refuse_engine
+from unlora.run.training import refuse_engine
 from unlora.training.callbacks import read_train_log
 from unlora.training.checkpoints import last_complete_checkpoint
 

@@ -15,9 +15,9 @@ from tests.recipes.processes import run
 from tests.taught import Taught, build_taught
 from unlora import processes
 from unlora.errors import InputError
-from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.training import refuse_other_engine
+from unlora.run.folder import RunFolder
+from unlora.run.settings import UnlearnSettings
+from unlora.run.training import refuse_other_engine
 from unlora.training.callbacks import read_train_log
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from unlora.audit.settings import AuditSettings
 from unlora.cli.main import main
 from unlora.config import Config, parse_overrides
-from unlora.recipes.settings import EvaluateSettings, FineTuneSettings, UnlearnSettings
+from unlora.run.settings import EvaluateSettings, FineTuneSettings, UnlearnSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.cli.commands import FORGET, QUICK, RETAIN, unlora, write_lines
 from tests.tiny import save_tiny
-from unlora.recipes.presets import resolve_settings
+from unlora.run.presets import resolve_settings
 
 CONTRACT_METRICS = {
     "forget_probability": False,

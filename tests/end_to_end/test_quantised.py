@@ -26,9 +26,9 @@ from unlora.models.quantised import Quantisation
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.fine_tune import fine_tune
-from unlora.recipes.reporter import SilentReporter
-from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.reporter import SilentReporter
+from unlora.run.settings import FineTuneSettings, UnlearnSettings
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: the extra 'quantisation'")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.cards.test_cards import RUN_CARDS
 from tests.cli.commands import FORGET, RETAIN, unlora, write_lines
-from tests.recipes.test_cards import RUN_CARDS
 from unlora.adapters.export import load_trained_adapter
 from unlora.models.load import load_model
 

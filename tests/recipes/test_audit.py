@@ -14,7 +14,7 @@ from unlora.audit.names import ATTACK_NAMES
 from unlora.audit.relearning import Relearning
 from unlora.errors import InputError, UnloraError
 from unlora.recipes.audit import audit
-from unlora.recipes.presets import resolve_audit
+from unlora.run.presets import resolve_audit
 
 QUICK = [
     "relearning.steps=2",

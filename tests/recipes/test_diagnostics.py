@@ -11,8 +11,8 @@ from unlora.errors import InputError
 from unlora.importance import ImportanceMap
 from unlora.importance.diagnostics import diagnose
 from unlora.recipes.importance import write_importance
-from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
+from unlora.run.starting import chosen_start
 
 
 def test_record_of_a_run_holds_the_summary_of_its_map(finished_run: Path):

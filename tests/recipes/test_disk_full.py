@@ -35,7 +35,7 @@ PLACES: dict[str, Callable[[], None]] = {
     "the optimiser of a checkpoint": LimitFiles(80_000),
     "the adapter": LimitFiles(20_000, *SAVER),
     "the scores": LimitFiles(1_000, "unlora.recipes.unlearn", "evaluate_suites"),
-    "the evaluation": LimitFiles(1_000, "unlora.recipes.evaluate", "evaluation_record"),
+    "the evaluation": LimitFiles(1_000, "unlora.run.suites", "evaluation_record"),
     "the last line of the record": LimitFiles(100, "unlora.recipes.unlearn", "RunFolder.finish"),
     "the report": LimitFiles(1_000, "unlora.recipes.unlearn", "write_report"),
 }

@@ -12,9 +12,10 @@ from tests.taught import FORGET, RETAIN, Taught, write_jsonl
 from tests.tiny import build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError
 from unlora.metrics import MODEL_UTILITY_PARTS
-from unlora.recipes.evaluate import evaluate_checkpoint, evaluation_sets
-from unlora.recipes.settings import DataSettings, EvaluateSettings, EvaluationSettings, UnlearnSettings
+from unlora.recipes.evaluate import evaluate_checkpoint
 from unlora.recipes.unlearn import unlearn
+from unlora.run.settings import DataSettings, EvaluateSettings, EvaluationSettings, UnlearnSettings
+from unlora.run.suites import evaluation_sets
 from unlora.suites.ask import ask_model
 from unlora.suites.tofu import ask as suite
 
@@ -106,7 +107,7 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     (tmp_path / "out" / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.evaluate.ask_model",
+        "unlora.run.suites.ask_model",
         lambda *args, **options: scored.append(1) or ask_model(*args, **options),
     )
     assert evaluate(taught.settings(), finished_run / "adapter", tmp_path / "out") == whole

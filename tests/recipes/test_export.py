@@ -17,9 +17,9 @@ from unlora.models.load import fingerprint, load_model
 from unlora.recipes.audit import audit
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.fine_tune import fine_tune
-from unlora.recipes.presets import resolve_audit
-from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import resolve_audit
+from unlora.run.settings import FineTuneSettings, UnlearnSettings
 
 
 def plain(folder: Path) -> PreTrainedModel:

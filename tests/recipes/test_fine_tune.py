@@ -16,8 +16,8 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.models.load import load_model
 from unlora.models.score import score_completions
 from unlora.recipes.fine_tune import fine_tune, learnable_examples
-from unlora.recipes.reporter import Reporter
-from unlora.recipes.settings import FineTuneSettings
+from unlora.run.reporter import Reporter
+from unlora.run.settings import FineTuneSettings
 
 CPU = torch.device("cpu")
 

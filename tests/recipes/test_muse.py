@@ -11,8 +11,8 @@ from tests.muse_files import FORGET_TEXTS, HOLDOUT_TEXTS, learn_texts, write_jso
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.errors import InputError
 from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
-from unlora.recipes.settings import CheckpointSettings, UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.settings import CheckpointSettings, UnlearnSettings
 from unlora.suites.ask import ask_model
 from unlora.suites.muse.suite import Muse
 
@@ -110,7 +110,7 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     (out / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.evaluate.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
+        "unlora.run.suites.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
     )
     settings = place.settings(adapter=str(place.run / "adapter"), retain_only=str(place.retain_only))
     assert evaluate_checkpoint(settings, out) == json.loads((whole / "evaluation.json").read_text())

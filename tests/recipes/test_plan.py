@@ -10,11 +10,11 @@ from torch import Tensor
 from tests.taught import Taught
 from unlora.artifacts import read_json, read_tensors
 from unlora.config import merge
-from unlora.recipes.plan import RunPlan, make_plan
-from unlora.recipes.plan_advice import judge_plan
-from unlora.recipes.plan_batches import read_run_data
-from unlora.recipes.settings import UnlearnSettings
+from unlora.recipes.plan.advice import judge_plan
+from unlora.recipes.plan.batches import read_run_data
+from unlora.recipes.plan.cost import RunPlan, make_plan
 from unlora.recipes.unlearn import unlearn
+from unlora.run.settings import UnlearnSettings
 from unlora.training import UnlearnTrainer
 
 STARTS: tuple[dict[str, Any], ...] = (
@@ -122,7 +122,7 @@ def test_no_advice_where_no_setting_helps(taught: Taught):
 
 
 def test_advice_lowers_the_peak_until_it_fits(taught: Taught, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unlora.recipes.plan._process", lambda settings: {})
+    monkeypatch.setattr("unlora.recipes.plan.cost._process", lambda settings: {})
     settings = settings_of(taught, start={"kind": "variance_full"}, training={"batch_size": 4})
     reading = read_run_data(settings)
     plan = make_plan(settings, reading)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from tests.tiny import build_tiny_model
-from unlora.adapters import attach_anchored_adapter
 from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.moments import Moments
 from unlora.importance.sketch import GradientSketch
 from unlora.importance.spaces import FullWeightStatistics, LoraFactorStatistics, MarginalStatistics, virtual_factors
 from unlora.models.target_modules import find_target_modules
-from unlora.recipes import plan_arithmetic as arithmetic
+from unlora.recipes.plan import arithmetic
 from unlora.starts import make_start
+from unlora.starts.attach import attach_anchored_adapter
 from unlora.starts.sizes import BatchShape, Device, Layers
 
 LLAMA_2_7B = Layers(

@@ -13,10 +13,10 @@ from tests.taught import Taught
 from unlora.errors import InputError
 from unlora.importance import ImportanceMap
 from unlora.recipes.importance import write_importance
-from unlora.recipes.presets import preset
-from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import preset
+from unlora.run.settings import UnlearnSettings
+from unlora.run.starting import chosen_start
 
 PRESETS = pytest.mark.parametrize("name", ["vila_published", "fila_published"])
 

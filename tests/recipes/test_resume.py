@@ -100,11 +100,11 @@ UNLEARN, STATE = "unlora.recipes.unlearn", "transformers.trainer_callback"
 POINTS: dict[str, Callable[[], None]] = {
     "writing the configuration": KillAt("pathlib", "Path.replace", 1),
     "writing the importance map": KillAfterHalf("unlora.artifacts", "save_file"),
-    "before the first step": KillAt("unlora.recipes.training", "UnlearnTrainer.train"),
+    "before the first step": KillAt("unlora.run.training", "UnlearnTrainer.train"),
     "a checkpoint, half of its state": KillAfterHalf(STATE, "TrainerState.save_to_json", 3),
     "after training, before the adapter": KillAt(UNLEARN, "save_trained_adapter"),
     "half of the adapter": KillAfterHalf("peft", "PeftModel.save_pretrained", 5),
-    "evaluation": KillAt("unlora.recipes.evaluate", "once", 2),
+    "evaluation": KillAt("unlora.run.suites", "once", 2),
     "the last line of the record": KillAt(UNLEARN, "RunFolder.finish"),
     "the report": KillAt(UNLEARN, "write_report"),
 }

@@ -20,7 +20,7 @@ from unlora.errors import InputError
 from unlora.models.load import load_model
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.sequence import expand, unlearn_sequence
-from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
+from unlora.run.settings import FineTuneSettings, UnlearnSettings
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
 
@@ -155,7 +155,7 @@ def test_interrupted_sequence_goes_on_with_the_same_bits(
     assert not [path for path in Path("seq").iterdir() if path.name.startswith(".")]
     trained = []
     monkeypatch.setattr("unlora.recipes.unlearn.train", lambda *args: trained.append(1))
-    monkeypatch.setattr("unlora.recipes.evaluate.SuiteRun.ask", lambda *args: trained.append(1))
+    monkeypatch.setattr("unlora.run.suites.SuiteRun.ask", lambda *args: trained.append(1))
     assert unlearn_sequence(settings, requests.both, Path("seq"), mode="sequential") == record
     assert trained == []
 

@@ -17,9 +17,9 @@ from unlora.errors import InputError
 from unlora.models.wrapping import CausalModel
 from unlora.recipes.cache import cache_entries, chosen_entries
 from unlora.recipes.evaluate import evaluate_checkpoint
-from unlora.recipes.settings import EvaluateSettings
 from unlora.recipes.unlearn import unlearn
 from unlora.results import Measurement, mean_measurement
+from unlora.run.settings import EvaluateSettings
 from unlora.suites import ask
 from unlora.suites.scores import ModelScores, ScoreFile
 from unlora.suites.suite import Asked, Progress, Suite, SuiteReader

@@ -22,8 +22,8 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.importance import ImportanceMap
 from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.score import score_completions
-from unlora.recipes.settings import UnlearnSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.settings import UnlearnSettings
 from unlora.training.callbacks import read_train_log
 
 ADAPTER = Path("adapter") / "adapter_model.safetensors"
@@ -44,7 +44,7 @@ class Lines:
         self.lines.append(text)
 
     def task(self, title: str, total: int) -> Any:
-        from unlora.recipes.reporter import SILENT
+        from unlora.run.reporter import SILENT
 
         self.lines.append(title)
         return SILENT.task(title, total)

@@ -15,7 +15,7 @@ from unlora.errors import InputError
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import load_model
 from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
-from unlora.recipes.settings import CheckpointSettings
+from unlora.run.settings import CheckpointSettings
 from unlora.suites.ask import ask_model
 from unlora.suites.wmdp.suite import Wmdp
 
@@ -100,7 +100,7 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(
     (tmp_path / "out" / "scores" / "unlearned.jsonl").unlink()
     scored = []
     monkeypatch.setattr(
-        "unlora.recipes.evaluate.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
+        "unlora.run.suites.ask_model", lambda *args, **options: scored.append(1) or ask_model(*args, **options)
     )
     assert evaluate_checkpoint(chosen, tmp_path / "out") == whole
     assert len(scored) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import write_json, write_text
-from unlora.recipes.settings import UnlearnSettings
+from unlora.run.settings import UnlearnSettings
 
 FINGERPRINT = "f1" * 32
 FORGET_SHA256 = "ab" * 32

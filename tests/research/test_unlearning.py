@@ -7,7 +7,7 @@ import pytest
 
 from unlora.artifacts import read_json
 from unlora.errors import TrainingDivergedError
-from unlora.recipes.settings import UnlearnSettings
+from unlora.run.settings import UnlearnSettings
 from unlora.suites.tofu.scores import TOFU_FILE
 from unlora_research import unlearning
 from unlora_research.engine import Workplace

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 
 from tests.adapters.models import FORGET, state_of, unusual
 from tests.tiny import build_tiny_model
-from unlora.adapters import attach_anchored_adapter, check_output_unmoved
+from unlora.adapters import check_output_unmoved
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.models.target_modules import find_target_modules
 from unlora.starts import STARTS, Start, StartData, Started, StartInputs, make_start
+from unlora.starts.attach import attach_anchored_adapter
 
 ARCHITECTURES = ["llama", "gpt2"]
 FEW = {"vila_published": {"passes": 2}, "fila_published": {"passes": 2}}
@@ -145,7 +146,7 @@ OWN = """
 from typing import Any, ClassVar
 import torch
 from pydantic import Field
-from unlora.adapters.initialise import InitialFactors
+from unlora.adapters.initial import InitialFactors
 from unlora.starts import Start, Started, StartInputs
 
 

@@ -8,13 +8,13 @@ from peft import PeftModel
 from torch import Tensor
 
 from tests.taught import PAD, Taught
-from unlora.adapters import attach_anchored_adapter
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.refusals import refuse_each
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.losses import Objective
 from unlora.models.load import load_tokenizer
+from unlora.starts.attach import attach_anchored_adapter
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import TrainLog, read_train_log
 

@@ -9,11 +9,11 @@ from torch import nn
 from tests.taught import PAD, Taught
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model
 from tests.training.runs import anchored, pairs
-from unlora.adapters import attach_anchored_adapter
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Objective
+from unlora.starts.attach import attach_anchored_adapter
 from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, block_index, read_parts
 from unlora.training.reference import Reference
 

@@ -12,12 +12,12 @@ from tests.losses.test_redirection import naive_undial
 from tests.taught import PAD, Taught
 from tests.tiny import Architecture, build_tiny_model
 from tests.training.runs import adapter_tensors, anchored, logits, pairs, refused, train
-from unlora.adapters import attach_anchored_adapter
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import FORGET_TERMS, Objective, Predictions
 from unlora.models.score import score_completions
+from unlora.starts.attach import attach_anchored_adapter
 
 
 def mean_log_prob(model: Any, examples: list[TokenisedExample]) -> float:

@@ -6,15 +6,16 @@ from typing import Any
 
 from peft import PeftModel
 
-from unlora.adapters import attach_anchored_adapter, attach_plain_adapter
-from unlora.adapters.contrast import contrast_factors
-from unlora.adapters.initialise import initial_factors
+from unlora.adapters import attach_plain_adapter
 from unlora.importance import ContrastMap, ImportanceMap, estimate_contrast, estimate_importance
 from unlora.importance.accumulate import Batch
 from unlora.importance.contrast_map import SKETCH_COLUMNS
 from unlora.importance.published import estimate_published_importance
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules
+from unlora.starts.attach import attach_anchored_adapter
+from unlora.starts.contrast_factors import contrast_factors
+from unlora.starts.initialise import initial_factors
 from unlora_research.scale.subjects import PAD, Subject
 
 SCALING = 2.0

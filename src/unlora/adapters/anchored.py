@@ -17,14 +17,9 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from unlora.adapters.contrast import contrast_factors
 from unlora.adapters.halves import FrozenA, FrozenHalvedA, HalvedA, HalvedB, stand_in
-from unlora.adapters.initialise import InitialFactors, refuse_rank
-from unlora.adapters.published import factors_as_measured
+from unlora.adapters.initial import InitialFactors, refuse_rank
 from unlora.errors import FunctionMovedError, InputError
-from unlora.importance.contrast_map import ContrastMap
-from unlora.importance.importance_map import ImportanceMap
-from unlora.models.choose import targets_of
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
@@ -36,39 +31,32 @@ FLOAT32_TOLERANCE = 1e-4
 """Largest change of a float32 logit at step 0 that counts as rounding."""
 
 
-def attach_anchored_adapter(
+def attach_factors(
     model: CausalModel,
-    importance: ImportanceMap | ContrastMap | None = None,
+    factors: Mapping[str, InitialFactors],
     *,
-    rank: int = 8,
-    alpha: int | float = 16,
-    factors: Mapping[str, InitialFactors] | None = None,
+    rank: int,
+    alpha: int | float,
     freeze_a: bool = False,
-    seed: int = 0,
 ) -> PeftModel:
-    """Wrap `model` in a LoRA adapter of rank 2r whose output is the target's at step 0.
+    """Wrap `model` in a LoRA adapter of rank 2r that starts at `factors` and whose output is the target's at step 0.
 
     Where every B0 is zero there is nothing to anchor: the adapter is then an ordinary one of rank r.
 
     Args:
         model: the target model; its weights are not written.
-        importance: decides the starting factors and which modules get an adapter; of a contrast map with input
-            directions only, B0 is zero. None starts every layer that can have an adapter uniformly (PiSSA's way).
+        factors: canonical name -> start, of every layer that gets an adapter.
         rank: r, the trainable half.
         alpha: the scaling is alpha / rank; it doubles with the rank in the saved adapter.
-        factors: starting factors computed before, instead of `importance`.
         freeze_a: train B alone, so that every change of W is felt by inputs in the span of A0 only.
-        seed: of the randomised decomposition.
 
     Returns:
         A `PeftModel`; what it saves is an ordinary LoRA adapter.
 
     Raises:
-        InputError: the model has an adapter already, the importance does not fit it, or the rank does not fit a layer.
+        InputError: the model has an adapter already, or PEFT refuses a layer.
     """
     refuse_adapter(model)
-    if factors is None:
-        factors = _factors_from(model, importance, rank=rank, scaling=alpha / rank, seed=seed)
     anchored = needs_anchor(factors)
     halves = 2 if anchored else 1
     peft_model = _attach(model, list(factors), rank=halves * rank, alpha=halves * alpha)
@@ -89,20 +77,6 @@ def attach_anchored_adapter(
 def needs_anchor(factors: Mapping[str, InitialFactors]) -> bool:
     """Whether some product B0 A0 is not zero and must be cancelled."""
     return any(bool(start.lora_b.any()) for start in factors.values())
-
-
-def _factors_from(
-    model: CausalModel, measured: ImportanceMap | ContrastMap | None, *, rank: int, scaling: float, seed: int
-) -> dict[str, InitialFactors]:
-    targets = targets_of(model, list(measured) if measured is not None else None, rank=rank)
-    shapes = {name: (target.d_out, target.d_in) for name, target in targets.items()}
-    if isinstance(measured, ContrastMap):
-        only = measured.metadata.inputs_only
-        measured.refuse_unless_fits(shapes, fingerprint=None, rank=rank, where="importance", inputs_only=only)
-        return contrast_factors(targets, measured, rank=rank, scaling=scaling, inputs_only=only, seed=seed)
-    if measured is not None:
-        measured.refuse_unless_fits(shapes, fingerprint=None, where="importance")
-    return factors_as_measured(targets, measured, rank=rank, scaling=scaling, seed=seed)
 
 
 def attach_plain_adapter(

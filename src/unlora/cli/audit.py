@@ -38,7 +38,7 @@ def audit(
     output: Path | None,
 ) -> None:
     """Attack a finished run and say whether the knowledge is gone or only silent."""
-    from unlora.recipes.presets import resolve_audit
+    from unlora.run.presets import resolve_audit
 
     settings = resolve_audit(
         scale="full" if full else "default",

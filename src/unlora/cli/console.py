@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from unlora.characters import visible
 from unlora.cli.launch import process_index
-from unlora.recipes.reporter import Task
+from unlora.run.reporter import Task
 
 LINE_SECONDS = 10.0
 """Where standard error is no terminal, a task prints a line at most this often, and one when it ends."""

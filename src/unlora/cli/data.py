@@ -33,7 +33,7 @@ def data() -> None:
 def check(file: str, against: str | None, as_json: bool, overrides: tuple[str, ...], **flags: Any) -> None:
     """Say what FILE holds: counts, token lengths, truncation, duplicates, overlap, one example with its mask."""
     from unlora.recipes.data_check import check_file
-    from unlora.recipes.presets import resolve_data_check
+    from unlora.run.presets import resolve_data_check
 
     keys = {CHECK_KEYS[name]: value for name, value in flags.items()}
     settings = resolve_data_check(flags=keys | {"data.forget": file}, overrides=overrides)

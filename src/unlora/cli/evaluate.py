@@ -84,11 +84,11 @@ def _settings(suites: Sequence[NamedSuite], flags: dict[str, Any], overrides: Se
         keys = {name: SUITE_KEYS.get(name, FLAG_KEYS[name]) for name, value in flags.items() if value is not None}
         given = {key: flags[name] for name, key in keys.items()} | suites[0].settings
         from unlora.recipes.evaluate import settings_of_one
-        from unlora.recipes.presets import lay_over
+        from unlora.run.presets import lay_over
 
         values = lay_over({"model": {}}, given, overrides)
         return settings_of_one(suites[0].find_class()).from_mapping(values, where="settings")
-    from unlora.recipes.presets import resolve_evaluation
+    from unlora.run.presets import resolve_evaluation
 
     given = {FLAG_KEYS[name]: value for name, value in flags.items()}
     return resolve_evaluation(suites=[one.name for one in suites], flags=given, overrides=overrides)

@@ -30,9 +30,9 @@ def export(
         raise click.UsageError("say what to write: --adapter, --merged or --rank R.")
     if form == "merged" and (rank is not None or public_base is not None):
         raise click.UsageError("--merged goes with none of --rank, --public-base and --on-target.")
+    from unlora.cards.model_card import serving_rank
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.export import export_adapter, export_merged
-    from unlora.recipes.model_card import serving_rank
 
     kind = {None: "", True: "-public-base", False: "-on-target"}[public_base]
     name = "merged" if form == "merged" else f"adapter{kind}"

@@ -28,8 +28,8 @@ from unlora.cli.terminal import echo
 def finetune(overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
     """Teach a model some records: makes target models, and retain-only models with --exclude."""
     require(("model",), flags, overrides)
-    from unlora.recipes.presets import lay_over
-    from unlora.recipes.settings import FineTuneSettings
+    from unlora.run.presets import lay_over
+    from unlora.run.settings import FineTuneSettings
 
     keys = {name: key for name, key in FLAG_KEYS.items() if key.startswith("model.")}
     given = {keys.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in flags.items()}

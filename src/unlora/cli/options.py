@@ -118,7 +118,7 @@ def settings_from(config: Path | None, preset: str | None, overrides: tuple[str,
     """Resolve the settings of a command from its options."""
     if config is None:
         require(("model", "forget"), flags, overrides)
-    from unlora.recipes.presets import resolve_settings
+    from unlora.run.presets import resolve_settings
 
     return resolve_settings(
         preset_name=preset,

@@ -64,9 +64,9 @@ def plan(
     if tflops is not None and not math.isfinite(tflops):
         raise click.BadParameter(f"{tflops} is no number of operations.", param_hint="'--tflops'")
     settings = settings_from(config, preset, overrides, flags)
-    from unlora.recipes.plan import make_plan
-    from unlora.recipes.plan_advice import judge_plan, measured_rate
-    from unlora.recipes.plan_batches import read_run_data
+    from unlora.recipes.plan.advice import judge_plan, measured_rate
+    from unlora.recipes.plan.batches import read_run_data
+    from unlora.recipes.plan.cost import make_plan
 
     reading = read_run_data(settings)
     made = make_plan(settings, reading, devices=devices)

@@ -17,7 +17,7 @@ def presets() -> None:
 def list_presets() -> None:
     """Name and purpose of every preset."""
     from unlora.losses.forget_terms import FORGET_TERMS
-    from unlora.recipes.presets import presets as all_presets
+    from unlora.run.presets import presets as all_presets
     from unlora.starts.table import STARTS
 
     known = all_presets()
@@ -39,7 +39,7 @@ def copy_preset(name: str, file: Path) -> None:
     """Write preset NAME to FILE, to be edited and given to 'unlora unlearn FILE'."""
     from unlora.artifacts import write_text
     from unlora.errors import InputError
-    from unlora.recipes.presets import preset
+    from unlora.run.presets import preset
 
     text = preset(name).text
     if file.exists():

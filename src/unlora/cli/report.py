@@ -12,8 +12,8 @@ from unlora.cli.terminal import echo
 @click.argument("run", type=PATH)
 def report(run: Path) -> None:
     """Write report.html of a run again from its files."""
-    from unlora.recipes.finished import refuse_changed_adapter
     from unlora.report import write_report
+    from unlora.run.finished import refuse_changed_adapter
 
     if (run / "adapter").is_dir() and (run / "evaluation.json").is_file():
         refuse_changed_adapter(run)

@@ -10,7 +10,7 @@ and the map holds, for each set,
                               measured is W + s B A with both factors N(0, sigma^2), another model than the target;
     FILA (arXiv 2408.06621)   S2 of every base weight, divided by nothing.
 
-What becomes of them is in `unlora.adapters.published`. `estimate_importance` measures the intact model instead.
+What becomes of them is in `unlora.starts.published_factors`. `estimate_importance` measures the intact model instead.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

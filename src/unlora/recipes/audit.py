@@ -26,15 +26,15 @@ from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.evaluate import evaluation_sets
-from unlora.recipes.finished import refuse_leading_out, refuse_other_model, run_settings
-from unlora.recipes.fitting import put_on
-from unlora.recipes.loading import load
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.roles import load_retain_only
-from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.settings import UnlearnSettings
 from unlora.report import write_audit_page, write_report
+from unlora.run.finished import refuse_leading_out, refuse_other_model, run_settings
+from unlora.run.fitting import put_on
+from unlora.run.folder import RunFolder
+from unlora.run.loading import load
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.roles import load_retain_only
+from unlora.run.settings import UnlearnSettings
+from unlora.run.suites import evaluation_sets
 from unlora.runtime import seed_everything
 
 SCHEMA = 1

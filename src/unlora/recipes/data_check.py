@@ -5,7 +5,7 @@ from unlora.data.sources import load_examples
 from unlora.data.tokenise import make_tokeniser
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
-from unlora.recipes.settings import DataCheckSettings
+from unlora.run.settings import DataCheckSettings
 
 
 def check_file(settings: DataCheckSettings, against: str | None) -> DataReport:

@@ -8,10 +8,10 @@ from unlora.data.records import ExampleSet
 from unlora.data.user_jsonl import to_jsonl
 from unlora.locks import alone_in_output
 from unlora.recipes.fine_tune import fine_tune
-from unlora.recipes.presets import DEFAULT_PRESET, resolve_settings
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import FineTuneSettings, ModelSettings
 from unlora.recipes.unlearn import unlearn
+from unlora.run.presets import DEFAULT_PRESET, resolve_settings
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.settings import FineTuneSettings, ModelSettings
 from unlora.suites.tofu.scores import TOFU_FILE
 
 PEOPLE = 12

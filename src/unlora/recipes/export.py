@@ -11,18 +11,18 @@ from torch import Tensor
 from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
 from unlora.adapters.factors import Factors, concatenate, rank_of, squeeze
 from unlora.artifacts import read_json_object
+from unlora.cards.model_card import exported_card, merged_card
+from unlora.cards.naming import Named, Stack, base_model, name_target, origin_of, refuse_no_hub_id
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in_output
 from unlora.models.adapter_target import is_adapter, plain_base, recorded_base
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.merge import MergeCheck, compare_logits, merge_adapter, probe_logits
 from unlora.models.save import save_model
-from unlora.recipes.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
-from unlora.recipes.loading import load, refuse_used_folder
-from unlora.recipes.model_card import exported_card, merged_card
-from unlora.recipes.naming import Named, Stack, base_model, name_target, origin_of, refuse_no_hub_id
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.settings import ModelSettings, UnlearnSettings
+from unlora.run.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
+from unlora.run.loading import load, refuse_used_folder
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.settings import ModelSettings, UnlearnSettings
 
 EXACT = 1e-6
 """Relative error of an update up to which nothing was left out of it."""

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
+from unlora.cards.model_card import fine_tuned_card
+from unlora.cards.naming import base_model, name_target, origin_of
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.near import near_duplicates
@@ -23,12 +25,10 @@ from unlora.models.choose import choose_target_modules
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.loading import load, refuse_used_folder
-from unlora.recipes.model_card import fine_tuned_card
-from unlora.recipes.naming import base_model, name_target, origin_of
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import describe_tokens, encode_in_pieces, first_of
-from unlora.recipes.settings import FineTuneSettings
+from unlora.run.loading import load, refuse_used_folder
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.sets import describe_tokens, encode_in_pieces, first_of
+from unlora.run.settings import FineTuneSettings
 from unlora.runtime import seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless

@@ -9,12 +9,12 @@ from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.loading import join_processes, load
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.sets import load_sets, tokenise_sets
-from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.starting import chosen_start, start_inputs
-from unlora.recipes.targets import choose_targets
+from unlora.run.loading import join_processes, load
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.sets import load_sets, tokenise_sets
+from unlora.run.settings import UnlearnSettings
+from unlora.run.starting import chosen_start, start_inputs
+from unlora.run.targets import choose_targets
 from unlora.runtime import seed_everything
 
 

@@ -25,14 +25,14 @@ from unlora.models.adapter_target import is_adapter, plain_base
 from unlora.models.fingerprint import adapter_sha256
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
-from unlora.recipes.evaluate import evaluation_sets, tofu_of
 from unlora.recipes.export import export_adapter
-from unlora.recipes.loading import load
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.roles import once
-from unlora.recipes.settings import ModelSettings, UnlearnSettings
-from unlora.recipes.starting import chosen_start
 from unlora.recipes.unlearn import unlearn
+from unlora.run.loading import load
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.roles import once
+from unlora.run.settings import ModelSettings, UnlearnSettings
+from unlora.run.starting import chosen_start
+from unlora.run.suites import evaluation_sets, tofu_of
 from unlora.suites.scores import ModelScores
 from unlora.suites.suite import SuiteReader
 from unlora.suites.tofu.metrics import measure_tofu

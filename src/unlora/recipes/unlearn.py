@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
+from unlora.cards.papers import papers
 from unlora.data.tokenise import make_tokeniser
 from unlora.errors import FunctionMovedError
 from unlora.locks import alone_in_output
@@ -19,15 +20,14 @@ from unlora.models.choose import BELOW_COVERAGE, narrowed
 from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
-from unlora.recipes.evaluate import SuiteRun, evaluate_suites, make_suites
-from unlora.recipes.loading import join_processes, load
-from unlora.recipes.papers import papers
-from unlora.recipes.reporter import SILENT, Reporter
-from unlora.recipes.roles import ScoredModel
-from unlora.recipes.run_folder import RunFolder
-from unlora.recipes.sets import describe_sets, load_sets, probe_batch, tokenise_sets
-from unlora.recipes.settings import UnlearnSettings
-from unlora.recipes.starting import (
+from unlora.report import read_evaluation, write_report
+from unlora.run.folder import RunFolder
+from unlora.run.loading import join_processes, load
+from unlora.run.reporter import SILENT, Reporter
+from unlora.run.roles import ScoredModel
+from unlora.run.sets import describe_sets, load_sets, probe_batch, tokenise_sets
+from unlora.run.settings import UnlearnSettings
+from unlora.run.starting import (
     attach_adapter,
     chosen_start,
     freezes_a,
@@ -36,9 +36,9 @@ from unlora.recipes.starting import (
     measured_elsewhere,
     start_inputs,
 )
-from unlora.recipes.targets import choose_targets
-from unlora.recipes.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
-from unlora.report import read_evaluation, write_report
+from unlora.run.suites import SuiteRun, evaluate_suites, make_suites
+from unlora.run.targets import choose_targets
+from unlora.run.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
 from unlora.runtime import seed_everything
 from unlora.starts.start import Start
 from unlora.suites.suite import SuiteReader

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from unlora.adapters.contrast import contrast_factors
 from unlora.importance.accumulate import Batch
 from unlora.importance.contrast_map import SKETCH_COLUMNS, ContrastMap, estimate_contrast
+from unlora.starts.contrast_factors import contrast_factors
 from unlora.starts.diagnostics import contrast_line, contrast_record
 from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import Findings, Start, StartData, Started, StartInputs

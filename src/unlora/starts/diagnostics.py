@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from unlora.adapters.published import published_rows
 from unlora.importance import ImportanceMap
 from unlora.importance.contrast_map import ContrastMap
 from unlora.importance.diagnostics import MapDiagnostics, diagnose
 from unlora.importance.importance_map import ImportanceMetadata
+from unlora.starts.published_factors import published_rows
 
 SHOWN_PLACES = 3
 """Blocks and projections named in a line, the highest first."""

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from unlora.adapters.peft_starts import corda_factors, data_free_factors, eva_factors, lora_ga_factors
+from unlora.starts.peft_factors import corda_factors, data_free_factors, eva_factors, lora_ga_factors
 from unlora.starts.start import Start, Started, StartInputs
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from unlora.adapters.initialise import initial_factors
+from unlora.starts.initialise import initial_factors
 from unlora.starts.start import Start, Started, StartInputs
 
 

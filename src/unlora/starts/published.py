@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from unlora.adapters.published import published_factors
 from unlora.data.collate import collate
 from unlora.errors import InputError
 from unlora.importance.accumulate import Batch
 from unlora.importance.importance_map import ImportanceMap
 from unlora.importance.published import PublishedSpace, estimate_published_importance, paired_rows
+from unlora.starts.published_factors import published_factors
 from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import StartData, Started, StartInputs
 from unlora.starts.weighted import Mapped

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from unlora.adapters.representation import PENALTY_WEIGHT, OrthogonalityPenalty, representation_start
+from unlora.starts.representation import PENALTY_WEIGHT, OrthogonalityPenalty, representation_start
 from unlora.starts.start import Start, Started, StartInputs
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from torch import nn
 from transformers import PreTrainedModel
 
-from unlora.adapters.initialise import InitialFactors
+from unlora.adapters.initial import InitialFactors
 from unlora.config import Config
 from unlora.data.collate import collate, shortest_first
 from unlora.data.tokenise import TokenisedExample

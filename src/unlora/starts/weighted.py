@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from unlora.adapters.initialise import initial_factors
 from unlora.importance.accumulate import Batch
 from unlora.importance.estimate import estimate_importance
 from unlora.importance.importance_map import ImportanceMap
 from unlora.importance.ratio import module_score, most_important_modules
 from unlora.importance.spaces import SpaceName
 from unlora.starts.diagnostics import diagnose_as_measured, diagnostic_lines, map_record
+from unlora.starts.initialise import initial_factors
 from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import Findings, Start, StartData, Started, StartInputs
 

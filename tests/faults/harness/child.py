@@ -30,7 +30,7 @@ PRELOAD = (
     "unlora.recipes.export",
     "unlora.recipes.fine_tune",
     "unlora.recipes.importance",
-    "unlora.recipes.plan_advice",
+    "unlora.recipes.plan.advice",
     "unlora.recipes.sequence",
     "unlora.recipes.unlearn",
     "unlora.report.page",

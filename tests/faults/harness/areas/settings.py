@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from tests.faults.harness.case import Case, Right, either, fails, refused, works
 from tests.faults.harness.world import World
 from unlora.audit.settings import AuditSettings
-from unlora.recipes.settings import FineTuneSettings, UnlearnSettings
+from unlora.run.settings import FineTuneSettings, UnlearnSettings
 from unlora_research.sigma import SigmaSettings
 
 WRONG: dict[Any, dict[str, Any]] = {

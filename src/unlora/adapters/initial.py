@@ -1,0 +1,35 @@
+"""Where one layer's adapter starts, whatever decided it."""
+
+from dataclasses import dataclass
+
+from unlora.errors import InputError
+from unlora.models.target_modules import TargetModule
+from unlora.shapes import LoraA, LoraB
+
+
+@dataclass(frozen=True)
+class InitialFactors:
+    """One module's start; scaling * lora_b @ lora_a is the initial product that the anchor cancels."""
+
+    lora_b: LoraB
+    lora_a: LoraA
+    relative_residual: float | None
+    """Weighted residual over the weighted norm of W: the share that the product leaves out; None where the start is not
+    an approximation of W."""
+    status: str
+    floored_fraction: float | None
+    """Share of the ratio's denominators that the floor ruled; None where no ratio was taken."""
+
+
+def refuse_rank(rank: int, target: TargetModule) -> None:
+    """Refuse a rank that the layer cannot have.
+
+    Raises:
+        InputError: naming the layer and the largest possible rank.
+    """
+    largest = min(target.d_out, target.d_in)
+    if not 1 <= rank <= largest:
+        raise InputError(
+            f"adapter.rank: {rank} does not fit target module '{target.name}' of shape "
+            f"({target.d_out}, {target.d_in}); use 1 to {largest}."
+        )

@@ -1,0 +1,1 @@
+"""README.md of what is handed over, and the names in it."""

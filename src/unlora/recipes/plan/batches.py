@@ -1,0 +1,77 @@
+"""The batches that a run will make, from its data alone: the same examples in the same order as the run itself."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from torch import Tensor
+
+from unlora.data.forget_retain import ForgetRetainPairs
+from unlora.data.refusals import refuse_each
+from unlora.data.tokenise import TokenisedExample, make_tokeniser
+from unlora.losses import NOT_SCORED, Objective
+from unlora.models.load import load_tokenizer
+from unlora.models.vocabulary import recorded_embedding_count
+from unlora.run.sets import Sets, load_sets, tokenise_sets
+from unlora.run.settings import UnlearnSettings
+from unlora.run.starting import start_data
+from unlora.run.training import load_refusals, make_objective
+from unlora.starts.sizes import BatchShape
+from unlora.starts.start import Start
+from unlora.training.parts import BatchPlan, ForgetRetainCollator
+
+
+class RunData(NamedTuple):
+    """What of a run does not depend on how it is trained: read once, planned with several times."""
+
+    objective: Objective
+    sets: Sets
+    refused: list[TokenisedExample] | None
+
+
+def read_run_data(settings: UnlearnSettings) -> RunData:
+    """Read the data and turn it into tokens; the tokenizer is loaded, the model is not.
+
+    Raises:
+        InputError: as `unlearn` would, as far as objective, data and tokenizer are concerned.
+    """
+    objective = make_objective(settings.objective)
+    forget, retain = load_sets(settings.data)
+    refusals = load_refusals(objective, settings.objective)
+    model = settings.model
+    tokenizer = load_tokenizer(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
+    known = recorded_embedding_count(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
+    sets = tokenise_sets(make_tokeniser(settings.data, tokenizer, known), forget, retain)
+    if refusals is None:
+        return RunData(objective, sets, None)
+    refused = refuse_each(sets.tokeniser, forget.examples, seed=settings.seed, refusals=refusals)
+    return RunData(objective, sets, refused)
+
+
+def measured_shapes(settings: UnlearnSettings, start: Start, sets: Sets) -> Iterator[BatchShape]:
+    """The batches that the start is measured on; none where nothing is measured."""
+    yield from map(shape_of, start.measured_batches(start_data(settings, sets)))
+
+
+def training_shapes(settings: UnlearnSettings, reading: RunData) -> Iterator[BatchShape]:
+    """The batches of training, in the order of the data loader."""
+    sets, chosen = reading.sets, settings.training
+    pairs = ForgetRetainPairs(
+        sets.forget_tokens,
+        sets.retain_tokens if reading.objective.retain is not None else None,
+        refusals=reading.refused,
+        epochs=chosen.epochs,
+        seed=settings.seed,
+    )
+    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(reading.objective).parts)
+    items = (pairs[index] for index in range(len(pairs)))
+    while batch := list(islice(items, chosen.batch_size)):
+        yield shape_of(collator(batch))
+
+
+def shape_of(batch: Mapping[str, Tensor]) -> BatchShape:
+    """Rows, positions, and how many of them the losses read."""
+    scored = batch["labels"] != NOT_SCORED
+    rows, length = scored.shape
+    first = int(scored.any(dim=0).long().argmax())
+    return BatchShape(rows, length, kept=length - max(first - 1, 0), scored=int(scored[:, 1:].sum()))

@@ -1,0 +1,261 @@
+"""What a run will take, before anything is loaded: parameters, tokens, steps, memory by part, operations.
+
+Parameters, activations and operations are counted on the model without its weights; batches are the run's own. Memory
+is that of one device at the largest batch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import psutil
+from transformers import PreTrainedModel
+
+from unlora.adapters.anchored import attach_plain_adapter
+from unlora.data.tokenise import TokenisedExample
+from unlora.importance.hooks import GradientTaps, measuring
+from unlora.models.formats import recorded_quantisation
+from unlora.models.quantised import Quantisation
+from unlora.models.skeleton import footprint, load_skeleton
+from unlora.models.target_modules import TargetModule
+from unlora.reach import Reach
+from unlora.recipes.plan import arithmetic
+from unlora.recipes.plan.batches import RunData, measured_shapes, training_shapes
+from unlora.run.settings import UnlearnSettings
+from unlora.run.starting import chosen_start, freezes_a
+from unlora.run.targets import choose_targets
+from unlora.runtime import resolve_device, resolve_dtype
+from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
+from unlora.starts.start import Start
+from unlora.training.parts import BatchPlan as Reads
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run, on each of its devices; bytes, and floating-point operations of all devices together."""
+
+    parameters: int
+    module_count: int
+    trained_parameters: int
+    adapter_parameters: int
+    """As saved; an anchored adapter holds its start as well."""
+    forget_examples: int
+    retain_examples: int
+    measured_examples: int
+    """Of both sets, in the statistics; 0 where nothing is measured."""
+    forget_tokens: int
+    retain_tokens: int
+    trained_tokens: int
+    """Of all batches, padding included."""
+    longest: int
+    steps: int
+    devices: int
+    importance_flops: float
+    training_flops: float
+    importance_memory: dict[str, int]
+    """Part -> bytes; empty where nothing is measured."""
+    training_memory: dict[str, int]
+    importance_file: int
+    """Bytes on disk."""
+    reach: Reach
+    """What of the model the adapter is on, before `adapter.coverage` leaves more out."""
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Stage -> part -> bytes."""
+        return {"importance": self.importance_memory, "training": self.training_memory}
+
+    @property
+    def peak_stage(self) -> str:
+        """The stage that needs more."""
+        return max(self.memory, key=lambda stage: sum(self.memory[stage].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes of that stage."""
+        return sum(self.memory[self.peak_stage].values())
+
+    @property
+    def largest_part(self) -> tuple[str, int]:
+        """What takes most of it, and how many bytes."""
+        parts = self.memory[self.peak_stage]
+        return max(parts.items(), key=lambda part: part[1])
+
+
+class Skeleton(NamedTuple):
+    """The model without weights, and what follows from its shapes."""
+
+    model: PreTrainedModel
+    targets: dict[str, TargetModule]
+    reach: Reach
+    layers: Layers
+    parameters: int
+    weight_bytes: int
+    size: int
+    """Bytes of a number in the format that is computed in."""
+    head: int
+    """Weights of the output head."""
+    vocabulary: int
+
+
+def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) -> RunPlan:
+    """Add up what a run takes; with several devices each holds the whole model and has its own batches.
+
+    Raises:
+        InputError: as `unlearn` would, as far as the model's config and the adapter are concerned.
+    """
+    start = chosen_start(settings)
+    skeleton = _skeleton(settings, start)
+    measured = list(measured_shapes(settings, start, reading.sets))
+    trained = list(training_shapes(settings, reading))
+    importance_memory, importance_flops = _importance(
+        settings, start, skeleton, measured
+    )  # before the adapter is attached
+    training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
+    layers, rank = skeleton.layers, settings.adapter.rank
+    halves = 2 if start.anchored else 1
+    retain_tokens = reading.sets.retain_tokens or []
+    batches = -(-len(trained) // devices)
+    return RunPlan(
+        parameters=skeleton.parameters,
+        module_count=layers.modules,
+        trained_parameters=rank * (layers.outputs if freezes_a(settings, start) else layers.width),
+        adapter_parameters=halves * rank * layers.width,
+        forget_examples=len(reading.sets.forget_tokens),
+        retain_examples=len(retain_tokens),
+        measured_examples=sum(batch.rows for batch in measured),
+        forget_tokens=_tokens(reading.sets.forget_tokens),
+        retain_tokens=_tokens(retain_tokens),
+        trained_tokens=sum(batch.tokens for batch in trained),
+        longest=max(len(example.input_ids) for example in (*reading.sets.forget_tokens, *retain_tokens)),
+        steps=-(-batches // settings.training.gradient_accumulation_steps),
+        devices=devices,
+        importance_flops=importance_flops,
+        training_flops=training_flops,
+        importance_memory=importance_memory,
+        training_memory=training_memory,
+        importance_file=start.file_bytes(layers, rank, sets=2 if retain_tokens else 1),
+        reach=skeleton.reach,
+    )
+
+
+def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
+    chosen = settings.model
+    dtype = resolve_dtype(chosen.dtype, resolve_device(chosen.device))
+    model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
+    choice = choose_targets(settings.adapter, start, model)
+    targets = choice.targets
+    quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
+    areas = [target.d_out * target.d_in for target in targets.values()]
+    layers = Layers(
+        modules=len(targets),
+        area=sum(areas),
+        outputs=sum(target.d_out for target in targets.values()),
+        inputs=sum(target.d_in for target in targets.values()),
+        largest=max(areas),
+    )
+    parameters = list(model.parameters())
+    text = model.config.get_text_config()
+    size = dtype.itemsize
+    return Skeleton(
+        model=model,
+        targets=targets,
+        reach=choice.reach,
+        layers=layers,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        weight_bytes=arithmetic.weight_bytes(
+            sum(int(parameter.nbytes) for parameter in parameters), layers, size, quantisation
+        ),
+        size=size,
+        head=text.vocab_size * text.hidden_size,
+        vocabulary=text.vocab_size,
+    )
+
+
+def _importance(
+    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape]
+) -> tuple[dict[str, int], float]:
+    """Memory by part and operations of the importance stage."""
+    if not batches:
+        return {}, 0.0
+    model, layers, rank = skeleton.model, skeleton.layers, settings.adapter.rank
+    largest = _largest(batches)
+    modules = {name: target.module for name, target in skeleton.targets.items()}
+    with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
+        taps.start_batch(largest.rows, largest.length)
+        kept, flops = footprint(model, largest.rows, largest.length)
+    flops_a_token = flops / largest.tokens
+    total = sum(
+        arithmetic.pass_flops(flops_a_token, skeleton.head, batch) + start.statistics_flops(layers, batch, rank)
+        for batch in batches
+    )
+    # Without an accelerator the host's memory is the model's.
+    sums = start.statistics_bytes(layers, rank, Device(skeleton.size, is_host=_on_cpu(settings)))
+    parts = _process(settings) | {
+        "base weights": skeleton.weight_bytes,
+        "statistics": sums,
+        "activations": kept,
+        "logits": _logits(batches, skeleton),
+    }
+    return arithmetic.with_buffers(parts), total
+
+
+def _training(
+    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape], reading: RunData
+) -> tuple[dict[str, int], float]:
+    """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
+    chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank
+    anchored = start.anchored
+    adapted = attach_plain_adapter(
+        skeleton.model, skeleton.targets, rank=2 * rank if anchored else rank, alpha=settings.adapter.alpha
+    )
+    largest = _largest(batches)
+    kept, flops = footprint(adapted, largest.rows, largest.length)
+    flops_a_token = flops / largest.tokens
+    if chosen.gradient_checkpointing:
+        config = skeleton.model.config.get_text_config()
+        blocks, hidden = config.num_hidden_layers, config.hidden_size
+        kept = arithmetic.checkpointed_bytes(kept, blocks, largest.tokens, hidden, skeleton.size)
+        flops_a_token *= 1.5  # one more forward pass
+    reads = Reads.of(reading.objective)
+    # Of every batch the reference reads a share of the rows, forward only; or each forget example once.
+    share = len(reads.compared) / len(reads.parts)
+    once = "reference_log_probs" in reading.objective.forget_term.needs
+    policy = sum(arithmetic.pass_flops(flops_a_token, skeleton.head, batch) for batch in batches)
+    reference = policy * share / 2 + once * flops_a_token * _tokens(reading.sets.forget_tokens) / 2
+    updated = arithmetic.updated_parameters(layers, rank, anchored=anchored, freeze_a=freezes_a(settings, start))
+    parts = _process(settings) | {
+        "base weights": skeleton.weight_bytes,
+        "adapter": FLOAT32 * (2 if anchored else 1) * rank * layers.width,
+        "gradients and AdamW": arithmetic.BYTES_AN_UPDATED_PARAMETER * updated,
+        "activations": kept,
+        "logits": _logits(batches, skeleton),
+    }
+    if share:
+        parts["reference logits"] = max(
+            arithmetic.reference_logit_bytes(batch, skeleton.vocabulary, skeleton.size, share) for batch in batches
+        )
+    return arithmetic.with_buffers(parts), policy + reference
+
+
+def _largest(batches: Iterable[BatchShape]) -> BatchShape:
+    """The batch with most positions, made one longer where its length is even: see `footprint`."""
+    largest = max(batches, key=lambda batch: batch.tokens)
+    return largest._replace(length=largest.length + 1 - largest.length % 2)
+
+
+def _logits(batches: Iterable[BatchShape], skeleton: Skeleton) -> int:
+    return max(arithmetic.logit_bytes(batch, skeleton.vocabulary, skeleton.size) for batch in batches)
+
+
+def _process(settings: UnlearnSettings) -> dict[str, int]:
+    """Python and its libraries, which share the memory on a CPU: as large as they are in this process."""
+    return {"process": psutil.Process().memory_info().rss} if _on_cpu(settings) else {}
+
+
+def _on_cpu(settings: UnlearnSettings) -> bool:
+    return resolve_device(settings.model.device).type == "cpu"
+
+
+def _tokens(examples: Sequence[TokenisedExample]) -> int:
+    return sum(len(example.input_ids) for example in examples)

@@ -1,0 +1,48 @@
+"""What every recipe does first: load the model its settings name, and refuse a folder in use."""
+
+from pathlib import Path
+
+from unlora import processes
+from unlora.artifacts import refuse_unwritable
+from unlora.errors import InputError
+from unlora.locks import entries
+from unlora.models.embedded import cache_folder, embedded_model_folder
+from unlora.models.load import LoadedModel, load_model
+from unlora.run.settings import ModelSettings
+from unlora.runtime import resolve_device, resolve_dtype
+
+
+def join_processes(settings: ModelSettings) -> None:
+    """Meet the other processes of the run, if there are any, on the device that the settings say.
+
+    Raises:
+        InputError: no such device, or one that several processes would have to share.
+    """
+    processes.join(resolve_device(settings.device))
+
+
+def load(settings: ModelSettings) -> LoadedModel:
+    """Load a model as its settings say; of several processes each loads all of it."""
+    device = resolve_device(settings.device)
+    cache_folder()  # One that cannot be named is refused now, not when the first scores are to be kept.
+    if settings.name == "embedded":
+        processes.on_main(embedded_model_folder)  # converted once, into a cache that they share
+    return load_model(
+        settings.name,
+        base=settings.base,
+        dtype=resolve_dtype(settings.dtype, device),
+        device=device,
+        trust_remote_code=settings.trust_remote_code,
+        quantisation=settings.quantisation,
+    )
+
+
+def refuse_used_folder(output: Path) -> None:
+    """Refuse an output folder that holds something or cannot be written, before any work.
+
+    Raises:
+        InputError: naming it.
+    """
+    if output.is_file() or (output.is_dir() and entries(output)):
+        raise InputError(f"{output}: already exists and is not empty; choose another --output.")
+    refuse_unwritable(output)

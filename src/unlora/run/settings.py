@@ -1,0 +1,204 @@
+"""Every setting of a run, in the order the run uses them. Pure data: validating a file loads no torch."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from unlora.config import Config
+from unlora.data.settings import DataSettings, Template
+from unlora.errors import InputError
+from unlora.run.input_settings import ModelSettings
+from unlora.run.old_settings import with_start
+from unlora.suites.table import read_suites
+from unlora.suites.tofu.settings import TofuSettings
+
+
+class StartSettings(Config):
+    """Where LoRA starts: a kind, and the settings that this kind has (docs/starts.md)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = "marginal"
+    """A name of the table that `unlora presets ls` prints, or module:Class of your own."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is set beside the kind."""
+        return dict(self.model_extra or {})
+
+
+class AdapterSettings(Config):
+    """The LoRA adapter."""
+
+    rank: int = Field(default=8, ge=1)
+    """r; the anchored adapter is saved with rank 2r."""
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
+    """The scaling is alpha / rank."""
+    target_modules: list[str] | None = None
+    """Names or patterns of linear layers; None takes every one of the language model that can have an adapter."""
+    exclude_modules: list[str] = Field(default_factory=list)
+    """Names or patterns of linear layers that get no adapter."""
+    freeze_a: bool | None = None
+    """Train B alone: only inputs in the span of A's start feel a change; None is what the start is meant for."""
+    coverage: float = Field(default=1.0, gt=0, le=1)
+    """Share of the target modules kept, the most important first."""
+    lora_dropout: float = 0.0
+    """Must be 0: with dropout the two halves of an anchored adapter do not cancel."""
+
+    @field_validator("lora_dropout")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError("must be 0, with dropout the two halves of the anchored adapter do not cancel")
+        return value
+
+
+class ObjectiveSettings(Config):
+    """forget term + retain_weight x retain term."""
+
+    forget: str = "ihl"
+    """ga, gd, npo, ihl, simnpo, dpo, idk, undial, wga, satimp, ce_u, rmu, adaptive_rmu, or module:Class of your own."""
+    retain: str | None = "nll"
+    """nll, kl, rmu, module:Class, or null for none."""
+    retain_weight: float = Field(default=1.6, ge=0)
+    """lambda."""
+    forget_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Parameters of the forget term, such as {beta: 0.1}; those left out keep the term's default (docs/losses.md)."""
+    retain_parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """The same of the retain term."""
+    refusals: str | None = None
+    """JSON lines {"answer": "..."}: what dpo and idk are to answer instead; None takes a short list of unlora's own."""
+
+
+class TrainingSettings(Config):
+    """One run of the stock Trainer with AdamW."""
+
+    learning_rate: float = Field(default=5e-4, gt=0)
+    """Peak learning rate."""
+    epochs: int = Field(default=5, ge=1)
+    """Passes over the forget set."""
+    batch_size: int = Field(default=8, ge=1)
+    """Forget examples per step and device; each brings one retain example along."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches per optimiser step."""
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps with a rising learning rate; it falls linearly to zero afterwards."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory."""
+    save_steps: int = Field(default=10, ge=1)
+    """Steps between checkpoints for resuming."""
+
+
+class EvaluationSettings(TofuSettings):
+    """What is measured before and after; those of TOFU's that other suites have too are theirs as well."""
+
+    suites: list[str | dict[str, JsonValue]] = Field(default_factory=lambda: ["tofu"], min_length=1)
+    """What is asked: tofu (the sets of the run), muse:news, muse:books, wmdp, wmdp:bio,cyber, wmdp@FILE, each once; or
+    {name: muse:news@FOLDER, batch_size: 4}, with settings of its own."""
+    skip: bool = False
+    """Train only."""
+
+    @field_validator("suites")
+    @classmethod
+    def _known(cls, value: list[str | dict[str, JsonValue]]) -> list[str | dict[str, JsonValue]]:
+        try:
+            read_suites(value)
+        except InputError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return value
+
+
+class UnlearnSettings(Config):
+    """The whole of `unlora unlearn`."""
+
+    model: ModelSettings
+    data: DataSettings
+    start: StartSettings = StartSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seed: int = Field(default=0, ge=0)
+    """Seeds data order, virtual factors and randomised decompositions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_section(cls, values: Any) -> Any:
+        """Read what was written for unlora 0.1."""
+        return with_start(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _retain_where_needed(self) -> "UnlearnSettings":
+        if self.data.retain is None and self.objective.retain is not None:
+            raise ValueError(
+                f"objective.forget '{self.objective.forget}' with retain term '{self.objective.retain}' needs "
+                "data.retain (--retain FILE); for forgetting without one use --set objective.retain=null with npo or ga"
+            )
+        return self
+
+
+class DataCheckSettings(Config):
+    """The whole of `unlora data check`."""
+
+    model: ModelSettings
+    """Whose tokenizer counts."""
+    data: DataSettings
+    """`forget` is the file that is looked through."""
+
+
+class CheckpointSettings(Config):
+    """The model that is measured, with an adapter or without."""
+
+    model: ModelSettings
+    adapter: str | None = None
+    """An unlearning adapter for the model: both are measured, with it off and on."""
+
+
+class EvaluateSettings(CheckpointSettings):
+    """The whole of `unlora evaluate`, but for one suite that brings its own data (see `settings_of_one`)."""
+
+    data: DataSettings | None = None
+    """Not needed where every suite brings its own."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _data_where_needed(self) -> "EvaluateSettings":
+        if self.data is None and not all(one.brings_data for one in read_suites(self.evaluation.suites)):
+            raise ValueError("key 'data' is missing")
+        return self
+
+
+class FineTuneSettings(Config):
+    """The whole of `unlora finetune`: makes target and retain-only models."""
+
+    model: ModelSettings
+    data: list[str] = Field(min_length=1)
+    """Sets to learn."""
+    exclude: list[str] = Field(default_factory=list)
+    """Sets whose examples are left out by content: give the forget set to make a retain-only model."""
+    template: Template = "auto"
+    """As in `unlora unlearn`."""
+    chat_template: str | None = None
+    """As in `unlora unlearn`."""
+    template_arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """As in `unlora unlearn`."""
+    max_length: int = Field(default=512, ge=8)
+    """Longest example in tokens."""
+    method: Literal["lora", "full"] = "lora"
+    """Train a LoRA adapter, or every weight."""
+    rank: int = Field(default=32, ge=1)
+    """LoRA rank."""
+    alpha: float = Field(default=64.0, gt=0, le=1e6)
+    """LoRA alpha."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (for method full try 2e-5)."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the data."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per step."""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps with a rising learning rate; cosine afterwards."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the data order and LoRA's A."""
