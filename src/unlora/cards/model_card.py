@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 
 from unlora.cards.loading_code import Precision, adapter_code, merged_code
 from unlora.cards.naming import Named, Stack
+from unlora.level import Settled
 from unlora.models.load import ModelSource
 from unlora.reach import Reach
 from unlora.run.settings import FineTuneSettings, UnlearnSettings
@@ -68,6 +69,7 @@ def adapter_card(settings: UnlearnSettings, record: Mapping[str, Any], target: S
         "rank": f"{settings.adapter.rank}{' trainable + the same again frozen (the anchor)' if anchored else ''}, "
         f"alpha {settings.adapter.alpha:g}",
         "reach": Reach.from_json(record["reach"]).sentence().replace("|", "\\|"),
+        **({"level": Settled.from_json(record["level"]).sentence()} if record.get("level") else {}),
     }
     notes = [*_two_adapters(target), NO_PROOF, UNTOUCHED, FREEZE, *([HALVES] if anchored else []), OFFLOAD]
     return _Card(

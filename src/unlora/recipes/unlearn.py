@@ -22,6 +22,7 @@ from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
 from unlora.report import read_evaluation, write_report
 from unlora.run.folder import RunFolder
+from unlora.run.level import find_level, level_source, settle
 from unlora.run.loading import join_processes, load
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import ScoredModel
@@ -64,6 +65,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     suites = make_suites(settings.evaluation, settings.data)
     run = RunFolder(output, settings, results=results_of(settings, start, suites))
     refuse_engine(settings)
+    level_source(settings)  # refused now, not after training
     objective = make_objective(settings.objective)
     seed_everything(settings.seed)
 
@@ -126,11 +128,13 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         reporter.say("Training was finished before; its adapter is loaded")
     else:
         run.discard_results()
+        level = find_level(settings, target, sets, reporter)
         with run.stage("training"):
             train(settings, run, model, objective, sets, refused, started.penalty, reporter)
         if fingerprint(model) != target_fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
+        settle(run, model, level, sets, reporter, most=settings.level.most)
         run.write_record()
         save_trained_adapter(model, run.adapter, **papers(settings, run, target))
     run.write_record(adapter_sha256=adapter_sha256(run.adapter))

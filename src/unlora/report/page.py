@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from unlora.artifacts import write_text
 from unlora.characters import replaced
 from unlora.errors import InputError
+from unlora.level import NO_LEVEL, Settled
 from unlora.reach import Reach
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
@@ -90,6 +91,7 @@ def render_page(files: RunFiles) -> str:
         charts=plots.training_charts(files.train_log, has_retain_term=objective.get("retain") is not None),
         frame=plots,
         reach=Reach.from_json(record["reach"]).sentence() if "reach" in record else "not recorded",
+        level=Settled.from_json(record["level"]).sentence() if record.get("level") else NO_LEVEL,
         checks=checks(record.get("checks", {})),
         hash_length=HASH_LENGTH,
         audit=files.audit,

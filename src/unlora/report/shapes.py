@@ -3,7 +3,7 @@ that parse goes any further. Keys that are not named here may hold anything, and
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -39,6 +39,32 @@ class Target(Shape):
     quantisation: str | None = None
 
 
+class Whose(Shape):
+    """Whose level it is."""
+
+    kind: Literal["control", "before", "number"]
+    name: str
+    base: str | None
+
+
+class AimedAt(Shape):
+    """The level."""
+
+    source: Whose
+    probability: float
+    low: float
+    high: float
+
+
+class SettledLevel(Shape):
+    """Where the adapter ended beside it."""
+
+    level: AimedAt
+    as_trained: float
+    as_left: float
+    strength: float
+
+
 class RecordFile(Shape):
     """record.json of any run folder: of a run, an evaluation, an audit."""
 
@@ -51,6 +77,7 @@ class RecordFile(Shape):
     importance: dict[str, Any] | None = None
     initialisation: dict[str, Any] | None = None
     objective: dict[str, Any] | None = None
+    level: SettledLevel | None = None
     adapter_sha256: str | None = None
 
 

@@ -79,16 +79,28 @@ def load_scored_model(
 def load_retain_only(
     name: str, base: str | None, like: CausalModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """Load the model that never saw the forget set, in the number format (rounded alike) and on the device of `like`.
+    """Load the model that never saw the forget set, as `load_beside` does."""
+    return load_beside(name, base, like, tokenizer, role="retain_only")
+
+
+def load_beside(
+    name: str, base: str | None, like: CausalModel, tokenizer: PreTrainedTokenizerBase, *, role: str
+) -> PreTrainedModel:
+    """Load a second model, in the number format (rounded alike) and on the device of `like`.
+
+    Args:
+        name: of the model.
+        base: of an adapter.
+        like: the first model.
+        tokenizer: of the first model.
+        role: what a message calls the second one.
 
     Raises:
         InputError: no such model, or one that reads text in other tokens: its numbers would mean something else.
     """
     loaded = load_model(name, base=base, dtype=like.dtype, device=like.device, quantisation=quantisation_of(like))
     if loaded.tokenizer(PROBE_TEXT)["input_ids"] != tokenizer(PROBE_TEXT)["input_ids"]:
-        raise InputError(
-            f"retain_only '{name}': its tokenizer is not the target model's; give a model of the same kind."
-        )
+        raise InputError(f"{role} '{name}': its tokenizer is not the target model's; give a model of the same kind.")
     return loaded.model
 
 

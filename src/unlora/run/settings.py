@@ -91,6 +91,25 @@ class TrainingSettings(Config):
     """Steps between checkpoints for resuming."""
 
 
+class LevelSettings(Config):
+    """How far to forget: as far as training goes, or to the level of a model that never knew (docs/level.md)."""
+
+    aim: Literal["none", "auto", "control", "before"] | float = "none"
+    """none: as training leaves it; control: the retain-only model's forget probability; before: that of the model
+    before it was fine-tuned; auto: the first of the two that is there; or a forget probability itself."""
+    before: str | None = None
+    """The model before fine-tuning; None takes the base of a target that is an adapter."""
+    most: float = Field(default=1.5, ge=1)
+    """Largest strength of the adapter, where training falls short of the level; 1 is as trained."""
+
+    @field_validator("aim")
+    @classmethod
+    def _a_probability(cls, value: str | float) -> str | float:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("must be none, auto, control, before or a probability between 0 and 1")
+        return value
+
+
 class EvaluationSettings(TofuSettings):
     """What is measured before and after; those of TOFU's that other suites have too are theirs as well."""
 
@@ -119,6 +138,7 @@ class UnlearnSettings(Config):
     adapter: AdapterSettings = AdapterSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     training: TrainingSettings = TrainingSettings()
+    level: LevelSettings = LevelSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     seed: int = Field(default=0, ge=0)
     """Seeds data order, virtual factors and randomised decompositions."""

@@ -23,6 +23,9 @@ from unlora.suites.tofu.protocols import Protocol, protocol_in_force
 from unlora.suites.tofu.scores import TOFU_FILE, ExampleScore, check_asked_alike
 from unlora.suites.tofu.settings import TofuSettings
 
+SCORE_READERS: dict[str, Callable[[Path], ModelScores[Any]]] = {".jsonl": TOFU_FILE.load, ".json": read_external_log}
+"""Ending of a file of scores -> its reader."""
+
 
 class Tofu(TofuSettings, Suite):
     """How well the forget set is known, and the others."""
@@ -93,7 +96,7 @@ class Tofu(TofuSettings, Suite):
 
     def readers(self) -> dict[str, Callable[[Path], ModelScores[Any]]]:
         """Scores as this program saves them, or another program's log."""
-        return {".jsonl": TOFU_FILE.load, ".json": read_external_log}
+        return SCORE_READERS
 
     def refuse_reference(self, loaded: Mapping[str, ExampleSet], reference: ModelScores[ExampleScore]) -> None:
         """Refuse scores of a retain-only model by another protocol, or on another number of forget examples.

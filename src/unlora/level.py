@@ -1,0 +1,72 @@
+"""How far a run was to forget, and how far it did. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+WHOSE = {
+    "control": "of the retain-only model",
+    "before": "of the model before fine-tuning",
+    "number": "asked for",
+}
+
+NO_LEVEL = "none was aimed at; the adapter is as training left it"
+
+
+@dataclass(frozen=True)
+class LevelSource:
+    """Whose forget probability is aimed at."""
+
+    kind: Literal["control", "before", "number"]
+    name: str
+    base: str | None = None
+    """Of a model that is an adapter, when not where its own config says."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What is aimed at: the mean over the forget examples of the geometric mean of their token probabilities."""
+
+    source: LevelSource
+    probability: float
+    low: float
+    high: float
+    """95 % over the examples; both ends are the probability itself where it was asked for or is of one example."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where the adapter ended beside its level."""
+
+    level: Level
+    as_trained: float
+    """Forget probability when training ended."""
+    as_left: float
+    """The same of the adapter that was saved."""
+    strength: float
+    """What its update was multiplied with."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether more is left than a model that never knew gives."""
+        return self.as_left > max(self.level.high, 1.05 * self.level.probability)
+
+    def sentence(self) -> str:
+        """What the level is, and how it was reached, in one line."""
+        level = self.level
+        interval = f" [{level.low:.3f}, {level.high:.3f}]" if level.low != level.high else ""
+        line = (
+            f"forget probability {level.probability:.3f}{interval} {WHOSE[level.source.kind]}; training left "
+            f"{self.as_trained:.3f}, the adapter at {self.strength:.2f} of its strength {self.as_left:.3f}"
+        )
+        return line + ("; short of the level: train longer (--set training.epochs=N)" if self.is_short else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """For record.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Settled":
+        """Read what `to_json` gave."""
+        level = record["level"]
+        return cls(**{**record, "level": Level(**{**level, "source": LevelSource(**level["source"])})})

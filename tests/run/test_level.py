@@ -1,0 +1,105 @@
+"""The level that unlearning aims at: whose it is, that the adapter ends there, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.recipes.test_unlearn import Lines
+from tests.taught import PAD, Taught, teach
+from tests.tiny import build_tiny_model
+from unlora.adapters.export import load_trained_adapter
+from unlora.errors import InputError
+from unlora.models.load import load_tokenizer
+from unlora.models.score import score_completions
+from unlora.recipes.unlearn import unlearn
+from unlora.run.level import level_source
+
+
+def forget_probability(taught: Taught, adapter: Path | None = None, model: Path | None = None) -> float:
+    """Mean over the forget set, by a load of its own."""
+    loaded = taught.load().model if model is None else taught._replace(target=model).load().model
+    scored = loaded if adapter is None else load_trained_adapter(loaded, adapter)
+    sequences = [(one.input_ids, one.prompt_length) for one in taught.tokens(taught.forget)]
+    scores = score_completions(scored, sequences, pad_token_id=PAD)
+    return sum(one.probability for one in scores) / len(scores)
+
+
+@pytest.fixture(scope="module")
+def control(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model taught in haste: it stands for any model that knows the forget set less well than the target."""
+    folder = tmp_path_factory.mktemp("control")
+    tokenizer = load_tokenizer(str(taught.target))
+    model = build_tiny_model("llama", vocab_size=len(tokenizer), hidden=32)
+    with torch.random.fork_rng(devices=[]):
+        teach(model, tokenizer, [taught.forget, taught.retain], steps=24)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def test_the_saved_adapter_has_the_controls_forget_probability(taught: Taught, control: Path, tmp_path: Path):
+    settings = taught.settings(level={"aim": "auto"}, evaluation={"retain_only": str(control), "skip": True})
+    lines = Lines()
+    unlearn(settings, tmp_path / "run", reporter=lines)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())["level"]
+    expected = forget_probability(taught, model=control)
+    assert record["level"]["source"] == {"kind": "control", "name": str(control), "base": None}
+    assert record["level"]["probability"] == pytest.approx(expected, rel=1e-5)
+    assert record["level"]["low"] <= expected <= record["level"]["high"]
+    reached = forget_probability(taught, tmp_path / "run" / "adapter")
+    assert reached == pytest.approx(record["as_left"], rel=1e-4)
+    assert reached == pytest.approx(expected, rel=0.1)
+    assert record["as_trained"] < 0.8 * expected < 0.8 * forget_probability(taught)  # Else there was nothing to settle.
+    assert any(line.startswith("Level: forget probability") for line in lines.lines)
+
+
+def test_a_number_is_reached_and_one_out_of_reach_is_said(taught: Taught, tmp_path: Path):
+    for aim, short in ((0.5, False), (1e-9, True)):
+        lines = Lines()
+        unlearn(taught.settings(level={"aim": aim}, evaluation={"skip": True}), tmp_path / str(aim), reporter=lines)
+        said = next(line for line in lines.lines if line.startswith("Level: forget probability"))
+        assert ("short of the level" in said) == short
+        reached = forget_probability(taught, tmp_path / str(aim) / "adapter")
+        assert (reached == pytest.approx(aim, rel=0.1)) != short
+
+
+def test_an_adapter_target_aims_at_its_base_and_a_plain_one_at_nothing(taught: Taught, tmp_path: Path):
+    assert level_source(taught.settings(level={"aim": "auto"})) is None
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "somewhere/base"}')
+    source = level_source(taught.settings(model={"name": str(tmp_path)}, level={"aim": "auto"}))
+    assert source is not None
+    assert (source.kind, source.name) == ("before", "somewhere/base")
+    named = level_source(taught.settings(level={"aim": "before", "before": "other/base"}))
+    assert named is not None
+    assert named.name == "other/base"
+
+
+@pytest.mark.parametrize(("aim", "word"), [("control", "--retain-only"), ("before", "level.before")])
+def test_an_aim_that_nothing_can_tell_is_refused_before_anything_is_written(
+    taught: Taught, tmp_path: Path, aim: str, word: str
+):
+    with pytest.raises(InputError, match=word):
+        unlearn(taught.settings(level={"aim": aim}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("aim", [0.0, 1.0, "often"])
+def test_an_aim_that_is_none_is_refused_by_its_key(taught: Taught, aim: object):
+    with pytest.raises(InputError, match=r"level\.aim"):
+        taught.settings(level={"aim": aim})
+
+
+def test_an_automatic_aim_that_fails_leaves_the_adapter_as_trained_and_says_so(taught: Taught, tmp_path: Path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    settings = taught.settings(level={"aim": "auto", "before": str(broken)}, evaluation={"skip": True})
+    lines = Lines()
+    unlearn(settings, tmp_path / "run", reporter=lines)
+    plain = taught.settings(evaluation={"skip": True})
+    unlearn(plain, tmp_path / "plain")
+    assert any(line.startswith("Level: none (") for line in lines.lines)
+    assert forget_probability(taught, tmp_path / "run" / "adapter") == forget_probability(
+        taught, tmp_path / "plain" / "adapter"
+    )
