@@ -37,7 +37,7 @@ def test_config_that_does_not_say_how_to_start_starts_like_the_default(tmp_path:
     mine = resolve_settings(preset_name=None, config_file=file, flags=SETS, overrides=[])
     default = resolve_settings(preset_name=None, config_file=None, flags=SETS, overrides=["objective.forget=npo"])
     assert mine == default
-    assert freezes_a(mine, chosen_start(mine))  # It is more than the section that was missing.
+    assert freezes_a(mine.adapter, chosen_start(mine))  # It is more than the section that was missing.
 
 
 def test_cp_overwrites_nothing(tmp_path: Path):

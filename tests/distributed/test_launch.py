@@ -126,7 +126,7 @@ def test_eight_bits_are_refused_where_their_layers_could_not_read_them(taught: T
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match=r"model\.quantisation '8bit': fsdp2 makes plain parameters"):
-        refuse_engine(taught.settings(model={"quantisation": "8bit"}))
+        refuse_engine(taught.settings(model={"quantisation": "8bit"}).model)
 
 
 def test_other_commands_run_in_one_process():

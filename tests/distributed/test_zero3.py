@@ -15,8 +15,8 @@ from tests.recipes.processes import run
 from tests.taught import Taught, build_taught
 from unlora import processes
 from unlora.errors import InputError
-from unlora.run.folder import RunFolder
-from unlora.run.settings import UnlearnSettings
+from unlora.run.job import Run
+from unlora.run.settings import TrainingSettings
 from unlora.run.training import refuse_other_engine
 from unlora.training.callbacks import read_train_log
 
@@ -27,8 +27,8 @@ def say_what_is_cut() -> None:
 
     train = unlearn.train
 
-    def counting(settings: UnlearnSettings, run: RunFolder, model: PeftModel, *further: Any) -> None:
-        train(settings, run, model, *further)
+    def counting(run: Run, settings: TrainingSettings, model: PeftModel, *further: Any) -> None:
+        train(run, settings, model, *further)
         sizes = [parameter.numel() for parameter in model.parameters()]
         sys.stdout.write(f"cut: {sizes.count(0)} of {len(sizes)}\n")
 

@@ -36,7 +36,7 @@ PLACES: dict[str, Callable[[], None]] = {
     "the adapter": LimitFiles(20_000, *SAVER),
     "the scores": LimitFiles(1_000, "unlora.recipes.unlearn", "evaluate_suites"),
     "the evaluation": LimitFiles(1_000, "unlora.run.suites", "evaluation_record"),
-    "the last line of the record": LimitFiles(100, "unlora.recipes.unlearn", "RunFolder.finish"),
+    "the last line of the record": LimitFiles(100, "unlora.run.folder", "RunFolder.finish"),
     "the report": LimitFiles(1_000, "unlora.recipes.unlearn", "write_report"),
 }
 AFTER_TRAINING = ("the scores", "the evaluation", "the last line of the record", "the report")

@@ -105,7 +105,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after training, before the adapter": KillAt(UNLEARN, "save_trained_adapter"),
     "half of the adapter": KillAfterHalf("peft", "PeftModel.save_pretrained", 5),
     "evaluation": KillAt("unlora.run.suites", "once", 2),
-    "the last line of the record": KillAt(UNLEARN, "RunFolder.finish"),
+    "the last line of the record": KillAt("unlora.run.folder", "RunFolder.finish"),
     "the report": KillAt(UNLEARN, "write_report"),
 }
 

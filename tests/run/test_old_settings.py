@@ -50,7 +50,7 @@ def test_old_keys_on_top_of_a_preset(tmp_path: Path):
     start = chosen_start(settings)
     assert (start.kind, start.model_dump()["damping"]) == ("contrast_inputs", 2.0)
     assert start.model_dump()["max_retain_examples"] == 400
-    assert freezes_a(settings, start) is True
+    assert freezes_a(settings.adapter, start) is True
     assert len(said) == 1
 
 
@@ -104,7 +104,7 @@ def test_old_preset_is_what_its_line_says(name: str):
 def test_old_preset_keeps_its_settings(name: str, kind: str, frozen: bool, loss: str, rate: float):
     settings = resolve_settings(preset_name=name, config_file=None, flags=FLAGS, overrides=[])
     start = chosen_start(settings)
-    assert (start.kind, freezes_a(settings, start)) == (kind, frozen)
+    assert (start.kind, freezes_a(settings.adapter, start)) == (kind, frozen)
     assert (settings.objective.forget, settings.training.learning_rate) == (loss, rate)
 
 
@@ -115,7 +115,7 @@ def test_two_flags_choose_start_and_loss_alone():
     settings = resolve_settings(preset_name="npo", config_file=None, flags=flags, overrides=overrides)
     assert settings.start.model_dump() == {"kind": "vila", "probe_std": 0.2}
     assert (settings.objective.forget, settings.objective.forget_parameters) == ("simnpo", {"beta": 3})
-    assert freezes_a(settings, chosen_start(settings)) is False
+    assert freezes_a(settings.adapter, chosen_start(settings)) is False
 
 
 def test_listing_names_recipes_starts_and_losses():

@@ -70,7 +70,7 @@ def plan(
 
     reading = read_run_data(settings)
     made = make_plan(settings, reading, devices=devices)
-    rate = tflops * 1e12 if tflops is not None else measured_rate(settings)
+    rate = tflops * 1e12 if tflops is not None else measured_rate(settings.model)
     verdict = judge_plan(settings, reading, made, available=memory, flops_a_second=rate)
     if as_json:
         said = {"peak": made.peak, "largest_part": made.largest_part[0], "fits": verdict.fits}

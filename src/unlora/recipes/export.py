@@ -78,7 +78,7 @@ def export_merged(
             f"{run}: a merge needs the target in full precision, and the files of {settings.model.name} hold it in "
             f"{bits}; deploy the adapter on it (--adapter)."
         )
-    target, how = _load_target(run, settings, full=True, reporter=reporter)
+    target, how = _load_target(run, settings.model, full=True, reporter=reporter)
     adapted = load_trained_adapter(target.model, run / "adapter")
     expected = probe_logits(adapted)
     merged = merge_adapter(adapted, where=str(run / "adapter")).model
@@ -124,13 +124,13 @@ def export_adapter(
     refuse_leading_out(run, output)
     refuse_used_folder(output)
     config, factors = read_adapter(run / "adapter")
-    below = _factors_below(run, settings, public_base, reporter)
+    below = _factors_below(run, settings.model, public_base, reporter)
     public = bool(below)
     for adapter in below:
         factors = concatenate(adapter, factors)
     factors, error = squeeze(factors, rank or rank_of(factors))
 
-    target, how = _load_target(run, settings, full=public, reporter=reporter)
+    target, how = _load_target(run, settings.model, full=public, reporter=reporter)
     adapted = load_trained_adapter(target.model, run / "adapter")
     expected = probe_logits(adapted)
     adapted.unload()
@@ -158,17 +158,17 @@ def export_adapter(
 
 
 def _factors_below(
-    run: Path, settings: UnlearnSettings, public_base: bool | None, reporter: Reporter
+    run: Path, settings: ModelSettings, public_base: bool | None, reporter: Reporter
 ) -> list[Mapping[str, Factors]]:
     """Factors of the adapters under the run's own, the last first; none where it is written for the target itself."""
-    name, base = settings.model.name, settings.model.base
+    name, base = settings.name, settings.base
     if public_base is False or (public_base is None and not is_adapter(name)):
         return []
     if not is_adapter(name):
         raise InputError(f"{run}: its target '{name}' is not an adapter; there is no other base to export for.")
-    if public_base is None and settings.model.quantisation is not None:
+    if public_base is None and settings.quantisation is not None:
         reporter.say(
-            f"Written for the target as it was measured, in {settings.model.quantisation}: rounded with the target's "
+            f"Written for the target as it was measured, in {settings.quantisation}: rounded with the target's "
             "adapter in them, the weights are others than those of the public base (--public-base writes for that one)"
         )
         return []
@@ -185,12 +185,12 @@ def _factors_below(
     return found
 
 
-def _load_target(run: Path, settings: UnlearnSettings, *, full: bool, reporter: Reporter) -> tuple[LoadedModel, str]:
+def _load_target(run: Path, settings: ModelSettings, *, full: bool, reporter: Reporter) -> tuple[LoadedModel, str]:
     """Load the run's target as it was, or in full precision where it was rounded for the run; say how it was got."""
-    reporter.say(f"Loading the target model {settings.model.name}")
-    target = load(settings.model)
+    reporter.say(f"Loading the target model {settings.name}")
+    target = load(settings)
     refuse_other_model(run, target.fingerprint)
-    bits = settings.model.quantisation
+    bits = settings.quantisation
     if bits is None or not full:
         return target, "Made for the target model."
     reporter.say(
@@ -199,7 +199,7 @@ def _load_target(run: Path, settings: UnlearnSettings, *, full: bool, reporter: 
     )
     del target
     how = f"It was trained and evaluated on the target in {bits}; these are the full-precision weights."
-    return load(_in_full(settings).model), how
+    return load(settings.model_copy(update={"quantisation": None})), how
 
 
 def _in_full(settings: UnlearnSettings) -> UnlearnSettings:

@@ -9,11 +9,11 @@ from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.vocabulary import embedding_count
-from unlora.run.loading import join_processes, load
+from unlora.run.loading import join_processes, load_target
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.sets import load_sets, tokenise_sets
 from unlora.run.settings import UnlearnSettings
-from unlora.run.starting import chosen_start, start_inputs
+from unlora.run.starting import chosen_start, start_data, start_inputs
 from unlora.run.targets import choose_targets
 from unlora.runtime import seed_everything
 
@@ -37,13 +37,15 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     join_processes(settings.model)
     forget_set, retain_set = load_sets(settings.data, reporter)
     seed_everything(settings.seed)
-    reporter.say(f"Loading the target model {settings.model.name}")
-    target = load(settings.model)
+    target = load_target(settings.model, reporter)
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
     choice = choose_targets(settings.adapter, start, target.model)
     reporter.say(choice.reach.sentence())
-    measured = start.measure(start_inputs(settings, target, choice.targets, sets, reporter, scratch=output.parent))
+    data = start_data(sets, settings.seed)
+    measured = start.measure(
+        start_inputs(settings.adapter, target, choice.targets, data, reporter, scratch=output.parent)
+    )
     if measured is None:
         raise InputError(f"start '{start.kind}': measured nothing.")
     processes.on_main(partial(measured.save, output))

@@ -1,7 +1,6 @@
 """The main path: from two sets of text to a portable adapter that has forgotten. Read it top to bottom."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,21 @@ from unlora.cards.papers import papers
 from unlora.data.tokenise import make_tokeniser
 from unlora.errors import FunctionMovedError
 from unlora.locks import alone_in_output
-from unlora.models.choose import BELOW_COVERAGE, narrowed
 from unlora.models.fingerprint import adapter_sha256, fingerprint
 from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
 from unlora.report import read_evaluation, write_report
-from unlora.run.folder import RunFolder
+from unlora.run.job import Run
 from unlora.run.level import find_level, level_source, settle
-from unlora.run.loading import join_processes, load
+from unlora.run.loading import join_processes, load, load_target
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import ScoredModel
 from unlora.run.sets import describe_sets, load_sets, probe_batch, tokenise_sets
-from unlora.run.settings import UnlearnSettings
-from unlora.run.starting import (
-    attach_adapter,
-    chosen_start,
-    freezes_a,
-    measure_start,
-    measured_before,
-    measured_elsewhere,
-    start_inputs,
-)
+from unlora.run.settings import EvaluationSettings, UnlearnSettings
+from unlora.run.starting import StartRun, chosen_start
 from unlora.run.suites import SuiteRun, evaluate_suites, make_suites
 from unlora.run.targets import choose_targets
-from unlora.run.training import data_hashes, load_refusals, make_objective, prepare_objective, refuse_engine, train
+from unlora.run.training import Lesson, data_hashes, refuse_engine, train
 from unlora.runtime import seed_everything
 from unlora.starts.start import Start
 from unlora.suites.suite import SuiteReader
@@ -59,82 +49,77 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         InputError: anything wrong with the settings, the data, the model or the folder; nothing was written.
         UnloraError: the work failed; the folder can be resumed.
     """
-    # ---- 1. The run folder, refused before anything is loaded ------------------------------------------------
+    # ---- 1. The job and its folder: refused before anything is loaded ----------------------------------------
     join_processes(settings.model)
-    start = chosen_start(settings)
+    start = StartRun(chosen_start(settings), settings.adapter)
     suites = make_suites(settings.evaluation, settings.data)
-    run = RunFolder(output, settings, results=results_of(settings, start, suites))
-    refuse_engine(settings)
-    level_source(settings)  # refused now, not after training
-    objective = make_objective(settings.objective)
-    seed_everything(settings.seed)
+    results = results_of(start.start, suites, settings.evaluation)
+    run = Run(output, settings, results=results, reporter=reporter, seed=settings.seed)
+    refuse_engine(settings.model)
+    level_source(settings)
+    lesson = Lesson(settings.objective)
+    seed_everything(run.seed)
 
-    # ---- 2. The two sets; the cheap checks come before the model --------------------------------------------
+    # ---- 2. What is read: the two sets, refusals, questions, an earlier measurement --------------------------
     forget_set, retain_set = load_sets(settings.data, reporter)
-    refusals = load_refusals(objective, settings.objective)
+    lesson.load()
     for one in suites:
         one.load(reference=not settings.evaluation.skip)
-    measured = measured_elsewhere(start)
+    start.load()
 
-    # ---- 3. The target model and its target modules ----------------------------------------------------------
-    reporter.say(f"Loading the target model {settings.model.name}")
-    target = load(settings.model)
-    for note in target.notes:
-        reporter.say(note)
+    # ---- 3. The target model and its target modules; what does not fit is refused now, not after training ----
+    target = load_target(settings.model, reporter)
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
     for one in suites:
-        one.prepare(SuiteReader.of(target.model, target.tokenizer))  # refused now, not after training
-    refused = prepare_objective(objective, target, sets, refusals, seed=settings.seed)
-    reporter.say(describe_sets(sets))
-    target_fingerprint = target.fingerprint
-    choice = choose_targets(settings.adapter, start, target.model)
-    inputs = start_inputs(settings, target, choice.targets, sets, reporter, scratch=run.path)
-    measured = measured_before(start, run, inputs, measured)
+        one.prepare(SuiteReader.of(target.model, target.tokenizer))
+    lesson.refuse_unless_fits(target.model)
+    lesson.answer(sets, run.seed)
+    run.say(describe_sets(sets))
+    choice = choose_targets(settings.adapter, start.start, target.model)
+    start.prepare(run, target, choice, sets)
     run.start(
-        model={**vars(target.source), "fingerprint": target_fingerprint},
-        data=data_hashes(forget_set, retain_set, refusals),
+        model={**vars(target.source), "fingerprint": target.fingerprint},
+        data=data_hashes(forget_set, retain_set, lesson.refusals),
         evaluation_data={key: value for one in suites for key, value in one.hashes().items()},
     )
     if run.finished:
-        reporter.say("This run was finished before; nothing is repeated")
-        evaluation = {} if settings.evaluation.skip else read_evaluation(run.evaluation)
-        processes.on_main(partial(write_report, run.path))
-        return evaluation
+        return found_finished(run, settings.evaluation)
+    run.say(choice.reach.sentence())
     run.record["checks"] |= target.checks
-    reporter.say(choice.reach.sentence())
-    run.record |= {"start": start.model_dump(mode="json"), "objective": objective.describe()}
-    run.write_record(template=sets.tokeniser.describe(), seed=settings.seed)
+    run.write_record(
+        start=start.start.model_dump(mode="json"),
+        objective=lesson.objective.describe(),
+        template=sets.tokeniser.describe(),
+        seed=run.seed,
+    )
 
     # ---- 4. What the start is decided by, measured on the intact model ---------------------------------------
-    measured = measure_start(start, run, inputs, measured, reporter)
-    kept = start.kept_modules(measured, list(choice.targets), settings.adapter.coverage)
-    choice = narrowed(target.model, choice, {name: choice.targets[name] for name in kept}, BELOW_COVERAGE)
-    inputs = replace(inputs, targets=choice.targets)
+    start.measure(run)
+    choice = start.narrow(choice)
     run.write_record(reach=choice.reach.to_json(), auto_class=auto_class(target.model.config).__name__)
 
     # ---- 5. The adapter: it starts in chosen directions and does not move the model --------------------------
     with run.stage("initialise"):
-        model, initialisation, started = attach_adapter(start, inputs, measured, freeze_a=freezes_a(settings, start))
+        model, initialisation, penalty = start.attach()
         shift = check_output_unmoved(model, probe_batch(sets))
-    run.record["initialisation"] = initialisation
     run.record["checks"]["output_at_step_0"] = shift._asdict()
-    run.write_record()
-    reporter.say(f"Step 0: largest logit change {shift.largest_difference:.1e} (allowed {shift.tolerance:.0e})")
+    run.write_record(initialisation=initialisation)
+    run.say(f"Step 0: largest logit change {shift.largest_difference:.1e} (allowed {shift.tolerance:.0e})")
 
     # ---- 6. Unlearn ------------------------------------------------------------------------------------------
     if run.adapter.is_dir():
         restore_adapter(model, run.adapter)
-        reporter.say("Training was finished before; its adapter is loaded")
+        run.say("Training was finished before; its adapter is loaded")
     else:
         run.discard_results()
         level = find_level(settings, target, sets, reporter)
         with run.stage("training"):
-            train(settings, run, model, objective, sets, refused, started.penalty, reporter)
-        if fingerprint(model) != target_fingerprint:
+            train(run, settings.training, model, lesson, sets, penalty)
+        if fingerprint(model) != target.fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
-        settle(run, model, level, sets, reporter, most=settings.level.most)
+        settle(run, model, level, sets, most=settings.level.most)
         run.write_record()
         save_trained_adapter(model, run.adapter, **papers(settings, run, target))
     run.write_record(adapter_sha256=adapter_sha256(run.adapter))
@@ -145,30 +130,34 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         with run.stage("evaluation"):
             if processes.is_sharded(model):  # A model once cut into pieces stays cut: what was saved is read.
                 model = load_trained_adapter(load(settings.model).model, run.adapter)
-            evaluation = evaluate(run, suites, model, target.tokenizer, reporter)
+            evaluation = evaluate(run, suites, model, target.tokenizer)
 
     run.finish()
     processes.on_main(partial(write_report, run.path))
     return evaluation
 
 
-def results_of(settings: UnlearnSettings, start: Start, suites: Sequence[SuiteRun]) -> list[str]:
+def results_of(start: Start, suites: Sequence[SuiteRun], evaluation: EvaluationSettings) -> list[str]:
     """Files and folders that a finished run with these settings has."""
     names = ["adapter"]
     if start.measures:
         names.append("importance.safetensors")
-    if not settings.evaluation.skip:
+    if not evaluation.skip:
         names += ["evaluation.json", *(file for one in suites for file in one.files())]
     return names
 
 
+def found_finished(run: Run, evaluation: EvaluationSettings) -> dict[str, Any]:
+    """Repeat nothing of a run that was finished before; its page is written anew."""
+    run.say("This run was finished before; nothing is repeated")
+    found = {} if evaluation.skip else read_evaluation(run.evaluation)
+    processes.on_main(partial(write_report, run.path))
+    return found
+
+
 def evaluate(
-    run: RunFolder,
-    suites: Sequence[SuiteRun],
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    reporter: Reporter,
+    run: Run, suites: Sequence[SuiteRun], model: PeftModel, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """Evaluate with what the run knows already: scores are found again by the hashes of base and adapter."""
     scored = ScoredModel(model, tokenizer, run.record["model"]["fingerprint"], run.record["adapter_sha256"])
-    return evaluate_suites(suites, run.evaluation, run.scores, scored, reporter)
+    return evaluate_suites(suites, run.evaluation, run.scores, scored, run.reporter)

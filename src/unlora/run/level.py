@@ -15,7 +15,7 @@ from unlora.models.adapter_target import is_adapter, recorded_base
 from unlora.models.load import LoadedModel
 from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
-from unlora.run.folder import RunFolder
+from unlora.run.job import Run
 from unlora.run.reporter import Reporter
 from unlora.run.roles import load_beside
 from unlora.run.sets import Sets
@@ -91,16 +91,14 @@ def _measure(source: LevelSource, target: LoadedModel, sets: Sets) -> Level:
     return Level(source, mean, *(mean_interval(values) if len(values) > 1 else (mean, mean)))
 
 
-def settle(
-    run: RunFolder, model: PeftModel, level: Level | None, sets: Sets, reporter: Reporter, *, most: float
-) -> None:
+def settle(run: Run, model: PeftModel, level: Level | None, sets: Sets, *, most: float) -> None:
     """Make the trained adapter of a run as strong as the level asks for, record it and say it; nothing without one."""
     if level is None:
         return
     with run.stage("level"):
         settled = settled_at(model, level, sets, most=most)
     run.record["level"] = settled.to_json()
-    reporter.say(f"Level: {settled.sentence()}")
+    run.say(f"Level: {settled.sentence()}")
 
 
 def settled_at(model: PeftModel, level: Level, sets: Sets, *, most: float) -> Settled:

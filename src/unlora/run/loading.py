@@ -8,6 +8,7 @@ from unlora.errors import InputError
 from unlora.locks import entries
 from unlora.models.embedded import cache_folder, embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
+from unlora.run.reporter import Reporter
 from unlora.run.settings import ModelSettings
 from unlora.runtime import resolve_device, resolve_dtype
 
@@ -35,6 +36,15 @@ def load(settings: ModelSettings) -> LoadedModel:
         trust_remote_code=settings.trust_remote_code,
         quantisation=settings.quantisation,
     )
+
+
+def load_target(settings: ModelSettings, reporter: Reporter) -> LoadedModel:
+    """Load the model that is to forget, and say what is to be known about it."""
+    reporter.say(f"Loading the target model {settings.name}")
+    target = load(settings)
+    for note in target.notes:
+        reporter.say(note)
+    return target
 
 
 def refuse_used_folder(output: Path) -> None:

@@ -15,11 +15,11 @@ from unlora.data.refusals import REFUSALS, read_refusals, refuse_each
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Objective
-from unlora.models.load import LoadedModel
-from unlora.run.folder import RunFolder
-from unlora.run.reporter import Reporter
+from unlora.models.wrapping import CausalModel
+from unlora.run.input_settings import ModelSettings
+from unlora.run.job import Run
 from unlora.run.sets import Sets, probe_batch
-from unlora.run.settings import ObjectiveSettings, UnlearnSettings
+from unlora.run.settings import ObjectiveSettings, TrainingSettings
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import UNLEARNING, Progress, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
@@ -65,31 +65,60 @@ def data_hashes(
     return hashes | {"refusals_sha256": hashlib.sha256(json.dumps(refusals).encode()).hexdigest()}
 
 
-def prepare_objective(
-    objective: Objective, target: LoadedModel, sets: Sets, refusals: Sequence[str] | None, *, seed: int
-) -> list[TokenisedExample] | None:
-    """Check that the model has the blocks that the objective reads, and answer the forget set with refusals.
+class Lesson:
+    """What a run is trained to do: its objective, and the refusals that stand in for answers where it reads some."""
 
-    Returns:
-        One refusal a forget example; None where the objective reads none.
+    def __init__(self, settings: ObjectiveSettings) -> None:
+        """Make the objective.
 
-    Raises:
-        InputError: the model has fewer blocks, or an example is plain text, which no refusal can answer.
-    """
-    BatchPlan.of(objective).refuse_unless_fits(target.model)
-    if refusals is None:
-        return None
-    return refuse_each(sets.tokeniser, sets.forget.examples, seed=seed, refusals=refusals)
+        Raises:
+            InputError: a term, a parameter or a weight that there is not.
+        """
+        self._settings = settings
+        self.objective = make_objective(settings)
+        self.refusals: tuple[str, ...] | None = None
+        self.refused: list[TokenisedExample] | None = None
+        """One refusal a forget example; None where the objective reads none."""
+
+    def load(self) -> None:
+        """Read the refusals to draw from.
+
+        Raises:
+            InputError: a file that cannot be read, or one that nothing reads.
+        """
+        self.refusals = load_refusals(self.objective, self._settings)
+
+    def refuse_unless_fits(self, model: CausalModel) -> None:
+        """Refuse a model that has fewer blocks than the objective reads.
+
+        Raises:
+            InputError: it has.
+        """
+        BatchPlan.of(self.objective).refuse_unless_fits(model)
+
+    def answer(self, sets: Sets, seed: int) -> None:
+        """Answer the forget set with refusals, where the objective reads some.
+
+        Raises:
+            InputError: an example is plain text, which no refusal can answer.
+        """
+        if self.refusals is not None:
+            self.refused = refuse_each(sets.tokeniser, sets.forget.examples, seed=seed, refusals=self.refusals)
+
+    def pairs(self, sets: Sets, *, epochs: int, seed: int) -> ForgetRetainPairs:
+        """The examples of training, in their order."""
+        retain = sets.retain_tokens if self.objective.retain is not None else None
+        return ForgetRetainPairs(sets.forget_tokens, retain, refusals=self.refused, epochs=epochs, seed=seed)
 
 
-def refuse_engine(settings: UnlearnSettings) -> None:
+def refuse_engine(model: ModelSettings) -> None:
     """Refuse what cannot be trained on pieces of each weight.
 
     Raises:
         InputError: naming the setting.
     """
     engine = processes.sharding()
-    if engine == "fsdp2" and settings.model.quantisation == "8bit":
+    if engine == "fsdp2" and model.quantisation == "8bit":
         raise InputError(
             "model.quantisation '8bit': fsdp2 makes plain parameters of bitsandbytes' own, which its layers cannot "
             "read; use --accelerate-config zero3 or ddp, or 4bit."
@@ -113,46 +142,42 @@ def refuse_other_engine(checkpoint: Path) -> None:
     raise InputError(f"{checkpoint}: {found}, or remove {checkpoint.parent} to train anew.")
 
 
-def train(
-    settings: UnlearnSettings,
-    run: RunFolder,
-    model: PeftModel,
-    objective: Objective,
-    sets: Sets,
-    refused: Sequence[TokenisedExample] | None,
-    penalty: Penalty | None,
-    reporter: Reporter,
-) -> None:
-    """Train, or resume at the last checkpoint that is whole."""
-    chosen = settings.training
-    pairs = ForgetRetainPairs(
-        sets.forget_tokens,
-        sets.retain_tokens if objective.retain is not None else None,
-        refusals=refused,
-        epochs=chosen.epochs,
-        seed=settings.seed,
-    )
-    steps = -(-len(pairs) // (chosen.batch_size * chosen.gradient_accumulation_steps))
-    arguments = training_arguments(
-        run.checkpoints,
-        learning_rate=chosen.learning_rate,
-        batch_size=chosen.batch_size,
-        gradient_accumulation_steps=chosen.gradient_accumulation_steps,
-        warmup_steps=round(chosen.warmup_ratio * steps),
-        max_grad_norm=chosen.max_grad_norm,
-        gradient_checkpointing=chosen.gradient_checkpointing,
-        save_steps=chosen.save_steps,
-        seed=settings.seed,
-        use_cpu=model.device.type == "cpu",
-    )
+def resume_point(run: Run) -> Path | None:
+    """The last checkpoint that is whole; damaged ones are removed, and said.
+
+    Raises:
+        InputError: it was written by another engine.
+    """
     damaged = processes.from_main(partial(remove_damaged_checkpoints, run.checkpoints))
     checkpoint = last_complete_checkpoint(run.checkpoints)
     if damaged:
         goes_on = f"training goes on from {checkpoint.name}" if checkpoint is not None else "training starts anew"
-        reporter.say(f"Damaged and removed: {', '.join(damaged)}; {goes_on}")
+        run.say(f"Damaged and removed: {', '.join(damaged)}; {goes_on}")
     if checkpoint is not None:
         refuse_other_engine(checkpoint)
-    with reporter.task("Unlearning", steps) as task:
+    return checkpoint
+
+
+def train(
+    run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
+) -> None:
+    """Train, or resume at the last checkpoint that is whole."""
+    pairs = lesson.pairs(sets, epochs=settings.epochs, seed=run.seed)
+    steps = -(-len(pairs) // (settings.batch_size * settings.gradient_accumulation_steps))
+    arguments = training_arguments(
+        run.checkpoints,
+        learning_rate=settings.learning_rate,
+        batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        max_grad_norm=settings.max_grad_norm,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        save_steps=settings.save_steps,
+        seed=run.seed,
+        use_cpu=model.device.type == "cpu",
+    )
+    checkpoint = resume_point(run)
+    with run.task("Unlearning", steps) as task:
         done = 0
 
         def report(step: int, _steps: int, logs: dict[str, float]) -> None:
@@ -163,7 +188,7 @@ def train(
         trainer = UnlearnTrainer(
             model,
             arguments,
-            objective=objective,
+            objective=lesson.objective,
             penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,

@@ -9,6 +9,7 @@ import torch
 
 from unlora.recipes.plan.batches import RunData
 from unlora.recipes.plan.cost import RunPlan, make_plan
+from unlora.run.input_settings import ModelSettings
 from unlora.run.presets import laid_over
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start
@@ -120,10 +121,10 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def measured_rate(settings: UnlearnSettings, *, seconds: float = 0.5) -> float:
+def measured_rate(settings: ModelSettings, *, seconds: float = 0.5) -> float:
     """Floating-point operations a second of square matrix products on this device, in the run's number format."""
-    device = resolve_device(settings.model.device)
-    dtype = resolve_dtype(settings.model.dtype, device)
+    device = resolve_device(settings.device)
+    dtype = resolve_dtype(settings.dtype, device)
     width = 512 if device.type == "cpu" else 4096
     left = torch.randn(width, width, device=device, dtype=dtype)
     float((left @ left)[0, 0])  # warms up, and waits for the device

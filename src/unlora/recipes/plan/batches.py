@@ -6,16 +6,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unlora.data.forget_retain import ForgetRetainPairs
-from unlora.data.refusals import refuse_each
-from unlora.data.tokenise import TokenisedExample, make_tokeniser
-from unlora.losses import NOT_SCORED, Objective
+from unlora.data.tokenise import make_tokeniser
+from unlora.losses import NOT_SCORED
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
 from unlora.run.sets import Sets, load_sets, tokenise_sets
-from unlora.run.settings import UnlearnSettings
+from unlora.run.settings import TrainingSettings, UnlearnSettings
 from unlora.run.starting import start_data
-from unlora.run.training import load_refusals, make_objective
+from unlora.run.training import Lesson
 from unlora.starts.sizes import BatchShape
 from unlora.starts.start import Start
 from unlora.training.parts import BatchPlan, ForgetRetainCollator
@@ -24,9 +22,8 @@ from unlora.training.parts import BatchPlan, ForgetRetainCollator
 class RunData(NamedTuple):
     """What of a run does not depend on how it is trained: read once, planned with several times."""
 
-    objective: Objective
+    lesson: Lesson
     sets: Sets
-    refused: list[TokenisedExample] | None
 
 
 def read_run_data(settings: UnlearnSettings) -> RunData:
@@ -35,37 +32,29 @@ def read_run_data(settings: UnlearnSettings) -> RunData:
     Raises:
         InputError: as `unlearn` would, as far as objective, data and tokenizer are concerned.
     """
-    objective = make_objective(settings.objective)
+    lesson = Lesson(settings.objective)
     forget, retain = load_sets(settings.data)
-    refusals = load_refusals(objective, settings.objective)
+    lesson.load()
     model = settings.model
     tokenizer = load_tokenizer(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
     known = recorded_embedding_count(model.name, base=model.base, trust_remote_code=model.trust_remote_code)
     sets = tokenise_sets(make_tokeniser(settings.data, tokenizer, known), forget, retain)
-    if refusals is None:
-        return RunData(objective, sets, None)
-    refused = refuse_each(sets.tokeniser, forget.examples, seed=settings.seed, refusals=refusals)
-    return RunData(objective, sets, refused)
+    lesson.answer(sets, settings.seed)
+    return RunData(lesson, sets)
 
 
-def measured_shapes(settings: UnlearnSettings, start: Start, sets: Sets) -> Iterator[BatchShape]:
+def measured_shapes(start: Start, sets: Sets, seed: int) -> Iterator[BatchShape]:
     """The batches that the start is measured on; none where nothing is measured."""
-    yield from map(shape_of, start.measured_batches(start_data(settings, sets)))
+    yield from map(shape_of, start.measured_batches(start_data(sets, seed)))
 
 
-def training_shapes(settings: UnlearnSettings, reading: RunData) -> Iterator[BatchShape]:
+def training_shapes(settings: TrainingSettings, reading: RunData, seed: int) -> Iterator[BatchShape]:
     """The batches of training, in the order of the data loader."""
-    sets, chosen = reading.sets, settings.training
-    pairs = ForgetRetainPairs(
-        sets.forget_tokens,
-        sets.retain_tokens if reading.objective.retain is not None else None,
-        refusals=reading.refused,
-        epochs=chosen.epochs,
-        seed=settings.seed,
-    )
-    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(reading.objective).parts)
+    lesson, sets = reading
+    pairs = lesson.pairs(sets, epochs=settings.epochs, seed=seed)
+    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(lesson.objective).parts)
     items = (pairs[index] for index in range(len(pairs)))
-    while batch := list(islice(items, chosen.batch_size)):
+    while batch := list(islice(items, settings.batch_size)):
         yield shape_of(collator(batch))
 
 

@@ -96,6 +96,8 @@ class Skeleton(NamedTuple):
     head: int
     """Weights of the output head."""
     vocabulary: int
+    on_cpu: bool
+    """Whether the host's memory is the model's."""
 
 
 def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) -> RunPlan:
@@ -106,11 +108,10 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     """
     start = chosen_start(settings)
     skeleton = _skeleton(settings, start)
-    measured = list(measured_shapes(settings, start, reading.sets))
-    trained = list(training_shapes(settings, reading))
-    importance_memory, importance_flops = _importance(
-        settings, start, skeleton, measured
-    )  # before the adapter is attached
+    measured = list(measured_shapes(start, reading.sets, settings.seed))
+    trained = list(training_shapes(settings.training, reading, settings.seed))
+    # Before the adapter is attached.
+    importance_memory, importance_flops = _importance(start, settings.adapter.rank, skeleton, measured)
     training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
     layers, rank = skeleton.layers, settings.adapter.rank
     halves = 2 if start.anchored else 1
@@ -119,7 +120,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     return RunPlan(
         parameters=skeleton.parameters,
         module_count=layers.modules,
-        trained_parameters=rank * (layers.outputs if freezes_a(settings, start) else layers.width),
+        trained_parameters=rank * (layers.outputs if freezes_a(settings.adapter, start) else layers.width),
         adapter_parameters=halves * rank * layers.width,
         forget_examples=len(reading.sets.forget_tokens),
         retain_examples=len(retain_tokens),
@@ -141,7 +142,8 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
 
 def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     chosen = settings.model
-    dtype = resolve_dtype(chosen.dtype, resolve_device(chosen.device))
+    device = resolve_device(chosen.device)
+    dtype = resolve_dtype(chosen.dtype, device)
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
     choice = choose_targets(settings.adapter, start, model)
     targets = choice.targets
@@ -169,16 +171,17 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
         size=size,
         head=text.vocab_size * text.hidden_size,
         vocabulary=text.vocab_size,
+        on_cpu=device.type == "cpu",
     )
 
 
 def _importance(
-    settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape]
+    start: Start, rank: int, skeleton: Skeleton, batches: Sequence[BatchShape]
 ) -> tuple[dict[str, int], float]:
     """Memory by part and operations of the importance stage."""
     if not batches:
         return {}, 0.0
-    model, layers, rank = skeleton.model, skeleton.layers, settings.adapter.rank
+    model, layers = skeleton.model, skeleton.layers
     largest = _largest(batches)
     modules = {name: target.module for name, target in skeleton.targets.items()}
     with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
@@ -189,9 +192,8 @@ def _importance(
         arithmetic.pass_flops(flops_a_token, skeleton.head, batch) + start.statistics_flops(layers, batch, rank)
         for batch in batches
     )
-    # Without an accelerator the host's memory is the model's.
-    sums = start.statistics_bytes(layers, rank, Device(skeleton.size, is_host=_on_cpu(settings)))
-    parts = _process(settings) | {
+    sums = start.statistics_bytes(layers, rank, Device(skeleton.size, is_host=skeleton.on_cpu))
+    parts = _process(skeleton) | {
         "base weights": skeleton.weight_bytes,
         "statistics": sums,
         "activations": kept,
@@ -217,14 +219,16 @@ def _training(
         blocks, hidden = config.num_hidden_layers, config.hidden_size
         kept = arithmetic.checkpointed_bytes(kept, blocks, largest.tokens, hidden, skeleton.size)
         flops_a_token *= 1.5  # one more forward pass
-    reads = Reads.of(reading.objective)
+    reads = Reads.of(reading.lesson.objective)
     # Of every batch the reference reads a share of the rows, forward only; or each forget example once.
     share = len(reads.compared) / len(reads.parts)
-    once = "reference_log_probs" in reading.objective.forget_term.needs
+    once = "reference_log_probs" in reading.lesson.objective.forget_term.needs
     policy = sum(arithmetic.pass_flops(flops_a_token, skeleton.head, batch) for batch in batches)
     reference = policy * share / 2 + once * flops_a_token * _tokens(reading.sets.forget_tokens) / 2
-    updated = arithmetic.updated_parameters(layers, rank, anchored=anchored, freeze_a=freezes_a(settings, start))
-    parts = _process(settings) | {
+    updated = arithmetic.updated_parameters(
+        layers, rank, anchored=anchored, freeze_a=freezes_a(settings.adapter, start)
+    )
+    parts = _process(skeleton) | {
         "base weights": skeleton.weight_bytes,
         "adapter": FLOAT32 * (2 if anchored else 1) * rank * layers.width,
         "gradients and AdamW": arithmetic.BYTES_AN_UPDATED_PARAMETER * updated,
@@ -248,13 +252,9 @@ def _logits(batches: Iterable[BatchShape], skeleton: Skeleton) -> int:
     return max(arithmetic.logit_bytes(batch, skeleton.vocabulary, skeleton.size) for batch in batches)
 
 
-def _process(settings: UnlearnSettings) -> dict[str, int]:
+def _process(skeleton: Skeleton) -> dict[str, int]:
     """Python and its libraries, which share the memory on a CPU: as large as they are in this process."""
-    return {"process": psutil.Process().memory_info().rss} if _on_cpu(settings) else {}
-
-
-def _on_cpu(settings: UnlearnSettings) -> bool:
-    return resolve_device(settings.model.device).type == "cpu"
+    return {"process": psutil.Process().memory_info().rss} if skeleton.on_cpu else {}
 
 
 def _tokens(examples: Sequence[TokenisedExample]) -> int:
