@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (ROOT / "src" / "unlora", ROOT / "research" / "unlora_research")
 FILES = sorted(file for package in PACKAGES for file in package.rglob("*.py"))
 LONGEST_FILE = 300
-LONGEST_BODY = 60
+LONGEST_BODY = 50
 LONGER_BODIES = {("unlora/recipes/unlearn.py", "unlearn"): 80}
 """The main path is read in one column, from the settings to the record."""
 
