@@ -53,10 +53,15 @@ class Objective:
     """Parameters of a forget term given by name; those left out keep the term's default."""
     retain_parameters: Mapping[str, Any] = field(default_factory=dict)
     """The same of the retain term."""
+    separation: float = 0.0
+    """Weight of what the adapter does to all forget examples of a batch alike, 0 to leave it out, no unit
+    (`unlora.training.shared_shift`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.retain_weight < math.inf:
             raise InputError(f"Objective: retain_weight must be a number >= 0, found {self.retain_weight}.")
+        if not 0 <= self.separation < math.inf:
+            raise InputError(f"Objective: separation must be a number >= 0, found {self.separation}.")
         pair_needed = self.forget == GRADIENT_DIFFERENCE or self.forget_term.needs_retain
         if self.retain_term is None and pair_needed:
             name = self.forget if isinstance(self.forget, str) else self.forget.name
@@ -116,6 +121,7 @@ class Objective:
         """What was minimised, for the record of a run: the terms by name with their own parameters."""
         retain = self.retain_term
         record: dict[str, Any] = {"forget": self.forget_term.name, **_parameters(self.forget_term)}
+        record |= {"separation": self.separation} if self.separation else {}
         if retain is None:
             return record | {"retain": None}
         own = {f"retain_{name}": value for name, value in _parameters(retain).items()}

@@ -2,6 +2,7 @@
 
 from unlora.low_rank.contrast import ContrastDirections, contrast_directions
 from unlora.low_rank.elementwise import ElementwiseSettings, solve_elementwise
+from unlora.low_rank.minor import minor_directions
 from unlora.low_rank.problem import WeightedLowRankProblem
 from unlora.low_rank.row_weighted import solve_row_weighted
 from unlora.low_rank.separable import solve_separable
@@ -15,6 +16,7 @@ __all__ = [
     "SolverName",
     "WeightedLowRankProblem",
     "contrast_directions",
+    "minor_directions",
     "solve",
     "solve_elementwise",
     "solve_row_weighted",

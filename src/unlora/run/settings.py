@@ -66,6 +66,9 @@ class ObjectiveSettings(Config):
     """Parameters of the forget term, such as {beta: 0.1}; those left out keep the term's default (docs/losses.md)."""
     retain_parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """The same of the retain term."""
+    separation: float = Field(default=0.0, ge=0)
+    """Weight of a third term: what the adapter does to all forget examples of a batch alike, which is what a few of
+    them, taught again, undo for all (docs/depth.md); 0 leaves it out."""
     refusals: str | None = None
     """JSON lines {"answer": "..."}: what dpo and idk are to answer instead; None takes a short list of unlora's own."""
 
@@ -148,6 +151,12 @@ class UnlearnSettings(Config):
     def _old_section(cls, values: Any) -> Any:
         """Read what was written for unlora 0.1."""
         return with_start(values) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _two_to_separate(self) -> "UnlearnSettings":
+        if self.objective.separation and self.training.batch_size < 2:
+            raise ValueError("objective.separation: needs two forget examples a step (training.batch_size 2 or more)")
+        return self
 
     @model_validator(mode="after")
     def _retain_where_needed(self) -> "UnlearnSettings":

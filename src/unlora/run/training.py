@@ -39,6 +39,7 @@ def make_objective(settings: ObjectiveSettings) -> Objective:
         retain_weight=settings.retain_weight,
         forget_parameters=settings.forget_parameters,
         retain_parameters=settings.retain_parameters,
+        separation=settings.separation,
     )
 
 

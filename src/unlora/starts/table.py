@@ -26,6 +26,9 @@ STARTS: dict[str, StartRow] = {
     "contrast_inputs": StartRow(
         "contrast:ContrastInputs", "A frozen in the inputs that the forget set uses and the retain set does not", "ours"
     ),
+    "selective": StartRow(
+        "selective:Selective", "A frozen in minor inputs of the forget set: what both sets use most is left out", "ours"
+    ),
     "contrast": StartRow("contrast:Contrast", "the same for both factors, and both are trained", "ours"),
     "marginal": StartRow(
         "weighted:Marginals", "rows weighted by exact row variances of the gradients", "ours, after VILA"

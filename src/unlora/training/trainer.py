@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
-from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
+from unlora.losses import NOT_SCORED, ForgetInputs, Objective, ObjectiveParts, RetainInputs
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
 from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, PartReading, read_parts
 from unlora.training.reference import Reference
+from unlora.training.shared_shift import SharedShift
 
 Penalty = Callable[[nn.Module], Float[Tensor, ""]]
 
@@ -76,6 +78,7 @@ class UnlearnTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._objective = objective
         self._penalty = penalty
+        self._shared = SharedShift()
         self._pairs = train_dataset
         unwrapped = self.accelerator.unwrap_model(model)
         self._reference = Reference(unwrapped, pad_token_id=pad_token_id, batch_size=args.per_device_train_batch_size)
@@ -94,7 +97,9 @@ class UnlearnTrainer(Trainer):
         index = inputs["forget_index"]
         log_probs = self._reference_log_probs(plan.parts[0], index) if "reference_log_probs" in needs else None
         refused = self._reference_log_probs("refusal", index) if "refusal_reference_log_probs" in needs else None
-        policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks)
+        separation = self._objective.separation
+        with self._shared.watching(model) if separation else nullcontext():
+            policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks)
         forget = ForgetInputs(
             **_both(plan.parts[0], policy, reference),
             reference_log_probs=log_probs,
@@ -104,7 +109,10 @@ class UnlearnTrainer(Trainer):
         retain = RetainInputs(**_both("retain", policy, reference)) if "retain" in plan.parts else None
         parts = self._objective(forget, retain)
         self._record(parts, inputs["weight"])
-        total = parts.total * inputs["weight"]
+        total = parts.total
+        if separation:
+            total = total + separation * self._shared.share(inputs["labels"], len(index), NOT_SCORED)
+        total = total * inputs["weight"]
         return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
 
     def get_train_dataloader(self) -> DataLoader:

@@ -1,0 +1,112 @@
+"""A frozen in minor directions of the forget set's inputs: those that forget and retain set share most are left out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from unlora.adapters.initial import InitialFactors, refuse_rank
+from unlora.errors import InputError
+from unlora.importance.accumulate import MODEL_INPUTS, Batch
+from unlora.importance.hooks import LEAVE_OUT
+from unlora.low_rank.minor import SecondMoment, minor_directions
+from unlora.models.forward import completion_logits
+from unlora.models.layer_use import keeps_examples_apart
+from unlora.starts.peft_layers import left_as_found
+from unlora.starts.start import Start, Started, StartInputs
+
+
+class Selective(Start):
+    """Inputs that the forget set uses and the retain set does not, the ones both use most left out; B = 0 (ours)."""
+
+    kind: str = "selective"
+    skip: float = Field(default=0.11, ge=0, lt=1)
+    """Share of a layer's width that is left out: the leading components of both sets' inputs together."""
+    damping: float = Field(default=0.1, gt=0)
+    """Of the retain matrix, in units of its mean eigenvalue."""
+    length: float = Field(default=1.0, gt=0)
+    """Root mean square, over the forget set's tokens, of what each row of s A gives: directions count alike."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per forward pass."""
+    max_retain_examples: int = Field(default=400, ge=2)
+    """Retain examples that are read, drawn with the run's seed."""
+
+    anchored: ClassVar[bool] = False
+    freezes_a: ClassVar[bool] = True
+    by_example: ClassVar[bool] = True
+
+    def begin(self, inputs: StartInputs, measured: Any) -> Started:
+        """Read both sets, forward only."""
+        data, rank = inputs.data, inputs.rank
+        for target in inputs.targets.values():
+            refuse_rank(rank, target)
+        with inputs.task("Inputs", data.count(self.max_retain_examples)) as progress:
+            forget, tokens = self._moments(inputs, data.forget_batches(self.batch_size), progress)
+            batches = data.retain_batches(self.batch_size, self.max_retain_examples)
+            retain = self._moments(inputs, batches, progress)[0] if batches is not None else {}
+        factors = {}
+        with inputs.task("Starting factors", len(inputs.targets)) as progress:
+            for name, target in inputs.targets.items():
+                moment, skip = forget.pop(name), round(self.skip * target.d_in)
+                try:
+                    basis = minor_directions(moment, retain.pop(name, None), rank=rank, skip=skip, damping=self.damping)
+                except InputError as error:
+                    raise InputError(f"target module '{name}': {error}") from None
+                given = ((moment.double() @ basis * basis).sum(dim=0) / tokens).sqrt()
+                # A direction that no forget token uses stays as short as the shortest that one does.
+                given = given.clamp(min=float(given.max()) * 1e-3)
+                lora_a = (basis * (self.length / inputs.scaling) / given).T.float().contiguous()
+                factors[name] = InitialFactors(torch.zeros(target.d_out, rank), lora_a, None, "selective", None)
+                progress(1)
+        return Started(factors)
+
+    def _moments(
+        self, inputs: StartInputs, batches: Iterable[Batch], progress: Callable[[int], None]
+    ) -> tuple[dict[str, SecondMoment], int]:
+        """Sum of x x^T over the real tokens of every example, for each layer's inputs x; and how many tokens."""
+        moments = {name: torch.zeros(target.d_in, target.d_in) for name, target in inputs.targets.items()}
+        return moments, _add_inputs(inputs, moments, batches, progress)
+
+    def cheaper(self) -> list[dict[str, Any]]:
+        """The start that sketches."""
+        return [{"kind": "contrast_inputs"}]
+
+
+@torch.no_grad()
+def _add_inputs(
+    inputs: StartInputs, moments: Mapping[str, SecondMoment], batches: Iterable[Batch], progress: Callable[[int], None]
+) -> int:
+    uses: dict[str, int] = dict.fromkeys(moments, 0)
+    mask = torch.empty(0, 0)
+
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            read = given[0]
+            if not keeps_examples_apart(read.shape, *mask.shape) or read.shape[:-1].numel() != mask.numel():
+                raise InputError(
+                    f"target module '{name}' reads a tensor of shape {tuple(read.shape)}, in which the {len(mask)} "
+                    f"examples of {mask.shape[1]} tokens do not lie one after another; {LEAVE_OUT}."
+                )
+            rows = read.detach().float().reshape(*mask.shape, -1)[mask.bool().to(read.device)]
+            moments[name].add_((rows.T @ rows).cpu())
+            uses[name] += 1
+
+        return hook
+
+    tokens = 0
+    with left_as_found(inputs.model, inputs.targets):
+        inputs.model.eval()
+        for name, target in inputs.targets.items():
+            target.module.register_forward_pre_hook(hook_of(name))
+        for batch in batches:
+            mask = batch["attention_mask"]
+            tokens += int(mask.sum())
+            completion_logits(inputs.model, {key: batch[key].to(inputs.model.device) for key in MODEL_INPUTS})
+            progress(len(mask))
+    unused = [name for name, count in uses.items() if not count]
+    if not tokens or unused:
+        what = f"target module '{unused[0]}' takes no part in a forward pass; {LEAVE_OUT}" if tokens else "an empty set"
+        raise InputError(f"selective: {what}.")
+    return tokens
