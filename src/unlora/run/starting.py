@@ -180,10 +180,10 @@ class StartRun:
             for parameter in factor_parameters(layer):
                 # Were an eigenvector turned round elsewhere, the pieces would not fit.
                 processes.copy_main(parameter.data)
-        return Attached(model, {"kind": start.kind, **summarise(factors)}, penalty)
+        return Attached(model, {"kind": start.kind, **fit_of(factors)}, penalty)
 
 
-def summarise(factors: Mapping[str, InitialFactors]) -> dict[str, Any]:
+def fit_of(factors: Mapping[str, InitialFactors]) -> dict[str, Any]:
     """How well the starting factors fit, for the record."""
     floored = [one.floored_fraction for one in factors.values() if one.floored_fraction is not None]
     residuals = [one.relative_residual for one in factors.values() if one.relative_residual is not None]
