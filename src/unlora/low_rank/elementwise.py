@@ -43,7 +43,7 @@ class ElementwiseSettings:
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descended:
     """One descent from one start."""
 
     factors: FactorPair
@@ -98,7 +98,7 @@ def solve_elementwise(
     )
 
 
-def descend(entries: Entries, at: FactorPair, settings: ElementwiseSettings) -> Descent:
+def descend(entries: Entries, at: FactorPair, settings: ElementwiseSettings) -> Descended:
     """Go down from `at` until nothing is left to gain or the iterations are used up."""
     negligible = EXACT_SHARE * entries.descent(FactorPair(0 * at.left, 0 * at.right)).objective
     here, solves = entries.descent(at), entries.alternating_solves(at)
@@ -111,7 +111,7 @@ def descend(entries: Entries, at: FactorPair, settings: ElementwiseSettings) -> 
         change = solves.change(here.force)
         gain = here.force.dot(change)
         if gain <= settings.tolerance * here.objective or here.objective <= negligible:
-            return Descent(at, "converged", objectives)
+            return Descended(at, "converged", objectives)
         if iteration == settings.max_iterations:
             break
         if direction is not None:
@@ -127,8 +127,8 @@ def descend(entries: Entries, at: FactorPair, settings: ElementwiseSettings) -> 
         elif conjugate:
             direction = None  # start again from the alternating step
         else:
-            return Descent(at, "converged", objectives)  # what is left to gain is below rounding
-    return Descent(at, "max_iterations", objectives)
+            return Descended(at, "converged", objectives)  # what is left to gain is below rounding
+    return Descended(at, "max_iterations", objectives)
 
 
 def lowest_point(first: float, second: float, third: float, fourth: float) -> float:
