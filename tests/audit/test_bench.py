@@ -47,7 +47,10 @@ def test_other_weights_data_settings_or_names_are_other_work(subject: AuditSubje
     assert work.count == 5
 
 
-@pytest.mark.parametrize("content", ["", '{"result"', "[]", '{"identity": {}}'])
+CUT_SHORT = ["", '{"result"', "[]", '{"identity": {}}', '{"result": [], "sha256": 3}', '{"result": {"count": 1}}']
+
+
+@pytest.mark.parametrize("content", CUT_SHORT)
 def test_a_file_that_was_cut_short_is_done_again(subject: AuditSubject, tmp_path: Path, content: str) -> None:
     work, bench = Work(), bench_for(subject, tmp_path)
     bench.once("work", "target", {}, work)
@@ -55,6 +58,18 @@ def test_a_file_that_was_cut_short_is_done_again(subject: AuditSubject, tmp_path
     file.write_text(content)
     assert bench.once("work", "target", {}, work)["count"] == 2
     assert bench.once("work", "target", {}, work)["count"] == 2
+
+
+@pytest.mark.parametrize("result", [[], {}, None, 7, "scores", {"scores": ["0.25", None], "count": 1}, {"count": 1}])
+def test_a_result_of_another_kind_or_with_other_numbers_is_done_again(
+    subject: AuditSubject, tmp_path: Path, result: Any
+) -> None:
+    work, bench = Work(), bench_for(subject, tmp_path)
+    first = bench.once("work", "target", {}, work)
+    (file,) = tmp_path.iterdir()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"result": result}))
+    again = bench.once("work", "target", {}, work)
+    assert (work.count, again["scores"][0]) == (2, first["scores"][0])
 
 
 @pytest.mark.parametrize("cache", ["file", "file/below", "x" * 300])

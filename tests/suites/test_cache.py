@@ -64,7 +64,9 @@ def test_a_corrupt_or_foreign_file_is_ignored_and_rewritten(tmp_path: Path) -> N
     whole = file.read_text()
     cut = whole[: len(whole) // 2]
     fewer = "".join(whole.splitlines(keepends=True)[:-1])
-    for content in ("", "no scores", cut, fewer, whole.replace('"key": "key"', '"key": "other"')):
+    assert "0.25" in whole
+    other_number, text = whole.replace("0.25", "0.75"), whole.replace("0.25", '"0.25"')
+    for content in ("", "no scores", cut, fewer, whole.replace('"key": "key"', '"key": "other"'), other_number, text):
         file.write_text(content)
         assert cache.load("key") is None
     cache.save("key", "forget", SCORES)

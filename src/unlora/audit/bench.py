@@ -2,15 +2,13 @@
 
 import contextlib
 import functools
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import nan_to_null, null_to_nan, read_json, write_json
+from unlora.artifacts import json_sha256, nan_to_null, null_to_nan, read_json, write_json
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.errors import InputError, UnloraError
@@ -18,7 +16,7 @@ from unlora.errors import InputError, UnloraError
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Of what the cache holds; raise it when a piece of work means something else."""
 
 
@@ -36,7 +34,7 @@ class Workbench:
     def _vocabulary_sha256(self) -> str:
         """Of which text is which token: two tokenizers of one class can differ in it."""
         vocabulary = self.subject.tokeniser.tokenizer.get_vocab()
-        return hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
+        return json_sha256(vocabulary)
 
     def once(self, work: str, role: Role, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return the result of a piece of work on one model, from the cache when it was done before.
@@ -64,11 +62,13 @@ class Workbench:
             "device": model.device.type,
             **key,
         }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        file = self.cache / f"{work}-{digest[:32]}.json"
+        file = self.cache / f"{work}-{json_sha256(identity)[:32]}.json"
         with contextlib.suppress(InputError, KeyError, TypeError):  # not there, cut short or foreign: do it
-            return null_to_nan(read_json(file)["result"])
+            found = read_json(file)
+            # What parses can still be of another kind, or of other numbers, than what was written.
+            if found["sha256"] == json_sha256(found["result"]):
+                return null_to_nan(found["result"])
         result = nan_to_null(compute())
         with contextlib.suppress(UnloraError):  # A disk that is full or a folder that cannot be written does no harm.
-            write_json(file, {"identity": identity, "result": result})
+            write_json(file, {"identity": identity, "result": result, "sha256": json_sha256(result)})
         return null_to_nan(result)

@@ -1,13 +1,14 @@
 """Scores that were worked out before, found again by content: weights, questions, and how they were asked."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from unlora.artifacts import json_sha256, nan_to_null
 from unlora.errors import InputError, UnloraError
 from unlora.suites.scores import ModelScores, ScoreFile
 
@@ -40,9 +41,10 @@ class ScoreCache:
             how: limits, decoding, batch size and number format, ready for JSON.
         """
         version = importlib.metadata.version("unlora")
-        file = {**self._file.header, "counts": True}  # Files that do not say how much they hold are not looked for.
+        # Files that say neither how much they hold nor its hash are not looked for.
+        file = {**self._file.header, "counts": True, "sha256": True}
         content = {"asked": asked, "how": how, **self._model, "file": file, "unlora": version}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return json_sha256(content)
 
     def load(self, key: str) -> tuple[Any, ...] | None:
         """Return the scores saved under `key`; None where there are none, or the file is not what it should be."""
@@ -50,12 +52,19 @@ class ScoreCache:
             found = self._file.load(self._path(key))
         except InputError:
             return None
-        return next(iter(found.sets.values()), None) if found.protocol.get("key") == key else None
+        scores = next(iter(found.sets.values()), ())
+        return scores if found.protocol == self._protocol(key, scores) else None
 
     def save(self, key: str, name: str, scores: tuple[Any, ...]) -> None:
         """Write the scores of the set `name` atomically; a full disk or a locked folder does no harm."""
         with contextlib.suppress(UnloraError):
-            self._file.save(self._path(key), ModelScores({name: scores}, {"key": key}))
+            self._file.save(self._path(key), ModelScores({name: scores}, self._protocol(key, scores)))
+
+    @staticmethod
+    def _protocol(key: str, scores: tuple[Any, ...]) -> dict[str, str]:
+        """What a file belongs to, and a hash of what it holds: a number that was changed still reads as a number."""
+        text = json.dumps([nan_to_null(asdict(score)) for score in scores])
+        return {"key": key, "sha256": json_sha256(json.loads(text, parse_int=float))}  # a whole number is read as one
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.jsonl"
