@@ -197,3 +197,12 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch):
 def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, command: str, line: str):
     result = run_raising(KeyboardInterrupt(), monkeypatch, command)
     assert (result.exit_code, result.stderr) == (130, line)
+
+
+def test_interrupt_while_the_command_line_is_parsed_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(click.Group, "parse_args", interrupted)
+    result = unlora("unlearn")
+    assert (result.exit_code, result.stderr) == (130, "error: interrupted.\n")

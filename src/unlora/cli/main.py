@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -47,6 +47,12 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or others_command(cmd_name)
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except KeyboardInterrupt:  # before there is a command that could be gone on with
+            _fail("interrupted.", 130)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = list(args)  # for whoever starts the same command again
@@ -93,7 +99,7 @@ def _words_of_the_system(error: OSError) -> tuple[str, int]:
     return f"{what}; choose another folder." if error.errno in STORAGE_ERRORS else f"{what}.", 1
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     if process_index() > 0:  # The first process says what all of them meet.
         leave_the_word_to_others()
         message = f"process {process_index()}: {message}"
