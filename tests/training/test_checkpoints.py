@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unlora.training.checkpoints import damage, last_complete_checkpoint, remove_damaged_checkpoints
+from unlora.training.checkpoints import SEAL, damage, last_complete_checkpoint, remove_damaged_checkpoints, seal
 
 ARCHIVES = ("optimizer.pt", "rng_state.pth", "scheduler.pt")
 FILES = ("adapter_config.json", "adapter_model.safetensors", *ARCHIVES)
@@ -70,3 +70,27 @@ def test_pieces_of_zero3_are_looked_into(tmp_path: Path):
     assert damage(path) == "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     (pieces / "zero_pp_rank_0_mp_rank_00_optim_states.pt").unlink()
     assert damage(path) == "global_step*/*_optim_states.pt"
+
+
+@pytest.mark.parametrize("name", [*FILES, "trainer_state.json"])
+def test_file_of_another_content_than_was_sealed_is_named(tmp_path: Path, name: str):
+    """Valid in itself, as the Trainer cannot tell: another step, other shapes, an archive of something else."""
+    path, other = checkpoint(tmp_path, 4), checkpoint(tmp_path / "other", 4)
+    save_file({"weight": torch.randn(3, 3)}, other / "adapter_model.safetensors")
+    (other / "trainer_state.json").write_text('{"global_step": 2, "log_history": 5}')
+    (other / "adapter_config.json").write_text("{}")
+    for archive_name in ARCHIVES:
+        with zipfile.ZipFile(other / archive_name, "w") as archive:
+            archive.writestr("state", bytes(400))
+    seal(path)
+    assert damage(path) is None
+    assert damage(other) is None  # without a seal it cannot be known
+    (other / name).replace(path / name)
+    assert damage(path) == name
+    assert remove_damaged_checkpoints(tmp_path) == ["checkpoint-4"]
+
+
+def test_seal_of_another_kind_is_damage(tmp_path: Path):
+    path = checkpoint(tmp_path, 4)
+    (path / SEAL).write_text("[1]")
+    assert damage(path) == SEAL

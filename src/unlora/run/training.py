@@ -21,7 +21,7 @@ from unlora.run.job import Run
 from unlora.run.sets import Sets, probe_batch
 from unlora.run.settings import ObjectiveSettings, TrainingSettings
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import UNLEARNING, Progress, TrainLog, refuse_useless
+from unlora.training.callbacks import UNLEARNING, Progress, SealCheckpoints, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import BatchPlan
 from unlora.training.trainer import Penalty
@@ -193,7 +193,7 @@ def train(
             penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,
-            callbacks=[TrainLog(run.train_log), Progress(report)],
+            callbacks=[SealCheckpoints(), TrainLog(run.train_log), Progress(report)],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,17 @@ from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.wrapping import CausalModel, evaluating
+from unlora.training.checkpoints import seal
 
 LOGGED = ("loss", "forget_term", "retain_term", "grad_norm", "learning_rate")
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals every checkpoint, once all processes have written their part of it."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        processes.wait()
+        processes.on_main(partial(seal, Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"))
 
 
 class TrainLog(TrainerCallback):

@@ -3,13 +3,18 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from unlora.artifacts import tensors_error
+from unlora.artifacts import file_sha256, read_json_object, tensors_error, write_json
 
 STATE = "trainer_state.json"
 NEEDED = ("adapter_config.json", "*.safetensors", "scheduler.pt", "rng_state*.pth")
 """What the Trainer must find to go on as if it had never stopped; without one it would go on silently, and wrongly."""
+
+SEAL = "sha256.json"
+"""Hash of every other file: what parses can still be of another kind or shape than what was written."""
 
 OPTIMISER, ZERO_OPTIMISER = "optimizer*", "global_step*/*_optim_states.pt"
 """One of them is needed as well: in one file, or, under ZeRO-3, in one a process."""
@@ -27,9 +32,9 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """Name the first file that is missing or cut short; None for a whole checkpoint.
+    """Name the first file that is missing, cut short or not as it was sealed; None for a whole checkpoint.
 
-    Tensors say at one end of their file how long it is, so that nothing is read of them but that.
+    One without a seal is of an older version, or a kill came in between: lengths and archives alone are looked at.
     """
     optimiser = ZERO_OPTIMISER if sharding_of(checkpoint)[0] == "zero3" else OPTIMISER
     for pattern in (*NEEDED, optimiser):
@@ -38,6 +43,20 @@ def damage(checkpoint: Path) -> str | None:
     for file in sorted(checkpoint.rglob("*")):
         if not _is_whole(file):
             return file.name
+    sealed = checkpoint / SEAL
+    return _unlike_its_seal(checkpoint, read_json_object(sealed)) if sealed.is_file() else None
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down the hash of every file of a checkpoint that is whole."""
+    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != SEAL)
+    write_json(checkpoint / SEAL, {str(file.relative_to(checkpoint)): file_sha256(file) for file in files})
+
+
+def _unlike_its_seal(checkpoint: Path, hashes: Mapping[str, Any]) -> str | None:
+    for name, sha256 in hashes.items():
+        if not (checkpoint / name).is_file() or file_sha256(checkpoint / name) != sha256:
+            return name
     return None
 
 
