@@ -40,6 +40,10 @@ UTILITY_FILES = {
 }
 
 
+ATTACKER = "lora_5e-4"
+"""One attacker for every row, so that rows can be compared."""
+
+
 class Relearned(NamedTuple):
     """Share of the lost answer probability that relearning brings back beyond what it teaches the retain-only model."""
 
@@ -103,11 +107,11 @@ def relearned(run: Path) -> Relearned:
     Args:
         run: folder of a finished `unlora unlearn` with a retain-only model.
     """
-    variants = Relearned._fields
-    asked = {"attacks": ["relearning"], "relearning": {"variants": list(variants)}}
+    attackers = [f"{ATTACKER}_{lesson}" for lesson in Relearned._fields]
+    asked = {"attacks": ["relearning"], "relearning": {"attackers": attackers}}
     settings = AuditSettings.from_mapping(asked, where="relearning")
     found = audit(run, settings, run / "audit")["attacks"]["relearning"]["estimates"]
-    values = [found[f"{variant}_excess"]["value"] for variant in variants]
+    values = [found[f"{name}_excess"]["value"] for name in attackers]
     return Relearned(*(float("nan") if value is None else value for value in values))
 
 

@@ -329,7 +329,9 @@ def test_records_are_json(found: AttackResult):
 def test_what_it_lacks_is_said(subject: AuditSubject):
     attack, settings = Membership(), ALL_SIX
     assert attack.lacks(subject, settings) is None
-    assert "--holdout FILE" in (attack.lacks(dataclasses.replace(subject, holdout=None), settings) or "")
+    neither = dataclasses.replace(subject, holdout=None, retain_only=None)
+    assert "--holdout FILE" in (attack.lacks(neither, settings) or "")
+    assert attack.lacks(dataclasses.replace(subject, holdout=None), settings) is None  # the control is something
     one = dataclasses.replace(subject, holdout=ExampleSet("one", subject.forget.examples[:1]))
     assert "two holdout records" in (attack.lacks(one, settings) or "")
     seen = dataclasses.replace(subject, holdout=subject.retain)

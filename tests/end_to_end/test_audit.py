@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.audit.own_attackers import ALL, FEW, UNRELATED
 from tests.audit.subjects import HOLDOUT
 from tests.cli.commands import error_line, unlora, write_lines
 from tests.taught import Taught, teach, write_jsonl
@@ -16,7 +17,14 @@ from unlora.models.load import load_tokenizer
 from unlora.models.quiet import quiet
 
 QUICK = (
-    *("--set", "relearning.steps=4", "--set", "relearning.measure_every=2", "--set", "relearning.learning_rate=5e-3"),
+    *(
+        "--set",
+        "relearning.steps=4",
+        "--set",
+        "relearning.measure_every=2",
+        "--set",
+        f"relearning.attackers=['{FEW}','{UNRELATED}','{ALL}']",
+    ),
     *("--set", "sampling.samples=4", "--set", "sampling.k=[1,4]", "--set", "sampling.max_new_tokens=8"),
 )
 
@@ -67,12 +75,12 @@ def test_every_attack_was_made_or_says_what_it_lacks(place: Path) -> None:
 
 def test_relearning_teaches_the_unlearned_model_and_its_control(place: Path) -> None:
     found = audit_of(place)["attacks"]["relearning"]
-    for name in ("few", "unrelated", "full"):
+    for name in (FEW, UNRELATED, ALL, "worst"):
         assert {f"{name}_recovery", f"{name}_control", f"{name}_excess"} <= set(found["estimates"])
-    assert found["estimates"]["full_recovery"]["value"] > 0.1
-    assert found["estimates"]["full_excess"]["low"] <= found["estimates"]["full_excess"]["value"]
-    panels = {(curve["panel"], curve["label"]) for curve in found["curves"]}
-    assert panels == {(name, who) for name in ("few", "unrelated", "full") for who in ("unlearned", "control")}
+    assert found["estimates"][f"{ALL}_recovery"]["value"] > 0.1
+    assert found["estimates"][f"{ALL}_excess"]["low"] <= found["estimates"][f"{ALL}_excess"]["value"]
+    panels = {(curve["panel"], curve["label"]) for curve in found["curves"] if curve["y"][0] == 0}
+    assert panels == {(name, who) for name in (FEW, UNRELATED, ALL) for who in ("unlearned", "control")}
 
 
 def test_verdict_is_printed_and_stands_on_both_pages(place: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit.own_attackers import FEW
 from tests.taught import Taught
 from tests.tiny import save_tiny
 from unlora.audit.attacks import ATTACKS
@@ -19,9 +20,7 @@ from unlora.run.presets import resolve_audit
 QUICK = [
     "relearning.steps=2",
     "relearning.measure_every=1",
-    "relearning.variants=[few]",
-    "relearning.rank=2",
-    "relearning.learning_rate=5e-3",
+    f"relearning.attackers=['{FEW}']",
 ]
 
 QUICK_SAMPLING = ["max_examples=2", "sampling.samples=1", "sampling.k=[1]", "sampling.max_new_tokens=2"]
@@ -52,7 +51,7 @@ def test_audit_with_a_control_writes_what_it_found(run: Path, taught: Taught):
     found = record["attacks"]["relearning"]
     assert record["control"] is True
     assert found["outcome"] in ("holds", "fails")
-    assert found["estimates"]["few_excess"]["example_count"] > 0
+    assert found["estimates"]["worst_excess"]["example_count"] > 0
     assert found["estimated_seconds"] > 0
     assert "records" not in found
     assert record["verdict"]
@@ -88,7 +87,7 @@ def test_run_without_a_retain_only_model_has_no_control(run: Path):
 def test_started_again_it_goes_on_and_trains_nothing_twice(run: Path, monkeypatch: pytest.MonkeyPatch):
     first = audit(run, settings("seed=5"), run / "audit")
     (run / "audit" / "audit.json").unlink()
-    monkeypatch.setattr("unlora.audit.relearning.FineTuneTrainer", None)
+    monkeypatch.setattr("unlora.audit.course.FineTuneTrainer", None)
     again = audit(run, settings("seed=5"), run / "audit")
     for record in (first, again):
         for found in record["attacks"].values():

@@ -43,7 +43,7 @@ def test_what_comes_back_and_what_is_left(study: Path, monkeypatch: pytest.Monke
     back = relearned(run)
     estimates = read_json(run / "audit" / "audit.json")["attacks"]["relearning"]["estimates"]
     for variant in ("few", "full"):
-        gain = estimates[f"{variant}_recovery"]["value"] - estimates[f"{variant}_control"]["value"]
+        gain = estimates[f"lora_5e-4_{variant}_recovery"]["value"] - estimates[f"lora_5e-4_{variant}_control"]["value"]
         assert getattr(back, variant) == pytest.approx(gain, abs=1e-6)
     assert back.full != 0
     assert relearning_table(runs).splitlines()[-1] == f"| IHL | `plain` | {back.few:.2f} | {back.full:.2f} |"

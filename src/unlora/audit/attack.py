@@ -59,6 +59,8 @@ class AttackResult:
     y_label: str = ""
     records: tuple[Mapping[str, Any], ...] = ()
     """Example by example, what was asked, what was answered, each score; NaN is unscored."""
+    attackers: tuple[str, ...] = ()
+    """Who tried, of those that count; empty where an attack is one."""
     damage: bool = False
     """What failed is not that knowledge shows, but that more was lost than should be."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
+from unlora.audit.membership_control import CONFIDENCE, RESAMPLES, against_control, judged_alone
 from unlora.audit.membership_scores import (
     ATTACKS,
     Scores,
@@ -36,12 +37,6 @@ from unlora.models.wrapping import unwrap
 
 SECONDS_PER_GIGABYTE = 5.0
 """To load the reference model."""
-
-CONFIDENCE = 0.95
-"""Of all differences together."""
-
-RESAMPLES = 4000
-"""Of a difference: widened intervals need the far tails."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,8 @@ class Membership(Attack):
 
     def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
         if subject.holdout is None:
+            if subject.retain_only is not None and len(subject.forget) >= 2:
+                return None  # the control's scores of the forget set itself are what there is to compare with
             return "needs records like the forget set that no model ever saw: give --holdout FILE"
         if min(len(subject.forget), len(subject.holdout)) < 2:
             return "needs two forget examples and two holdout records at least"
@@ -106,6 +103,13 @@ class Membership(Attack):
         scores = score_suspects(bench, suspects)
         comparison = compare_membership(scores, len(suspects.members), seed=bench.settings.seed)
         estimates = _estimates(scores, len(suspects.members), comparison, bench.settings.seed)
+        beside = against_control(scores, len(suspects.members), seed=bench.settings.seed)
+        estimates |= {f"{name}_auc_against_control": estimate for name, estimate in beside.items()}
+        if comparison is None and beside:
+            outcome, sentence, damage = judged_alone(beside)
+            tested = f"{len(suspects.members)} members, no holdout: {len(beside)} scores beside the control's"
+            kept = tuple(_records(suspects, scores))
+            return AttackResult(outcome, sentence, estimates, tested, records=kept, damage=damage)
         outcome, sentence = _finding(comparison, estimates)
         return AttackResult(
             outcome,

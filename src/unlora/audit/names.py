@@ -2,6 +2,16 @@
 
 from typing import Literal, get_args
 
-AttackName = Literal["membership", "wording", "sampling", "fluency", "neighbours", "quantisation", "relearning"]
+AttackName = Literal[
+    "level",
+    "membership",
+    "wording",
+    "context",
+    "sampling",
+    "fluency",
+    "neighbours",
+    "quantisation",
+    "relearning",
+]
 
 ATTACK_NAMES: tuple[AttackName, ...] = get_args(AttackName)

@@ -17,9 +17,11 @@ from jaxtyping import Float
 from unlora.audit.attack import Attack, AttackResult, Estimate
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
+from unlora.audit.course import Course
 from unlora.audit.estimates import mean_estimate
+from unlora.audit.lessons import DrawnLesson
 from unlora.audit.likelihoods import forget_likelihoods, measure_forget_set, score_set
-from unlora.audit.recovery import Course, Recovery, RelearningVariant, find, overall
+from unlora.audit.recovery import Attempt, Courses, Recovery, find, overall
 from unlora.audit.rounding import Format, rounded, save_merged
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
@@ -92,7 +94,9 @@ class Quantisation(Attack):
             + _limit(linear_share(subject.model)),
             estimates={
                 **_levels(measured, bench.settings.seed),
-                **{name: value for finding in findings.values() for name, value in finding.estimates().items()},
+                **{
+                    name: value for form, finding in findings.items() for name, value in finding.estimates(form).items()
+                },
                 **_retain_changes(measured, bench.settings.seed),
             },
             tested=f"{len(subject.forget)} forget examples{retained}, merged and rounded to {', '.join(formats)}",
@@ -158,9 +162,9 @@ def _find(
 ) -> Recovery:
     """Recovery as relearning has it, with rounding as the only step."""
     forget = bench.subject.forget
-    courses = {role: _course(found[AS_SHIPPED], found[name]) for role, found in measured.items()}
-    plan = RelearningVariant(name, 0, forget, tuple(range(len(forget))))
-    return find(plan, courses["unlearned"], courses.get("retain_only"), target, seed=bench.settings.seed)
+    courses: Courses = {role: _course(found[AS_SHIPPED], found[name]) for role, found in measured.items()}
+    attempt = Attempt(name, "nothing", 0, DrawnLesson(forget, tuple(range(len(forget)))))
+    return find([attempt], [courses], target, seed=bench.settings.seed)
 
 
 def _course(before: MeasuredLists, after: MeasuredLists) -> Course:
@@ -172,7 +176,7 @@ def _course(before: MeasuredLists, after: MeasuredLists) -> Course:
 
 def _sentence(finding: Recovery, measured: Mapping[str, MeasuredLists]) -> str:
     """The finding for one format in plain words."""
-    name = finding.plan.label
+    name = finding.attempt.attacker
     if finding.excess.value is None:
         return f"{name}: {finding.excess.note}"
     control = "no control" if finding.control is None else f"control {_percent(finding.control[-1])}"

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
+from unlora.audit.attacker_table import ATTACKERS, DEFAULT_ATTACKERS, refuse_unknown
 from unlora.audit.names import ATTACK_NAMES, AttackName
 from unlora.config import Config
 
@@ -50,22 +51,24 @@ class QuantisationSettings(Config):
 class RelearningSettings(Config):
     """Does a little fine-tuning bring it back, and more of it than the control learns?"""
 
+    attackers: list[str] = Field(default=list(DEFAULT_ATTACKERS), min_length=1)
+    """Who trains, how and on what: names of the table (docs/audit), or module:Class of your own."""
     fraction: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the forget set that the attacker has in variant "few"; the others are tested."""
-    variants: list[Literal["few", "unrelated", "full"]] = Field(default=["few", "unrelated", "full"], min_length=1)
-    """few: that share; unrelated: fictitious people; full: the whole forget set."""
+    """Share of the forget set that an attacker of lesson "few" has; the others are tested."""
     steps: int = Field(default=12, ge=1)
     """Optimiser steps."""
-    measure_every: int = Field(default=6, ge=1)
-    """Steps between measurements."""
+    measure_every: int = Field(default=4, ge=1)
+    """Steps between measurements; the best of them counts."""
     batch_size: int = Field(default=4, ge=1)
     """Examples per step."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """Of AdamW, constant."""
-    rank: int = Field(default=8, ge=1)
-    """Rank of the attacker's own LoRA adapter on every linear layer."""
     seeds: list[NonNegativeInt] = Field(default=[0], min_length=1)
     """Each draws the attacker's share and data order anew."""
+
+    @field_validator("attackers")
+    @classmethod
+    def _attackers_are_known(cls, value: list[str]) -> list[str]:
+        refuse_unknown(value)
+        return list(dict.fromkeys(value))
 
 
 class AuditSettings(Config):
@@ -79,6 +82,9 @@ class AuditSettings(Config):
     """Base of the control when it is an adapter, when not where its own config says."""
     holdout: str | None = None
     """Records like the forget set that no model ever saw: the non-members of the membership attacks."""
+    known_attackers: list[str] = Field(default_factory=list)
+    """Attackers that training or tuning has used: they are tried and shown, and do not count in the verdict. What the
+    run itself recorded is added."""
     same_person: str | None = None
     """Records to keep about the people of the forget set; None looks for them in the retain set by `person`."""
     max_examples: int = Field(default=40, ge=2)
@@ -92,6 +98,12 @@ class AuditSettings(Config):
     quantisation: QuantisationSettings = QuantisationSettings()
     relearning: RelearningSettings = RelearningSettings()
 
+    @field_validator("known_attackers")
+    @classmethod
+    def _known_attackers_are_known(cls, value: list[str]) -> list[str]:
+        refuse_unknown(value)
+        return value
+
 
 SCALES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -99,7 +111,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "max_examples": 400,
         "membership": {"gradient_norm": True},
         "sampling": {"samples": 64, "k": [1, 16, 64], "max_new_tokens": 128},
-        "relearning": {"steps": 200, "measure_every": 20, "batch_size": 8, "seeds": [0, 1, 2]},
+        "relearning": {"attackers": list(ATTACKERS), "steps": 60, "measure_every": 6, "batch_size": 8, "seeds": [0, 1]},
     },
 }
 """default: minutes on two cores with a model of 135M parameters; full: for a GPU."""

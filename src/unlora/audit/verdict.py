@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from unlora.audit.attack import AttackResult
+from unlora.audit.attacker_table import in_words
 
-STRONGEST_FIRST = ("relearning", "quantisation", "sampling", "wording", "membership")
+STRONGEST_FIRST = ("relearning", "quantisation", "sampling", "context", "wording", "membership", "level")
 SCOPE = (
     "This is what these attacks found on these examples. It is no proof of deletion: another attack, or more of the "
     "same, may find more. It is no statement about any law or contract."
@@ -28,13 +29,17 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
     if shows:
         first = min(shows, key=lambda name: STRONGEST_FIRST.index(name) if name in STRONGEST_FIRST else len(shows))
         others = f" ({', '.join(name for name in shows if name != first)} too)" if len(shows) > 1 else ""
-        parts.append(f"Suppressed, not gone: {tested[first].sentence}{others}.")
+        begin = "Not forgotten" if shows == ["level"] else "Suppressed, not gone"
+        parts.append(f"{begin}: {tested[first].sentence}{others}.")
     elif held:
         parts.append(f"No return of the knowledge beyond the control was found by {_list(held, tested)}.")
     elif all(result.damage for result in tested.values()):
         parts.append(f"Whether the knowledge is gone was not tested: {', '.join(tested)} look for damage alone.")
     if lost:
         parts.append(f"More was lost than should be: {'; '.join(tested[name].sentence for name in lost)}.")
+    tried = sorted({name for result in tested.values() for name in result.attackers})
+    if tried and "relearning" not in held:
+        parts.append(f"Relearning was tried by {in_words(tried)}.")
     if unclear:
         parts.append(f"Cannot be told: {', '.join(unclear)}.")
     missing = [name for name, result in results.items() if result.outcome == "not tested"]

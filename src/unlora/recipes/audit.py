@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from unlora.artifacts import nan_to_null, write_json, write_text
+from unlora.artifacts import nan_to_null, read_json_object, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
 from unlora.audit.attacks import ATTACKS
 from unlora.audit.bench import Workbench
@@ -68,6 +68,7 @@ def audit(
     """
     made_with = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
     refuse_leading_out(run, output)
+    settings = with_known_attackers(run, settings)
     folder = RunFolder(output, settings)
     seed_everything(settings.seed)
     subject = load_subject(run, made_with, settings, folder.path / "scratch", reporter)
@@ -88,6 +89,13 @@ def audit(
     if output == run / "audit":
         write_report(run)
     return report
+
+
+def with_known_attackers(run: Path, settings: AuditSettings) -> AuditSettings:
+    """Add the attackers that the run's own record says its training or tuning has used."""
+    recorded = read_json_object(run / "record.json").get("known_attackers") or []
+    known = [*settings.known_attackers, *(name for name in recorded if name not in settings.known_attackers)]
+    return AuditSettings.from_mapping(settings.model_dump() | {"known_attackers": known}, where="record.json")
 
 
 def run_attack(

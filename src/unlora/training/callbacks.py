@@ -76,7 +76,7 @@ UNLEARNING = (
 FINE_TUNING = "training stopped, nothing was saved: the learning rate ({rate:g}) is too high."
 RELEARNING = (
     "the attack stopped, what was finished before it is kept. The attacker's learning rate ({rate:g}) is too high: "
-    "--set relearning.learning_rate=5e-4; other settings need another --output."
+    "choose other attackers with --set relearning.attackers=[NAME,...]; other settings need another --output."
 )
 """What to do when training has diverged, by what is trained."""
 
