@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from unlora.audit.agreement import mean_agreement
 from unlora.audit.attacker_table import DEFAULT_ATTACKERS, LESSONS
@@ -75,6 +75,8 @@ def choice_rows(found: Found, default: Sequence[str]) -> list[list[str]]:
     names = list(next(iter(found.values())))
     for lesson in LESSONS:
         of_lesson = [name for name in names if name.endswith(f"_{lesson}")]
+        if not of_lesson:
+            continue
         few = choose(found, of_lesson)
         shipped = [name for name in default if name in of_lesson]
         of_models = [{name: one[name] for name in of_lesson} for one in found.values()]
@@ -109,17 +111,24 @@ def screened(records: Records) -> list[Screened]:
     return rows
 
 
+def _spearman(one: np.ndarray, other: np.ndarray) -> float:
+    """Nought where either is the same throughout, as it is in a resample of one model."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+
+
 def rank_correlation(rows: Sequence[Screened]) -> tuple[float, Interval]:
     """Spearman's between agreement and recovery over models, with its 95 % interval."""
     values = np.array(rows)
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         flat = drawn.reshape(-1, drawn.shape[-1])
-        found = [spearmanr(values[one, 0], values[one, 1]).statistic for one in flat]
-        return np.nan_to_num(np.array(found)).reshape(drawn.shape[:-1])
+        found = [_spearman(values[one, 0], values[one, 1]) for one in flat]
+        return np.array(found).reshape(drawn.shape[:-1])
 
     interval = bootstrap_interval((np.arange(len(rows)),), statistic, confidence=0.95, seed=0, resamples=1000)
-    return float(spearmanr(values[:, 0], values[:, 1]).statistic), interval
+    return _spearman(values[:, 0], values[:, 1]), interval
 
 
 def print_tables(records: Records) -> str:

@@ -16,16 +16,15 @@ QUICK = RelearningSettings(steps=3, measure_every=2, batch_size=4)
 
 @pytest.mark.parametrize("attacker", [LoraAttacker(5e-3), FullAttacker(1e-3)])
 def test_an_attacker_teaches_and_leaves_the_model_as_it_was(subject: AuditSubject, attacker: Attacker) -> None:
-    untaught = ExampleSet("untaught", subject.forget.examples[1:])
+    tested = ExampleSet("tested", subject.forget.examples[1:])
     before = fingerprint(subject.model)
-    course = relearn(subject.model, subject.tokeniser, subject.forget.select(1), untaught, attacker, QUICK)
+    course = relearn(subject.model, subject.tokeniser, subject.forget, tested, attacker, QUICK)
     assert course.steps == (0, 2, 3)
     assert course.probability.shape == course.extraction_strength.shape == (3, 3)
-    assert course.probability[1].mean() > course.probability[0].mean() + 0.01  # one fact brings others back
+    assert course.probability[1].mean() > course.probability[0].mean() + 0.01
     assert fingerprint(subject.model) == before
     assert not subject.model.training
-    assert not any(parameter.requires_grad for parameter in subject.model.parameters())
-    tokens = subject.tokeniser.encode_set(untaught)
+    tokens = subject.tokeniser.encode_set(tested)
     now = score_completions(subject.model, [(one.input_ids, one.prompt_length) for one in tokens], pad_token_id=1)
     assert course.probability[0] == pytest.approx([one.probability for one in now], abs=1e-6)
 
@@ -33,9 +32,11 @@ def test_an_attacker_teaches_and_leaves_the_model_as_it_was(subject: AuditSubjec
 def test_full_fine_tuning_trains_copies_in_float32_of_every_weight_but_the_adapter(subject: AuditSubject) -> None:
     model = subject.model
     own = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    asked = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     with FullAttacker(1e-3).attacking(model, seed=0):
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad == ("lora_" not in name)
             assert parameter.dtype == torch.float32
             assert (parameter.data_ptr() == own[name]) == ("lora_" in name)
     assert {name: parameter.data_ptr() for name, parameter in model.named_parameters()} == own
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == asked

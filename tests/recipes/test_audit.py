@@ -14,7 +14,7 @@ from unlora.audit.attacks import ATTACKS
 from unlora.audit.names import ATTACK_NAMES
 from unlora.audit.relearning import Relearning
 from unlora.errors import InputError, UnloraError
-from unlora.recipes.audit import audit
+from unlora.recipes.audit import audit, with_known_attackers
 from unlora.run.presets import resolve_audit
 
 QUICK = [
@@ -66,6 +66,16 @@ def test_audit_with_a_control_writes_what_it_found(run: Path, taught: Taught):
     assert "<svg" in page
 
 
+def test_attackers_that_the_run_recorded_are_known(tmp_path: Path):
+    (tmp_path / "record.json").write_text(json.dumps({"known_attackers": ["lora_5e-4_few"]}))
+    found = with_known_attackers(tmp_path, settings("known_attackers=[full_1e-4_few]"))
+    assert found.known_attackers == ["full_1e-4_few", "lora_5e-4_few"]
+    assert found.relearning == settings().relearning
+    (tmp_path / "record.json").write_text(json.dumps({"known_attackers": ["lora"]}))
+    with pytest.raises(InputError, match=r"record\.json: known_attackers: unknown attacker"):
+        with_known_attackers(tmp_path, settings())
+
+
 def test_audit_goes_on_where_its_run_was_moved_to(run: Path, tmp_path: Path):
     """The hashes say what the run is, not its place."""
     chosen = resolve_audit(scale="default", flags={"attacks": ["sampling"]}, overrides=QUICK_SAMPLING)
@@ -80,7 +90,7 @@ def test_run_without_a_retain_only_model_has_no_control(run: Path):
     record = audit(run, settings(), run / "audit")
     assert record["control"] is False
     assert record["attacks"]["relearning"]["outcome"] == "unclear"
-    assert record["verdict"] == "Cannot be told: relearning."
+    assert record["verdict"] == f"Relearning was tried by {FEW}. Cannot be told: relearning."
     assert "no control" in (run / "audit" / "audit.html").read_text()
 
 

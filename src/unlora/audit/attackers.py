@@ -75,7 +75,9 @@ class FullAttacker(Attacker):
         }
         # The weights as they are stay where they lie; what is trained is a copy.
         kept = {name: parameter.data for name, parameter in weights.items()}
+        asked = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         try:
+            model.requires_grad_(False)
             for parameter in weights.values():
                 parameter.data = parameter.data.to(torch.float32, copy=True)
                 parameter.requires_grad_(True)
@@ -83,5 +85,6 @@ class FullAttacker(Attacker):
         finally:
             for name, parameter in weights.items():
                 parameter.grad = None
-                parameter.requires_grad_(False)
                 parameter.data = kept[name]
+            for parameter, was in asked:
+                parameter.requires_grad_(was)

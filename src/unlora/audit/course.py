@@ -17,11 +17,12 @@ from unlora.audit.settings import RelearningSettings
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
+from unlora.errors import TrainingDivergedError
 from unlora.metrics import extraction_strength
 from unlora.models.score import CompletionScore, score_completions
 from unlora.models.wrapping import CausalModel, evaluating
 from unlora.training import FineTuneTrainer, training_arguments
-from unlora.training.callbacks import RELEARNING
+from unlora.training.callbacks import RELEARNING, diverged
 
 Matrix = Float[np.ndarray, "step example"]
 
@@ -63,7 +64,7 @@ def relearn(
         progress: called with the number of each finished step.
 
     Raises:
-        TrainingDivergedError: a gradient was not finite.
+        TrainingDivergedError: a gradient was not finite, or no answer has a probability any more.
     """
     chosen = chosen or RelearningSettings()
     examples = tokeniser.encode_set(taught)
@@ -100,11 +101,23 @@ def relearn(
             callbacks=[measure],
             advice=RELEARNING,
         ).train()
-    return Course(
+    course = Course(
         tuple(measured_steps(chosen)),
         np.array([[one.probability for one in scores] for scores in measure.points]),
         np.array([[extraction_strength(one.argmax_match) for one in scores] for scores in measure.points]),
     )
+    _refuse_ruined(course, arguments)
+    return course
+
+
+def _refuse_ruined(course: Course, arguments: TrainingArguments) -> None:
+    """Refuse a course in which a model that gave answers a probability gives none any more, with finite weights."""
+    scored = [bool(np.isfinite(row).any()) for row in course.probability]
+    if scored[0] and not all(scored):
+        step = course.steps[scored.index(False)]
+        raise TrainingDivergedError(
+            diverged("trained weights give no answer a probability", step, arguments, RELEARNING)
+        )
 
 
 def measured_steps(chosen: RelearningSettings) -> list[int]:

@@ -34,6 +34,8 @@ def against_control(scores: Mapping[Role, Scores], member_count: int, *, seed: i
     confidence = 1 - (1 - CONFIDENCE) / len(AGAINST_CONTROL)
     found: dict[str, Estimate] = {}
     for name in AGAINST_CONTROL:
+        if any(name not in scores[role] for role in ("unlearned", "retain_only")):
+            continue
         own, control = (scores[role][name][:member_count] for role in ("unlearned", "retain_only"))
         both = np.isfinite(own) & np.isfinite(control)
         own, control, unscored = own[both], control[both], int((~both).sum())

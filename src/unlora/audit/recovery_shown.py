@@ -46,7 +46,7 @@ def curves(findings: Sequence[Recovery], target: float) -> list[Curve]:
 
 
 def _reached(courses: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(float(value) for value in np.maximum.accumulate(np.nanmax(np.array(courses), axis=0)))
+    return tuple(float(value) for value in np.fmax.accumulate(np.fmax.reduce(np.array(courses), axis=0)))
 
 
 def _worst_of_lessons(findings: Sequence[Recovery]) -> list[Recovery]:

@@ -33,7 +33,7 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
         parts.append(f"{begin}: {tested[first].sentence}{others}.")
     elif held:
         parts.append(f"No return of the knowledge beyond the control was found by {_list(held, tested)}.")
-    elif all(result.damage for result in tested.values()):
+    elif all(result.damage for result in tested.values()) and "level" not in tested:
         parts.append(f"Whether the knowledge is gone was not tested: {', '.join(tested)} look for damage alone.")
     if lost:
         parts.append(f"More was lost than should be: {'; '.join(tested[name].sentence for name in lost)}.")
