@@ -32,13 +32,15 @@ class Reach:
     layers: int
     """Linear layers with an adapter."""
     weights: int
-    """Numbers in their matrices."""
+    """Numbers in their matrices, and in those of the experts."""
     whole: int
     """Numbers in all such tensors."""
     left_out: tuple[LeftOut, ...]
     """The largest first; its numbers and `weights` add up to `whole`."""
     notes: tuple[str, ...] = ()
     """What else decides whether the adapter is felt."""
+    experts: int = 0
+    """Matrices of experts with an adapter, apart from the linear layers."""
 
     @property
     def share(self) -> float:
@@ -54,6 +56,7 @@ class Reach:
         return {
             "share": self.share,
             "layers": self.layers,
+            "experts": self.experts,
             "weights": self.weights,
             "weights_in_all": self.whole,
             "left_out": [
@@ -73,13 +76,14 @@ class Reach:
     def from_json(cls, record: Mapping[str, Any]) -> "Reach":
         """Read what `to_json` wrote."""
         left_out = tuple(LeftOut(one["name"], one["why"], one["tensors"], one["weights"]) for one in record["left_out"])
-        return cls(record["layers"], record["weights"], record["weights_in_all"], left_out, tuple(record["notes"]))
+        notes, experts = tuple(record["notes"]), record.get("experts", 0)
+        return cls(record["layers"], record["weights"], record["weights_in_all"], left_out, notes, experts)
 
     def sentence(self) -> str:
         """Say it: the share, then what is left out, reason by reason."""
         text = (
             f"The adapter reaches {percent(self.share)} of the weights (embedding and head not counted), in "
-            f"{self.layers} linear layers"
+            f"{self.layers} linear layers{f' and {self.experts} matrices of experts' if self.experts else ''}"
         )
         by_reason: dict[str, list[LeftOut]] = {}
         for one in self.left_out:

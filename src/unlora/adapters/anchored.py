@@ -14,12 +14,15 @@ from typing import NamedTuple
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from unlora.adapters.expert_factors import by_tensor, expert_layers, freeze, set_factors, silence
 from unlora.adapters.halves import FrozenA, FrozenHalvedA, HalvedA, HalvedB, stand_in
 from unlora.adapters.initial import InitialFactors, refuse_rank
 from unlora.errors import FunctionMovedError, InputError
+from unlora.models.experts import ExpertModule, find_experts, peft_target_parameters
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
@@ -59,7 +62,11 @@ def attach_factors(
     refuse_adapter(model)
     anchored = needs_anchor(factors)
     halves = 2 if anchored else 1
-    peft_model = _attach(model, list(factors), rank=halves * rank, alpha=halves * alpha)
+    experts = experts_among(model, factors)
+    peft_model = _attach(model, list(factors), experts, rank=halves * rank, alpha=halves * alpha)
+    starts = by_tensor(factors, experts)
+    for tensor, wrapper in expert_layers(peft_model):
+        set_factors(wrapper, ADAPTER_NAME, starts[tensor], anchored=anchored, freeze_a=freeze_a)
     for name, layer in lora_layers(peft_model):
         start = factors[name]
         with torch.no_grad():
@@ -92,7 +99,12 @@ def attach_plain_adapter(
     refuse_adapter(model)
     for target in targets.values():
         refuse_rank(rank, target)
-    peft_model = _attach(model, list(targets), rank=rank, alpha=alpha)
+    experts = experts_among(model, targets)
+    peft_model = _attach(model, list(targets), experts, rank=rank, alpha=alpha)
+    kept = by_tensor(targets, experts)
+    for tensor, wrapper in expert_layers(peft_model):
+        silence(wrapper, ADAPTER_NAME, list(kept[tensor]))
+        freeze(wrapper, ADAPTER_NAME, anchored=False, freeze_a=freeze_a)
     for _, layer in lora_layers(peft_model) if freeze_a else ():
         layer.lora_A[ADAPTER_NAME] = stand_in(layer.lora_A[ADAPTER_NAME], FrozenA)
     return peft_model
@@ -108,15 +120,22 @@ def refuse_adapter(model: nn.Module) -> None:
         raise InputError("the model already carries an adapter; merge it first (merge_and_unload).")
 
 
-def _attach(model: CausalModel, names: list[str], *, rank: int, alpha: int | float) -> PeftModel:
+def _attach(
+    model: CausalModel, names: Collection[str], experts: Mapping[str, ExpertModule], *, rank: int, alpha: int | float
+) -> PeftModel:
+    layers = [name for name in names if name not in experts]
+    tensors = {expert.parameter for expert in experts.values()}
     config = LoraConfig(
         r=rank,
         # Some loaders insist on an int; PEFT itself takes both.
         lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=0.0,
-        target_modules=peft_target_modules(model, names),
+        target_modules=peft_target_modules(model, layers),
+        target_parameters=peft_target_parameters(model, tensors) or None,
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(target.transposed for target in find_target_modules(model, names).values()),
+        fan_in_fan_out=any(target.transposed for target in find_target_modules(model, layers).values())
+        if layers
+        else False,
     )
     try:
         with quiet():
@@ -125,18 +144,23 @@ def _attach(model: CausalModel, names: list[str], *, rank: int, alpha: int | flo
         raise InputError(f"adapter: PEFT refuses it ({' '.join(str(error).split())[:200]}).") from None
     if not isinstance(peft_model, PeftModel):
         raise TypeError(f"PEFT returned {type(peft_model).__name__}")
-    refuse_other_layers(peft_model, names)
+    refuse_other_layers(peft_model, {*layers, *tensors})
     return peft_model
 
 
+def experts_among(model: CausalModel, names: Collection[str]) -> dict[str, ExpertModule]:
+    """Those of the targets that are experts."""
+    return {name: expert for name, expert in find_experts(model).items() if name in names}
+
+
 def refuse_other_layers(model: PeftModel, names: Collection[str]) -> None:
-    """Refuse an adapter that is not on the layers `names` exactly: what PEFT was asked for is not always what it does.
+    """Refuse an adapter that is not on the layers and tensors `names` exactly: PEFT does not always do as it is told.
 
     Raises:
-        InputError: naming a layer that is missing or was not asked for.
+        InputError: naming one that is missing or was not asked for.
     """
-    adapted = {name.removeprefix("base_model.model.") for name, _ in lora_layers(model)}
-    for name in [*names, *adapted]:
+    adapted = {name for name, _ in lora_layers(model)} | {name for name, _ in expert_layers(model)}
+    for name in [*sorted(names), *sorted(adapted)]:
         if (name in adapted) != (name in names):
             fault = "no adapter" if name not in adapted else "an adapter that was not asked for"
             raise InputError(f"adapter: PEFT gave '{name}' {fault}; leave it out with adapter.exclude_modules.")
@@ -145,7 +169,7 @@ def refuse_other_layers(model: PeftModel, names: Collection[str]) -> None:
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """Yield (canonical module name, LoRA layer), in model order."""
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, LoraLayer) and not isinstance(module, ParamWrapper):
             yield name.removeprefix("base_model.model."), module
 
 

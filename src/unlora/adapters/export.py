@@ -50,8 +50,18 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
     config = _read_config(folder)
     if not isinstance(config, LoraConfig):
         raise InputError(f"{folder}: a {config.peft_type} adapter; only LoRA adapters can be combined.")
+    if config.target_parameters:
+        raise InputError(
+            f"{folder}: holds factors of experts (target_parameters), which are not those of linear layers; use it as "
+            "it is in PEFT, or merged (unlora export --merged)."
+        )
     plain = {field.name: getattr(LoraConfig(), field.name) for field in dataclasses.fields(LoraConfig)}
-    unusual = [name for name, value in plain.items() if name not in ORDINARY and getattr(config, name) != value]
+    # PEFT writes an empty list where it has looked for experts and found none: as good as the default, None.
+    unusual = [
+        name
+        for name, value in plain.items()
+        if name not in ORDINARY and getattr(config, name) != value and (value or getattr(config, name))
+    ]
     if unusual:
         raise InputError(f"{folder}: the adapter uses {unusual[0]}, which plain factors cannot express.")
     scaling = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)

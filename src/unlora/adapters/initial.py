@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from unlora.errors import InputError
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import LoraA, LoraB
+
+NOT_REACHED = "not reached"
+"""Status of an expert's factors when the forget set says nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,11 @@ class InitialFactors:
     status: str
     floored_fraction: float | None
     """Share of the ratio's denominators that the floor ruled; None where no ratio was taken."""
+
+
+def not_reached(target: TargetModule, rank: int) -> InitialFactors:
+    """Factors of an expert that no token of the forget set was routed to: zeros, which never learn."""
+    return InitialFactors(torch.zeros(target.d_out, rank), torch.zeros(rank, target.d_in), None, NOT_REACHED, None)
 
 
 def refuse_rank(rank: int, target: TargetModule) -> None:

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 
 from unlora import processes
 from unlora.errors import InputError
-from unlora.importance.hooks import GradientTaps
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.moments import GradientUnit, Reduction
 from unlora.importance.spaces import Inputs, OutputGradients
+from unlora.importance.taps import tapped
 from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.target_modules import TargetModule
@@ -90,7 +90,7 @@ def accumulate(
             )
         statistics[name].update(inputs, output_gradients)
 
-    with GradientTaps({name: target.module for name, target in targets.items()}, consume).attached() as taps:
+    with tapped(targets, consume) as taps:
         for number, batch in enumerate(batches, start=1):
             labels = batch["labels"]
             token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -18,8 +19,9 @@ from unlora.importance.sketch import GradientSketch
 from unlora.importance.stored import take_fields
 from unlora.low_rank import contrast_directions
 from unlora.models.choose import targets_of
+from unlora.models.experts import ExpertModule, find_same_modules
 from unlora.models.fingerprint import fingerprint
-from unlora.models.target_modules import TargetModule, find_same_modules
+from unlora.models.target_modules import TargetModule
 
 SCHEMA_VERSION = 1
 SKETCH_COLUMNS = 128
@@ -240,10 +242,20 @@ def _module_contrast(
             raise InputError(f"target module '{target.name}': {error}") from None
         return found.basis.cpu(), found.eigenvalues.cpu()
 
+    if isinstance(target, ExpertModule) and not forget.inputs.any():
+        return _nothing(target, rank, inputs_only=forget.outputs is None)
     inputs = directions(forget.inputs, retain.inputs if retain is not None else None)
     if forget.outputs is None:
         return ModuleContrast(*inputs)
     return ModuleContrast(*inputs, *directions(forget.outputs, retain.outputs if retain is not None else None))
+
+
+def _nothing(target: ExpertModule, rank: int, *, inputs_only: bool) -> ModuleContrast:
+    """Of an expert that no token of the forget set was routed to: zeros, which stand for no direction."""
+    inputs = torch.zeros(target.d_in, rank), torch.zeros(rank)
+    return (
+        ModuleContrast(*inputs) if inputs_only else ModuleContrast(*inputs, torch.zeros(target.d_out, rank), inputs[1])
+    )
 
 
 def _fields(inputs_only: bool) -> list[str]:

@@ -33,8 +33,9 @@ from unlora.importance.spaces import (
     virtual_factors,
 )
 from unlora.models.choose import targets_of
+from unlora.models.experts import find_same_modules
 from unlora.models.fingerprint import fingerprint
-from unlora.models.target_modules import TargetModule, find_same_modules
+from unlora.models.target_modules import TargetModule
 
 
 class ImportancePreset(NamedTuple):

@@ -29,7 +29,9 @@ EMPTY = (torch.empty(0), torch.empty(0))
 Consumer = Callable[[str, Float[Tensor, "batch token d_in"], Float[Tensor, "batch token d_out"]], None]
 
 
-class _Tap(torch.autograd.Function):
+class Tap(torch.autograd.Function):
+    """Passes an output on and hands its gradient over together with the input that was kept."""
+
     @staticmethod
     def forward(ctx: Any, output: Tensor, inputs: Tensor, consume: Callable[[Tensor, Tensor], None]) -> Tensor:
         ctx.save_for_backward(inputs)
@@ -107,7 +109,7 @@ class GradientTaps:
             if not output.requires_grad:
                 return output
             self._uses[name] += self._forward
-            return _Tap.apply(output, inputs[0].detach(), consume)
+            return Tap.apply(output, inputs[0].detach(), consume)
 
         return hook
 

@@ -8,9 +8,10 @@ from torch import nn
 
 from unlora.errors import InputError
 from unlora.models.bypass import bypassed_layers
+from unlora.models.experts import ExpertModule, find_all, routers, whole_tensors
 from unlora.models.inventory import text_part, what_is_reached
 from unlora.models.layer_use import LayerUse, try_layers
-from unlora.models.peft_trial import not_attached
+from unlora.models.peft_trial import not_attached, tensors_not_attached
 from unlora.models.target_modules import TargetModule, find_target_modules, matches_of
 from unlora.models.wrapping import CausalModel
 from unlora.reach import Reach
@@ -24,6 +25,8 @@ UNCALLED = "whose forward is never called"
 UNFELT = "that the loss does not depend on"
 NOT_LINEAR = "that compute more than a linear layer does"
 MIXED = "that do not keep the examples apart"
+NOT_HELD = "of experts, which PEFT does not hold"
+ROUTER = "that choose the experts"
 EXCLUDED = "excluded (adapter.exclude_modules)"
 NOT_ASKED = "not among adapter.target_modules"
 
@@ -48,11 +51,14 @@ def choose_target_modules(
     exclude: Sequence[str] = (),
     rank: int = 1,
     by_example: bool = True,
+    experts: bool = False,
 ) -> Choice:
-    """Choose the linear layers that get an adapter: by default every one that can have it.
+    """Choose the linear layers, and matrices of experts, that get an adapter: by default all that can have it.
 
     Left out, and named in the reach, are layers narrower than the rank, layers that reading text does not call or does
     not depend on, layers that compute something else than W x, and those around which PEFT's adapter would not be felt.
+    Also, unless it is asked for by name, what chooses the experts of a token: a model whose tokens go elsewhere has its
+    knowledge where it was, and nothing was forgotten.
 
     Args:
         model: Plain or with an adapter, also on the meta device.
@@ -60,6 +66,7 @@ def choose_target_modules(
         exclude: Patterns of layers to leave out.
         rank: No side of a layer may be smaller.
         by_example: Layers must keep the examples of a batch apart, as is needed to measure them.
+        experts: Whether experts that share a tensor are among what is chosen from.
 
     Returns:
         The layers, and the share of the weights that they are.
@@ -67,15 +74,17 @@ def choose_target_modules(
     Raises:
         InputError: a pattern matches no linear layer, or only such as cannot have an adapter; or none is left.
     """
-    layers = find_target_modules(model)
+    layers = find_all(model) if experts else {**find_target_modules(model)}
     named = matches_of(model, layers, patterns, "adapter.target_modules: target module") if patterns is not None else {}
     excluded = set[str]().union(*matches_of(model, layers, exclude, "adapter.exclude_modules: module").values())
-    wanted = find_target_modules(model, patterns)
+    wanted = layers if patterns is None else {name: layers[name] for name in layers if _named(name, named)}
     left_out = dict.fromkeys(layers.keys() - wanted.keys(), NOT_ASKED) | dict.fromkeys(excluded, EXCLUDED)
     wanted = {name: layer for name, layer in wanted.items() if name not in excluded}
     unfit = _unfit(model, wanted, rank=rank, by_example=by_example)
+    if patterns is None:
+        unfit |= {name: ROUTER for name in routers(model, wanted)}
     targets = {name: layer for name, layer in wanted.items() if name not in unfit}
-    unfit |= not_attached(model, list(targets)) if targets else {}
+    unfit |= _not_attached(model, targets)
     targets = {name: layer for name, layer in targets.items() if name not in unfit}
     for pattern, matches in named.items():
         if matches <= unfit.keys():
@@ -86,13 +95,34 @@ def choose_target_modules(
     return Choice(targets, left_out | unfit, what_is_reached(model, targets, left_out | unfit))
 
 
+def _named(name: str, matches: Mapping[str, set[str]]) -> bool:
+    return any(name in found for found in matches.values())
+
+
+def _not_attached(model: CausalModel, targets: Mapping[str, TargetModule]) -> dict[str, str]:
+    """What PEFT does not put an adapter on. Where it will not take the experts as they are, the layers remain."""
+    tensors = whole_tensors(targets)
+    layers = [name for name, target in targets.items() if not isinstance(target, ExpertModule)]
+    unfit = not_attached(model, layers) if layers else {}
+    kept = [name for name in layers if name not in unfit]
+    if tensors and tensors_not_attached(model, kept, list(tensors)):
+        unfit |= {expert.name: NOT_HELD for held in tensors.values() for expert in held}
+    return unfit
+
+
 def targets_of(model: CausalModel, patterns: Sequence[str] | None, *, rank: int) -> dict[str, TargetModule]:
     """Find the layers that were asked for, as they are; by default those that `choose_target_modules` chooses.
 
     Raises:
         InputError: as there, or as `find_target_modules`.
     """
-    return choose_target_modules(model, rank=rank).targets if patterns is None else find_target_modules(model, patterns)
+    if patterns is None:
+        return choose_target_modules(model, rank=rank).targets
+    known = find_all(model)
+    if all(name in known for name in patterns) and patterns:
+        names = set(patterns)
+        return {name: target for name, target in known.items() if name in names}
+    return find_target_modules(model, patterns)
 
 
 def narrowed(model: CausalModel, choice: Choice, names: Collection[str], why: str) -> Choice:
@@ -119,7 +149,12 @@ def _narrow(rank: int) -> str:
 
 def _unfit(model: CausalModel, layers: Mapping[str, TargetModule], *, rank: int, by_example: bool) -> dict[str, str]:
     """Name -> why it can have no adapter; the first reason that holds."""
-    uses, inside = try_layers(model, layers), text_part(model)
+    tensors = whole_tensors(layers)
+    owners = {tensor: held[0] for tensor, held in tensors.items()}
+    experts = {expert.name: tensor for tensor, held in tensors.items() for expert in held}
+    layers = {name: layer for name, layer in layers.items() if name not in experts}
+    uses, inside = try_layers(model, {**layers, **owners}), text_part(model)
+    tensor_uses = {tensor: uses.pop(tensor) for tensor in tensors}
     bypassed = bypassed_layers(model, layers)
     grouped = _routed(uses)
     found: dict[str, str] = {}
@@ -139,6 +174,16 @@ def _unfit(model: CausalModel, layers: Mapping[str, TargetModule], *, rank: int,
         elif not use.felt:
             found[name] = UNFELT
         if name not in found and rank > min(layer.d_out, layer.d_in):
+            found[name] = _narrow(rank)
+    for name, tensor in experts.items():
+        use, expert = tensor_uses[tensor], owners[tensor]
+        if not use.called:
+            found[name] = UNCALLED if inside(name) else NOT_TEXT
+        elif not use.felt:
+            found[name] = UNFELT
+        elif not use.apart and by_example:
+            found[name] = MIXED
+        elif rank > min(expert.d_out, expert.d_in):
             found[name] = _narrow(rank)
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from unlora.models.dequantise import is_rounded
+from unlora.models.experts import experts_tensor, find_experts
 from unlora.models.target_modules import TargetModule, find_target_modules, head_weights
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 from unlora.reach import LeftOut, Reach
@@ -23,18 +24,21 @@ def what_is_reached(model: CausalModel, targets: Mapping[str, TargetModule], lef
         left_out: Canonical name of a layer -> why it gets none. Tensors that are no linear layer need no entry.
     """
     weights, inside = weights_of(model), text_part(model)
+    experts = find_experts(model)
     modules = {canonical_name(name): module for name, module in unwrap(model).named_modules()}
     counts, sizes = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for name, size in weights.items():
         if name in targets:
             continue
-        why = left_out.get(name) or (_tensor_kind(name, modules) if inside(name) else "outside the language model")
-        kind = (_kind(name, model, inside), why)
+        tensor = experts[name].parameter if name in experts else name
+        why = left_out.get(name) or (_tensor_kind(tensor, modules) if inside(name) else "outside the language model")
+        kind = (_kind(tensor, model, inside), why)
         counts[kind] += 1
         sizes[kind] += size
     kinds = sorted(sizes, key=lambda kind: sizes[kind], reverse=True)
     return Reach(
-        layers=len(targets),
+        layers=sum(name not in experts for name in targets),
+        experts=sum(name in experts for name in targets),
         weights=sum(weights[name] for name in targets),
         whole=sum(weights.values()),
         left_out=tuple(LeftOut(name, why, counts[name, why], sizes[name, why]) for name, why in kinds),
@@ -45,13 +49,16 @@ def weights_of(model: CausalModel) -> dict[str, int]:
     """Canonical name -> how many numbers, of every tensor with two or more dimensions but embedding and head.
 
     A linear layer goes by its own name, and by its size in full where its weights are kept in fewer bits. A tensor that
-    several layers share counts for the first.
+    several layers share counts for the first; one that holds the experts of a layer counts expert by expert.
     """
     layers, seen, found = find_target_modules(model), set(head_weights(model)), dict[str, int]()
     for name, layer in layers.items():
         weight = layer.module.get_parameter("weight")
         found[name] = 0 if id(weight) in seen else layer.d_out * layer.d_in
         seen.add(id(weight))
+    experts = find_experts(model)
+    found |= {name: expert.d_out * expert.d_in for name, expert in experts.items()}
+    seen |= {id(experts_tensor(expert)) for expert in experts.values()}
     for wrapped_name, parameter in unwrap(model).named_parameters():
         name = canonical_name(wrapped_name)
         if name is None or parameter.ndim < 2 or id(parameter) in seen or name.rpartition(".")[0] in layers:
@@ -92,7 +99,7 @@ def _decoder_name(model: CausalModel) -> str | None:
 
 def _tensor_kind(name: str, modules: Mapping[str | None, nn.Module]) -> str:
     holder = modules.get(name) or modules.get(name.rpartition(".")[0])
-    return FUSED if "expert" in f"{name} {type(holder).__name__}".lower() else OTHER
+    return FUSED if "expert" in f"{name} {type(holder).__name__}".lower() and not name.endswith("bias") else OTHER
 
 
 def _kind(name: str, model: CausalModel, inside: Callable[[str], bool]) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
+from unlora.models.experts import peft_target_parameters
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
-from unlora.models.wrapping import CausalModel, unwrap
+from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 REFUSED = "that PEFT refuses"
 MISTAKEN = "whose names PEFT takes for those of fused experts"
@@ -36,7 +38,12 @@ def not_attached(model: CausalModel, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _attached(model: CausalModel, names: Sequence[str]) -> set[str] | None:
+def tensors_not_attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str]) -> bool:
+    """Whether PEFT puts no adapter on the tensors `tensors` of experts beside the layers `names`, on all of them."""
+    return _attached(model, names, tensors) not in ({*names, *tensors}, None)
+
+
+def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] = ()) -> set[str] | None:
     """Names of what PEFT adapts when asked for `names`: empty where it refuses, None where it cannot be tried."""
     twin = without_weights(unwrap(model))
     if twin is None:
@@ -44,8 +51,9 @@ def _attached(model: CausalModel, names: Sequence[str]) -> set[str] | None:
     config = LoraConfig(
         r=1,
         target_modules=peft_target_modules(twin, names),
+        target_parameters=peft_target_parameters(twin, tensors) or None,
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(layer.transposed for layer in find_target_modules(twin, names).values()),
+        fan_in_fan_out=any(layer.transposed for layer in find_target_modules(twin, names).values()) if names else False,
     )
     try:
         with quiet(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -54,11 +62,13 @@ def _attached(model: CausalModel, names: Sequence[str]) -> set[str] | None:
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         # A fused tensor can be mistaken in part, which fails; the word for both is in what was asked.
         return {"fused"} if "fused" in str(error) else set()
-    return {
-        name.removeprefix("base_model.model.")
-        for name, module in wrapped.named_modules()
-        if isinstance(module, BaseTunerLayer)
-    }
+    found: set[str] = set()
+    for name, module in wrapped.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            adapted = canonical_name(name.removeprefix("base_model.model."))
+            # A layer that PEFT wraps as a bare parameter goes by that: the halves of an adapter do not hold there.
+            found.add(f"{adapted}.{module.parameter_name}" if isinstance(module, ParamWrapper) else f"{adapted}")
+    return found
 
 
 def without_weights(model: PreTrainedModel) -> PreTrainedModel | None:

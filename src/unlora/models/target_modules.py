@@ -86,7 +86,7 @@ def matches_of(
     """
     found: dict[str, set[str]] = {}
     for pattern in patterns:
-        found[pattern] = {name for name in layers if _match(pattern, name)}
+        found[pattern] = {pattern} if pattern in layers else {name for name in layers if _match(pattern, name)}
         if not found[pattern]:
             advice = _fused(model, pattern) or _advice(pattern, layers)
             raise InputError(f"{what} '{pattern}': matches no linear layer.{advice}")
@@ -108,23 +108,6 @@ def _fused(model: CausalModel, pattern: str) -> str:
         ):
             return f" {name} is one tensor of shape {tuple(parameter.shape)}, which can have no adapter here."
     return ""
-
-
-def find_same_modules(model: CausalModel, targets: Mapping[str, TargetModule]) -> dict[str, TargetModule]:
-    """Find the linear layers of another model that have the names of `targets`.
-
-    Raises:
-        InputError: it has no layer of a name, or one of another shape.
-    """
-    layers = _linear_layers(model)
-    for name, target in targets.items():
-        layer = layers.get(name)
-        if layer is None or (layer.d_out, layer.d_in) != (target.d_out, target.d_in):
-            found = "none" if layer is None else f"one of shape {(layer.d_out, layer.d_in)}"
-            raise InputError(
-                f"target module '{name}': has shape {(target.d_out, target.d_in)}; the other model has {found}."
-            )
-    return {name: layers[name] for name in targets}
 
 
 def peft_target_modules(model: CausalModel, names: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """The layers that a run's settings choose, and what of the model they reach."""
 
+from unlora import processes
 from unlora.models.choose import Choice, choose_target_modules
 from unlora.models.named_class import other_class
 from unlora.models.wrapping import CausalModel, unwrap
@@ -19,6 +20,7 @@ def choose_targets(adapter: AdapterSettings, start: Start, model: CausalModel) -
         exclude=adapter.exclude_modules,
         rank=start.rank_taken(adapter.rank),
         by_example=start.by_example,
+        experts=start.takes_experts and processes.sharding() is None,
     )
     other = other_class(unwrap(model))
     return choice if other is None else choice._replace(reach=choice.reach.noting(other))

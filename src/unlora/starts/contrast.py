@@ -31,6 +31,7 @@ class ContrastInputs(Start):
     anchored: ClassVar[bool] = False
     freezes_a: ClassVar[bool] = True
     by_example: ClassVar[bool] = True
+    takes_experts: ClassVar[bool] = True
     title: ClassVar[str] = "Contrast"
     sides: ClassVar[int] = 1
     """Of a layer that are measured: its inputs, or its outputs too."""

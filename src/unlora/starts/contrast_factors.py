@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from unlora.adapters.initial import InitialFactors, refuse_rank
+from unlora.adapters.initial import InitialFactors, not_reached, refuse_rank
 from unlora.errors import InputError
 from unlora.importance.contrast_map import ContrastMap
 from unlora.low_rank import WeightedLowRankProblem, solve
+from unlora.models.experts import ExpertModule
 from unlora.models.target_modules import TargetModule
 
 
@@ -44,10 +45,13 @@ def contrast_factors(
     factors: dict[str, InitialFactors] = {}
     for name, target in targets.items():
         refuse_rank(rank, target)
+        directions = contrast[name]
+        if isinstance(target, ExpertModule) and not directions.inputs.any():
+            factors[name] = not_reached(target, rank)
+            continue
         uniform = WeightedLowRankProblem(target.weight().cpu(), rank, row_weights=torch.ones(target.d_out))
         # Balanced: both factors of the solution have this norm.
         length = torch.linalg.matrix_norm(solve(uniform, seed=seed).right) * (scaling * rank) ** -0.5
-        directions = contrast[name]
         if inputs_only:
             lora_b = torch.zeros(target.d_out, rank)
         elif directions.outputs is None:

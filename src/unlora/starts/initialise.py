@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unlora.adapters.initial import InitialFactors, refuse_rank
+from unlora.adapters.initial import InitialFactors, not_reached, refuse_rank
 from unlora.errors import InputError
 from unlora.importance.importance_map import ImportanceMap
-from unlora.importance.ratio import ModuleRatio, module_ratio
+from unlora.importance.ratio import ModuleRatio, module_ratio, module_score
 from unlora.low_rank import SolverName, WeightedLowRankProblem, solve
+from unlora.models.experts import ExpertModule
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import Weight
 
@@ -61,6 +62,9 @@ def initial_factors(
         weight = target.weight().cpu()
         problem = WeightedLowRankProblem(weight, rank, row_weights=torch.ones(target.d_out))
         floored_fraction = None
+        if importance is not None and isinstance(target, ExpertModule) and not module_score(importance[name]):
+            factors[name] = not_reached(target, rank)
+            continue
         if importance is not None:
             ratio = module_ratio(importance[name], elementwise=solver == "elementwise")
             order = row_order(name, target.d_out, seed) if shuffle_rows else None

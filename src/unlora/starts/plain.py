@@ -11,6 +11,7 @@ class Plain(Start):
 
     kind: str = "plain"
     anchored: ClassVar[bool] = False
+    takes_experts: ClassVar[bool] = True
 
     def begin(self, inputs: StartInputs, measured: Any) -> Started:
         """PEFT draws A."""
@@ -21,6 +22,7 @@ class Uniform(Start):
     """The best rank-r approximation of each weight, all entries weighing the same: PiSSA's start (arXiv 2404.02948)."""
 
     kind: str = "uniform"
+    takes_experts: ClassVar[bool] = True
 
     def begin(self, inputs: StartInputs, measured: Any) -> Started:
         """Leading singular directions of every layer."""

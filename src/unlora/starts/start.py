@@ -138,6 +138,8 @@ class Start(Config, ABC):
     """Whether A is meant to stay as it starts, unless adapter.freeze_a says otherwise."""
     by_example: ClassVar[bool] = False
     """Whether its layers must keep the examples of a batch apart."""
+    takes_experts: ClassVar[bool] = False
+    """Whether it can start, and measure, experts that share a tensor."""
     ranks_modules: ClassVar[bool] = False
     """Whether adapter.coverage can leave out the modules that matter least."""
     whole_factors: ClassVar[bool] = False

@@ -81,6 +81,7 @@ class Weighted(Mapped, ABC):
     """Retain examples in the statistic, drawn with the run's seed; the forget set is always used whole."""
 
     arithmetic: ClassVar[Literal["intact", "published"]] = "intact"
+    takes_experts: ClassVar[bool] = True
     space: ClassVar[SpaceName]
 
     def fewest_examples(self) -> int:

@@ -1,0 +1,77 @@
+"""What the rule for tiny configurations would get wrong, by model type."""
+
+from typing import Any
+
+_LIST = {"moe_intermediate_size": [16, 16], "moe_num_experts": 4, "moe_k": 2}
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_SECTIONS = {"text_config": {"rope_parameters": {**_MROPE, "mrope_section": [2, 1, 1]}}}
+_HALF_SECTIONS = {
+    "text_config": {"rope_parameters": {**_MROPE, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}}
+}
+_ALPHA = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "head_dim": 8}
+_SPACED = {
+    "rope_parameters": {"full_attention": _MROPE, "sliding_attention": _MROPE},
+}
+_INDEXED = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 32,
+    "indexer_compress_ratio": 4, "hc_lowrank": 8, "ngram_vocab_size_base": 400, "split_ngram_parts": 1,
+}  # fmt: skip
+EXCEPTIONS: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1], "mamba_d_head": 16},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 50, "encoder_hash_byte_group_size": [3, 4],
+    },
+    "cohere_compass_text": _SPACED,
+    "cohere_compass": {"text_config": _SPACED},
+    "dbrx": {
+        "attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+    },
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_d_head": 16},
+    "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"], "mamba_d_head": 16},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "hrm_text": {"num_hidden_layers": 2, "num_layers_per_stack": None},
+    "hunyuan_v1_dense": _ALPHA,
+    "hunyuan_v1_moe": _ALPHA,
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "mamba2": {"head_dim": 16},
+    "ministral": {"head_dim": 8},
+    "qwen4_exp_text": _INDEXED,
+    "qwen4_exp": {"text_config": _INDEXED},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"], "num_hidden_layers": 2},
+    "reformer": {
+        "is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [16, 16],
+        "attn_layers": ["local", "lsh"], "lsh_attn_chunk_length": 8, "local_attn_chunk_length": 8,
+    },
+    "roc_bert": {
+        "shape_vocab_size": 50, "pronunciation_vocab_size": 50, "shape_embed_dim": 16, "pronunciation_embed_dim": 16,
+    },
+    "xlstm": {"hidden_size": 64, "embedding_dim": 64},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"], "num_hidden_layers": 4,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+    "ernie4_5_vl_moe": {"text_config": _LIST},
+    "florence2": {
+        "vision_config": {"patch_size": [7, 3, 3, 3], "embed_dim": [16, 16, 16, 16], "num_heads": [2, 2, 2, 2]},
+    },
+    "glm46v": _SECTIONS,
+    "glm4v": _SECTIONS,
+    "glm_ocr": _SECTIONS,
+    "glmga": _SECTIONS,
+    "glm4v_moe": _HALF_SECTIONS,
+    "glm5_next": {"text_config": {"num_key_value_heads": 4}},
+    "paddleocr_vl": _SECTIONS,
+    "qwen2_5_vl": _SECTIONS,
+    "qwen2_vl": _SECTIONS,
+    "cosmos3_edge": {"rope_parameters": {**_MROPE, "mrope_section": [2, 1, 1]}, **_SECTIONS},
+    "hunyuan_vl": {"text_config": {"head_dim": 8}},
+    "molmo2": {"vit_config": {"image_default_input_size": [8, 8]}},
+    "step3p7": {"text_config": {"sliding_window": 16}},
+}  # fmt: skip
+"""Model type -> field -> value; a mapping for a configuration inside."""

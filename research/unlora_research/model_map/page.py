@@ -1,0 +1,106 @@
+"""The map as a page, and what differs between two maps."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unlora.reach import percent
+from unlora_research.model_map.verdict import LOGITS, MEANINGS, NATS, Verdict
+
+SHOWN = 6
+"""Names of what is left out, in a row."""
+
+
+def page(record: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
+    """Return docs/models.md."""
+    counts = Counter(one.outcome for one in verdicts)
+    built = len(verdicts) - counts["not built"]
+    fine = counts["works"] + counts["partly"]
+    starts = " and ".join(f"`{one}`" for one in record["starts"])
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    summary = "\n".join(f"| {MEANINGS[outcome]} | {counts[outcome]} |" for outcome in MEANINGS if counts[outcome])
+    return f"""# Which models work
+
+Every class that `AutoModelForCausalLM` or `AutoModelForImageTextToText` makes, as a tiny model with random weights, one
+process each. Each was measured (importance), unlearned for {record["steps"]} steps from two starts
+({starts}), scored alone and in padded batches, its adapter loaded in plain PEFT
+in the class that config.json names, and exported with the adapter merged.
+
+Of {len(verdicts)} classes transformers itself builds {built} that read text alone; {fine} of them
+({percent(fine / max(built, 1))}) work. "Works" means: the logits of plain PEFT and of the merged model equal those of
+the adapter's factors added to the weights by hand, to {LOGITS:.0e} of the largest logit (float32); scores alone and in
+padded batches agree to {NATS:.0e} nats.
+
+| | classes |
+|---|---:|
+{summary}
+
+Made by `{record["command"]}` ({versions}; {record["seconds"]:.0f} seconds in all, one
+thread a class, {record["processor"]}).
+What differs in another version of transformers: `python -m unlora_research.model_map --differences OLD.json NEW.json`.
+
+{_works(verdicts)}
+{_refused(verdicts)}
+{_unbuilt(verdicts)}"""
+
+
+def differences(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[str]:
+    """Say what another map has otherwise: classes that came, went, work now, or work no longer, or reach less."""
+    before, after = {one.kind: one for one in old}, {one.kind: one for one in new}
+    lines = [f"{kind}: new, {MEANINGS[after[kind].outcome]}" for kind in after if kind not in before]
+    lines += [f"{kind}: gone, was: {MEANINGS[before[kind].outcome]}" for kind in before if kind not in after]
+    for kind in before.keys() & after.keys():
+        was, now = before[kind], after[kind]
+        if was.outcome != now.outcome:
+            lines.append(f"{kind}: was: {MEANINGS[was.outcome]}; now: {MEANINGS[now.outcome]} {_told(now)}")
+        elif was.left_out != now.left_out:
+            lines.append(f"{kind}: leaves out {_names(now) or 'nothing'}; before {_names(was) or 'nothing'}")
+    return sorted(lines)
+
+
+def _works(verdicts: Sequence[Verdict]) -> str:
+    rows = [
+        f"| {one.kind} | {one.name} | {percent(one.reach or 0)} | {_names(one)} |"
+        for one in verdicts
+        if one.outcome in ("works", "partly")
+    ]
+    head = "## Work\n\n| model type | class | in reach | left out |\n|---|---|---:|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def _refused(verdicts: Sequence[Verdict]) -> str:
+    rows = [
+        f"| {one.kind} | {one.name} | {MEANINGS[one.outcome]} | {one.stage} | {_cell(one.line)} |"
+        for one in verdicts
+        if one.outcome in ("refused", "wrong", "error")
+    ]
+    head = "## Do not work\n\n| model type | class | | where | what is said |\n|---|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n" if rows else ""
+
+
+def _unbuilt(verdicts: Sequence[Verdict]) -> str:
+    rows = [f"| {one.kind} | {one.name} | {_cell(one.line)} |" for one in verdicts if one.outcome == "not built"]
+    head = (
+        "## Not built\n\nClasses that need an image, a sound or another package to run at all, or whose configuration "
+        "cannot be made small by rule.\n\n| model type | class | what transformers says |\n|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n" if rows else ""
+
+
+def _names(one: Verdict) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for name, why in one.left_out.items():
+        by_reason.setdefault(why, []).append(name)
+    told = []
+    for why, names in by_reason.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        told.append(f"{why}: {', '.join(f'`{name}`' for name in names[:SHOWN])}{more}")
+    return _cell("; ".join(told))
+
+
+def _told(one: Verdict) -> str:
+    return f"({one.line})" if one.outcome not in ("works", "partly") else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")[:400]

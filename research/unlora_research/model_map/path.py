@@ -1,0 +1,236 @@
+"""One class through the whole path: built, saved, measured, unlearned from two starts, loaded in plain PEFT, merged."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from unlora.data.people import generate_people
+from unlora.data.records import Example, ExampleSet
+from unlora.errors import UnloraError
+from unlora.models.load import LoadedModel, load_model
+from unlora.models.named_class import auto_class
+from unlora.models.quiet import quiet
+from unlora.models.score import score_completions
+from unlora.reach import Reach
+from unlora.recipes.export import export_merged
+from unlora.recipes.unlearn import unlearn
+from unlora.run.settings import UnlearnSettings
+from unlora_research.model_map.by_hand import add_by_hand
+from unlora_research.model_map.configurations import tiny_configuration
+from unlora_research.model_map.verdict import EXAMPLES, STARTS, Verdict
+from unlora_research.small_world import train_tokenizer
+
+RANK = 2
+LENGTH = 14
+
+
+class _Ended(Exception):
+    """The path ended at a stage, in an outcome that is said."""
+
+    def __init__(self, outcome: Any, stage: str, line: str) -> None:
+        super().__init__(line)
+        self.outcome, self.stage, self.line = outcome, stage, " ".join(line.split())[:400]
+
+
+class Made(NamedTuple):
+    """A tiny model on the disk, and what it is to forget and to keep."""
+
+    folder: Path
+    forget: Path
+    retain: Path
+
+
+def try_class(kind: str, place: Path) -> Verdict:
+    """Take a model type through the whole path; whatever happens becomes a verdict.
+
+    Args:
+        kind: model type of a causal language model, or of a model of several parts with a text part.
+        place: an empty folder.
+    """
+    begin, found = time.perf_counter(), {"kind": kind, "name": class_name(kind)}
+    try:
+        made = _stage("build", "not built", lambda: _make(kind, place, found))
+        found |= _walk(made, place)
+        verdict = Verdict.from_mapping({**found, "outcome": "works"}, where=kind)
+        named = {name: why for name, why in verdict.left_out.items() if why}
+        outcome = "wrong" if verdict.wrong else "partly" if named else "works"
+        verdict = verdict.model_copy(update={"outcome": outcome, "line": verdict.wrong or found["line"]})
+    except _Ended as end:
+        line = end.line.replace(str(place), "RUN")
+        found |= {"outcome": end.outcome, "stage": end.stage, "line": line}
+        verdict = Verdict.from_mapping(found, where=kind)
+    return verdict.model_copy(update={"seconds": round(time.perf_counter() - begin, 1)})
+
+
+def all_kinds() -> list[str]:
+    """Every model type that a causal language model, or one of several parts with a text part, has."""
+    mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    return list(dict.fromkeys(config.model_type for mapping in mappings for config in mapping))
+
+
+def class_name(kind: str) -> str:
+    """Of the class that the automatic classes make of a model type."""
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+        for config, made in mapping.items():
+            if config.model_type == kind:
+                return made.__name__
+    return "?"
+
+
+def _stage(name: str, failing: str, work: Any) -> Any:
+    """Do one part of the path; what unlora says in a line is a refusal, all else what `failing` says."""
+    try:
+        with quiet():
+            return work()
+    except UnloraError as error:
+        raise _Ended("refused", name, str(error)) from None
+    except _Ended:
+        raise
+    except Exception as error:
+        raise _Ended(failing, name, f"{type(error).__name__}: {error}") from None
+
+
+def _make(kind: str, place: Path, found: dict[str, Any]) -> Made:
+    """Write the tiny model with a tokenizer and both sets, once it has read text by itself."""
+    config = tiny_configuration(kind)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _model_of(config).float().eval()
+    found["weights"] = sum(parameter.numel() for parameter in model.parameters())
+    _enliven(model)
+    ids = _text(1)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    if logits.shape[:2] != ids.shape or not logits.isfinite().all():
+        raise _Ended("not built", "build", f"its logits have shape {tuple(logits.shape)}, or are not finite")
+    people = generate_people(5, seed=0).examples[: 2 * EXAMPLES]
+    model.save_pretrained(place / "model")
+    train_tokenizer(ExampleSet("people", people), 400).save_pretrained(place / "model")
+    return Made(place / "model", *(_lines(place / name, part) for name, part in _parts(people)))
+
+
+def _model_of(config: PretrainedConfig) -> PreTrainedModel:
+    auto: Any = AutoModelForCausalLM
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        auto = AutoModelForImageTextToText
+    return auto.from_config(config)
+
+
+@torch.no_grad()
+def _enliven(model: nn.Module) -> None:
+    """Give the matrices numbers as large as trained ones: many classes begin with zeros, or too small to matter."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        plain = not any(part in name.lower() for part in ("a_log", "decay", "time_", "dt_", "norm"))
+        if parameter.ndim > 1 and plain and parameter.is_floating_point():
+            noise = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
+            parameter.copy_(noise)
+
+
+def _parts(people: tuple[Example, ...]) -> list[tuple[str, tuple[Example, ...]]]:
+    return [("forget.jsonl", people[:EXAMPLES]), ("retain.jsonl", people[EXAMPLES:])]
+
+
+def _lines(path: Path, examples: tuple[Example, ...]) -> Path:
+    rows = [json.dumps({"question": one.prompt, "answer": one.completion}) for one in examples]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def _walk(made: Made, place: Path) -> dict[str, Any]:
+    """All that comes after the model is there."""
+    loaded = _stage("load", "error", lambda: load_model(str(made.folder), device=torch.device("cpu")))
+    found: dict[str, Any] = _stage("scores", "error", lambda: _scores(loaded))
+    peft, merged, moved = [], [], []
+    for start in STARTS:
+        run = place / start
+        _stage(f"unlearn ({start})", "error", lambda run=run, start=start: unlearn(_settings(made, start), run))
+        expected, before = _stage(f"factors ({start})", "error", lambda run=run: _by_hand(made, run / "adapter"))
+        plain = _stage(f"plain PEFT ({start})", "error", lambda run=run: _in_peft(made, run / "adapter"))
+        peft.append(_difference(expected, plain))
+        moved.append(float((expected - before).abs().max()))
+        _stage(f"export ({start})", "error", lambda run=run: export_merged(run, run / "merged"))
+        merged.append(_difference(expected, _logits(_deployed(run / "merged"))))
+        reach = Reach.from_json(json.loads((run / "record.json").read_text(encoding="utf-8"))["reach"])
+    return found | {
+        "reach": reach.share,
+        "left_out": {one.name: one.why for one in reach.left_out},
+        "notes": reach.notes,
+        "line": reach.sentence(),
+        "peft_difference": max(peft),
+        "merged_difference": max(merged),
+        "moved": min(moved),
+    }
+
+
+def _settings(made: Made, start: str) -> UnlearnSettings:
+    return UnlearnSettings.from_mapping(
+        {
+            "model": {"name": str(made.folder), "device": "cpu", "dtype": "float32"},
+            "data": {"forget": str(made.forget), "retain": str(made.retain), "template": "plain"},
+            "start": {"kind": start},
+            "adapter": {"rank": RANK, "alpha": 2 * RANK},
+            "training": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2},
+            "evaluation": {"skip": True},
+        },
+        where="map",
+    )
+
+
+def _scores(loaded: LoadedModel) -> dict[str, Any]:
+    """Completions of several lengths, one after another and in padded batches."""
+    rows = [(row.tolist()[: LENGTH - 2 * place], 3) for place, row in enumerate(_text(4))]
+    rows += [(rows[0][0][:3] + rows[1][0][:5], 3)]  # The prompt of the first, read once for both.
+    alone = [score_completions(loaded.model, [row], pad_token_id=1)[0].token_log_probs for row in rows]
+    together = [one.token_log_probs for one in score_completions(loaded.model, rows, pad_token_id=1, batch_size=5)]
+    differences = [numpy.abs(one - other).max() for one, other in zip(alone, together, strict=True)]
+    return {"score_difference": float(max(differences))}
+
+
+def _text(rows: int) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(2, 300, (rows, LENGTH), generator=generator)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module) -> Tensor:
+    ids = _text(2)
+    return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+
+
+def _deployed(folder: Path) -> PreTrainedModel:
+    """The model as those load it who know nothing of unlora."""
+    return auto_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float32)
+
+
+def _in_peft(made: Made, adapter: Path) -> Tensor:
+    return _logits(PeftModel.from_pretrained(_deployed(made.folder), str(adapter)))
+
+
+@torch.no_grad()
+def _by_hand(made: Made, adapter: Path) -> tuple[Tensor, Tensor]:
+    """Logits with the products of the adapter's factors added to the weights, and without."""
+    model = _deployed(made.folder)
+    before = _logits(model)
+    add_by_hand(model, adapter)
+    return _logits(model), before
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    scale = max(1.0, float(expected.abs().max()))
+    return float((expected - found).abs().max()) / scale
