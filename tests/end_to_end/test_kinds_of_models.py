@@ -47,7 +47,7 @@ def save(folder: Path, kind: str) -> type:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("mixtral", "fused experts"),
+        ("mixtral", "16 matrices of experts"),
         ("bamba", "mamba.out_proj"),
         ("gemma3", "vision_tower"),
         ("falcon", "reaches 100 % of the weights"),

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
+from unlora.adapters.expert_factors import expert_layers
 from unlora.errors import UnloraError
 from unlora.models.named_class import auto_class
 from unlora.models.quantised import Quantisation, compute_in_full, loading_options, loading_quietly
@@ -56,6 +57,8 @@ def _merged_weights(model: CausalModel) -> dict[str, Tensor]:
         weight = weights[f"{name}.weight"]
         update = layer.get_delta_weight(ADAPTER_NAME)  # pyright: ignore[reportAttributeAccessIssue]  every linear one has it
         weights[f"{name}.weight"] = weight + update.to(weight.dtype)
+    for tensor, wrapper in expert_layers(model):
+        weights[tensor] = weights[tensor] + wrapper.get_delta_weight(ADAPTER_NAME).to(weights[tensor].dtype)
     return weights
 
 

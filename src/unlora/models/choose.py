@@ -82,7 +82,7 @@ def choose_target_modules(
     wanted = {name: layer for name, layer in wanted.items() if name not in excluded}
     unfit = _unfit(model, wanted, rank=rank, by_example=by_example)
     if patterns is None:
-        unfit |= {name: ROUTER for name in routers(model, wanted)}
+        unfit = dict.fromkeys(routers(model, wanted), ROUTER) | unfit
     targets = {name: layer for name, layer in wanted.items() if name not in unfit}
     unfit |= _not_attached(model, targets)
     targets = {name: layer for name, layer in targets.items() if name not in unfit}

@@ -103,6 +103,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     with run.stage("initialise"):
         model, initialisation, penalty = start.attach()
         shift = check_output_unmoved(model, probe_batch(sets))
+    if missed := initialisation.get("experts_not_reached"):
+        run.say(f"{missed} matrices of experts, which no token of the forget set reaches, stay as they are")
     run.record["checks"]["output_at_step_0"] = shift._asdict()
     run.write_record(initialisation=initialisation)
     run.say(f"Step 0: largest logit change {shift.largest_difference:.1e} (allowed {shift.tolerance:.0e})")

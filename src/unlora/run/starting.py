@@ -12,7 +12,8 @@ from peft import PeftModel
 from unlora import processes
 from unlora.adapters import attach_factors, attach_plain_adapter
 from unlora.adapters.anchored import factor_parameters, lora_layers, needs_anchor
-from unlora.adapters.initial import InitialFactors
+from unlora.adapters.expert_factors import expert_layers
+from unlora.adapters.initial import NOT_REACHED, InitialFactors
 from unlora.artifacts import START_AGAIN, advised
 from unlora.models.choose import BELOW_COVERAGE, Choice, narrowed
 from unlora.models.load import LoadedModel
@@ -190,6 +191,12 @@ def fit_of(factors: Mapping[str, InitialFactors]) -> dict[str, Any]:
     return {
         "anchored": needs_anchor(factors),
         "module_count": len(factors),
+        "experts_not_reached": sum(one.status == NOT_REACHED for one in factors.values()),
         "mean_relative_residual": sum(residuals) / len(residuals) if residuals else None,
         "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
     }
+    model = attach_factors(inputs.model, factors, rank=rank, alpha=alpha, freeze_a=freeze_a)
+    for _, layer in (*lora_layers(model), *expert_layers(model)):
+        for parameter in factor_parameters(layer):
+            processes.copy_main(parameter.data)  # Were an eigenvector turned round elsewhere, the pieces would not fit.
+    return model, summary, started

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
+from unlora.models.experts import ExpertModule
 from unlora.models.formats import recorded_quantisation
 from unlora.models.quantised import Quantisation
 from unlora.models.skeleton import footprint, load_skeleton
@@ -183,7 +184,8 @@ def _importance(
         return {}, 0.0
     model, layers = skeleton.model, skeleton.layers
     largest = _largest(batches)
-    modules = {name: target.module for name, target in skeleton.targets.items()}
+    targets = skeleton.targets.items()
+    modules = {name: target.module for name, target in targets if not isinstance(target, ExpertModule)}
     with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
         taps.start_batch(largest.rows, largest.length)
         kept, flops = footprint(model, largest.rows, largest.length)
@@ -235,6 +237,9 @@ def _training(
         "activations": kept,
         "logits": _logits(batches, skeleton),
     }
+    if area := sum(one.d_out * one.d_in for one in skeleton.targets.values() if isinstance(one, ExpertModule)):
+        # PEFT adds every expert's update to its weights, and autograd keeps the sum for the backward pass.
+        parts["experts with their update"] = skeleton.size * area
     if share:
         parts["reference logits"] = max(
             arithmetic.reference_logit_bytes(batch, skeleton.vocabulary, skeleton.size, share) for batch in batches
