@@ -51,18 +51,19 @@ def tried(options: argparse.Namespace) -> dict[str, Any]:
     kept: dict[str, Verdict] = {}
     if options.kinds and options.output is not None and options.output.is_file():
         kept = {one.kind: one for one in read_map(read_json_object(options.output))}
-    record = _record([])
+    record = _record([], len(known))
     for verdict in try_all(options.kinds or known, jobs=options.jobs, limit=options.limit):
         kept[verdict.kind] = verdict
         echo(f"{verdict.kind}: {MEANINGS[verdict.outcome]} ({verdict.seconds:.0f} s) {verdict.line}")
-        record = _record([kept[kind] for kind in known if kind in kept])
+        record = _record([kept[kind] for kind in known if kind in kept], len(known))
         if options.output is not None:
             write_json(options.output, record)  # what was found stays, however the rest ends
     return record
 
 
-def _record(verdicts: list[Verdict]) -> dict[str, Any]:
+def _record(verdicts: list[Verdict], known: int) -> dict[str, Any]:
     return {
+        "known": known,
         "command": "python -m unlora_research.model_map --output map.json --page docs/models.md",
         "versions": {name: importlib.metadata.version(name) for name in ("transformers", "peft", "torch")},
         "processor": platform.machine(),

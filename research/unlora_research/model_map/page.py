@@ -21,12 +21,12 @@ def page(record: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     summary = "\n".join(f"| {MEANINGS[outcome]} | {counts[outcome]} |" for outcome in MEANINGS if counts[outcome])
     return f"""# Which models work
 
-Every class that `AutoModelForCausalLM` or `AutoModelForImageTextToText` makes, as a tiny model with random weights, one
-process each. Each was measured (importance), unlearned for {record["steps"]} steps from two starts
+Of the {record["known"]} model types of `AutoModelForCausalLM` and `AutoModelForImageTextToText`, {len(verdicts)} were
+tried, as tiny models with random weights, one process each. Each was measured (importance), unlearned for {record["steps"]} steps from two starts
 ({starts}), scored alone and in padded batches, its adapter loaded in plain PEFT
 in the class that config.json names, and exported with the adapter merged.
 
-Of {len(verdicts)} classes transformers itself builds {built} that read text alone; {fine} of them
+Of these, transformers itself builds {built} that read text alone; {fine} of them
 ({percent(fine / max(built, 1))}) work. "Works" means: the logits of plain PEFT and of the merged model equal those of
 the adapter's factors added to the weights by hand, to {LOGITS:.0e} of the largest logit (float32); scores alone and in
 padded batches agree to {NATS:.0e} nats.
@@ -35,8 +35,8 @@ padded batches agree to {NATS:.0e} nats.
 |---|---:|
 {summary}
 
-Made by `{record["command"]}` ({versions}; {record["seconds"]:.0f} seconds in all, one
-thread a class, {record["processor"]}).
+Made by `{record["command"]}`
+({versions}; {record["seconds"]:.0f} seconds in all, one thread a class, {record["processor"]}).
 What differs in another version of transformers: `python -m unlora_research.model_map --differences OLD.json NEW.json`.
 
 {_works(verdicts)}
