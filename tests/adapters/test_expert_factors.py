@@ -14,6 +14,7 @@ from unlora.adapters.anchored import ADAPTER_NAME
 from unlora.adapters.expert_factors import expert_layers
 from unlora.adapters.export import load_trained_adapter, save_trained_adapter
 from unlora.adapters.initial import InitialFactors
+from unlora.adapters.strength import at_strength, set_strength
 from unlora.models.choose import choose_target_modules
 from unlora.starts.attach import attach_anchored_adapter
 from unlora_research.model_map.by_hand import add_by_hand
@@ -92,6 +93,31 @@ def test_experts_that_were_left_out_stay_as_they_are():
     for _, wrapper in expert_layers(peft_model):
         moved = wrapper.get_delta_weight(ADAPTER_NAME).flatten(1).abs().amax(dim=1)
         assert (moved > 0).tolist() == [True, False, True, False]
+
+
+def test_strength_is_of_the_experts_too():
+    model = lively("gpt_oss")
+    targets = {
+        name: one
+        for name, one in choose_target_modules(model, rank=2, experts=True).targets.items()
+        if ".experts." in name
+    }
+    peft_model = attach_anchored_adapter(model, rank=2, alpha=4, factors=factors_of(targets))
+    train(peft_model)
+    inputs = {"input_ids": batch()["input_ids"]}
+    with torch.no_grad():
+        whole = peft_model.eval()(**inputs).logits
+        with at_strength(peft_model, 0.0):
+            nothing = peft_model(**inputs).logits
+        with at_strength(peft_model, 0.5):
+            half = peft_model(**inputs).logits
+        with peft_model.disable_adapter():
+            target = peft_model(**inputs).logits
+        set_strength(peft_model, 0.5)
+        set_half = peft_model(**inputs).logits
+    torch.testing.assert_close(nothing, target, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(half, set_half, atol=1e-5, rtol=1e-5)
+    assert float((half - whole).abs().max()) > 1e-2
 
 
 def _name(model: PeftModel, module: Any) -> str:

@@ -22,9 +22,10 @@ def page(record: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     return f"""# Which models work
 
 Of the {record["known"]} model types of `AutoModelForCausalLM` and `AutoModelForImageTextToText`, {len(verdicts)} were
-tried, as tiny models with random weights, one process each. Each was measured (importance), unlearned for {record["steps"]} steps from two starts
-({starts}), scored alone and in padded batches, its adapter loaded in plain PEFT
-in the class that config.json names, and exported with the adapter merged.
+tried, as tiny models with random weights, one process each.
+Each was measured (importance), unlearned for {record["steps"]} steps from two starts ({starts}),
+scored alone and in padded batches, its adapter loaded in plain PEFT in the class that config.json names, and exported
+with the adapter merged.
 
 Of these, transformers itself builds {built} that read text alone; {fine} of them
 ({percent(fine / max(built, 1))}) work. "Works" means: the logits of plain PEFT and of the merged model equal those of

@@ -9,6 +9,7 @@ from peft import PeftModel
 from scipy.optimize import brentq
 
 from unlora.adapters.anchored import ADAPTER_NAME, factor_parameters, lora_layers
+from unlora.adapters.expert_factors import expert_layers
 
 STEP = 0.01
 """Strengths closer than this are one: the probability they give differs by less than its interval, by far."""
@@ -22,7 +23,7 @@ def at_strength(model: PeftModel, strength: float) -> Iterator[None]:
         model: with an adapter that was trained here. An anchored one moves W by strength * s (B A - B0 A0).
         strength: 0 gives the target.
     """
-    layers = [layer for _, layer in lora_layers(model)]
+    layers = [layer for _, layer in (*lora_layers(model), *expert_layers(model))]
     try:
         for layer in layers:
             layer.set_scale(ADAPTER_NAME, strength)
@@ -35,7 +36,7 @@ def at_strength(model: PeftModel, strength: float) -> Iterator[None]:
 @torch.no_grad()
 def set_strength(model: PeftModel, strength: float) -> None:
     """Multiply B by `strength` for good: both halves of an anchored adapter, so that the anchor goes on cancelling."""
-    for _, layer in lora_layers(model):
+    for _, layer in (*lora_layers(model), *expert_layers(model)):
         factor_parameters(layer)[1].mul_(strength)
 
 
