@@ -177,7 +177,7 @@ class StartRun:
             summary = {"kind": start.kind, "anchored": False, "module_count": len(inputs.targets)}
             return Attached(model, summary, penalty)
         model = attach_factors(inputs.model, factors, rank=rank, alpha=alpha, freeze_a=freeze_a)
-        for _, layer in lora_layers(model):
+        for _, layer in (*lora_layers(model), *expert_layers(model)):
             for parameter in factor_parameters(layer):
                 # Were an eigenvector turned round elsewhere, the pieces would not fit.
                 processes.copy_main(parameter.data)
@@ -195,8 +195,3 @@ def fit_of(factors: Mapping[str, InitialFactors]) -> dict[str, Any]:
         "mean_relative_residual": sum(residuals) / len(residuals) if residuals else None,
         "mean_floored_fraction": sum(floored) / len(floored) if floored else None,
     }
-    model = attach_factors(inputs.model, factors, rank=rank, alpha=alpha, freeze_a=freeze_a)
-    for _, layer in (*lora_layers(model), *expert_layers(model)):
-        for parameter in factor_parameters(layer):
-            processes.copy_main(parameter.data)  # Were an eigenvector turned round elsewhere, the pieces would not fit.
-    return model, summary, started
