@@ -110,7 +110,8 @@ def tiny_values(made: type[PreTrainedConfig], exceptions: Mapping[str, Any]) -> 
         exceptions: what the rule would get wrong; a mapping for a configuration inside.
     """
     names = [field.name for field in dataclasses.fields(made)]
-    inside = {name: one for name, one in made.sub_configs.items() if isinstance(one, type)}
+    parts: Any = made.sub_configs
+    inside = {name: one for name, one in parts.items() if isinstance(one, type)}
     usual = _defaults(made)
     values: dict[str, Any] = {}
     for name in names:

@@ -86,6 +86,7 @@ def all_kinds() -> list[str]:
 def class_name(kind: str) -> str:
     """Of the class that the automatic classes make of a model type."""
     for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+        made: Any
         for config, made in mapping.items():
             if config.model_type == kind:
                 return made.__name__
@@ -166,7 +167,8 @@ def _walk(made: Made, place: Path) -> dict[str, Any]:
         moved.append(float((expected - before).abs().max()))
         _stage(f"export ({start})", "error", lambda run=run: export_merged(run, run / "merged"))
         merged.append(_difference(expected, _logits(_deployed(run / "merged"))))
-        reach = Reach.from_json(json.loads((run / "record.json").read_text(encoding="utf-8"))["reach"])
+    record = json.loads((place / STARTS[-1] / "record.json").read_text(encoding="utf-8"))
+    reach = Reach.from_json(record["reach"])
     return found | {
         "reach": reach.share,
         "left_out": {one.name: one.why for one in reach.left_out},
