@@ -12,7 +12,7 @@ from unlora.models.experts import ExpertModule, find_all, routers, whole_tensors
 from unlora.models.inventory import text_part, what_is_reached
 from unlora.models.layer_use import LayerUse, try_layers
 from unlora.models.peft_trial import not_attached, tensors_not_attached
-from unlora.models.target_modules import TargetModule, find_target_modules, matches_of
+from unlora.models.target_modules import TargetModule, find_target_modules, matches_of, refuse_empty
 from unlora.models.wrapping import CausalModel
 from unlora.reach import Reach
 
@@ -75,6 +75,8 @@ def choose_target_modules(
         InputError: a pattern matches no linear layer, or only such as cannot have an adapter; or none is left.
     """
     layers = find_all(model) if experts else {**find_target_modules(model)}
+    if patterns is not None:
+        refuse_empty(patterns)
     named = matches_of(model, layers, patterns, "adapter.target_modules: target module") if patterns is not None else {}
     excluded = set[str]().union(*matches_of(model, layers, exclude, "adapter.exclude_modules: module").values())
     wanted = layers if patterns is None else {name: layers[name] for name in layers if _named(name, named)}

@@ -70,10 +70,19 @@ def find_target_modules(model: CausalModel, patterns: Sequence[str] | None = Non
         raise InputError(f"{type(unwrap(model)).__name__}: has no linear layer that could take an adapter.")
     if patterns is None:
         return layers
+    refuse_empty(patterns)
     chosen = set[str]().union(*matches_of(model, layers, patterns, "target module").values())
-    if not chosen:
-        raise InputError("target modules: the list is empty; leave it out to take every linear layer.")
     return {name: layer for name, layer in layers.items() if name in chosen}
+
+
+def refuse_empty(patterns: Sequence[str]) -> None:
+    """Refuse a list of names that asks for nothing.
+
+    Raises:
+        InputError: it does.
+    """
+    if not patterns:
+        raise InputError("target modules: the list is empty; leave it out to take every linear layer.")
 
 
 def matches_of(
