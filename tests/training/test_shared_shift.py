@@ -10,7 +10,7 @@ from tests.training.runs import DEFAULTS, anchored, pairs
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.data.collate import collate
 from unlora.errors import InputError
-from unlora.losses import NOT_SCORED, Objective
+from unlora.losses import Objective
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.shared_shift import SharedShift, shared_share
 
@@ -43,7 +43,7 @@ def test_share_in_a_model_is_that_of_every_example_read_alone(taught: Taught):
     batch = collate([*forget, *retain[:4]], 1)
     with torch.no_grad(), watch.watching(model):
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    found = watch.share(batch["labels"], len(forget), NOT_SCORED)
+    found = watch.share(batch["labels"], len(forget))
 
     seen: list[torch.Tensor] = []
     means: list[list[torch.Tensor]] = []
@@ -78,7 +78,7 @@ def share_of(model, taught: Taught) -> float:
     batch, watch = collate(taught.tokens(taught.forget), 1), SharedShift()
     with torch.no_grad(), watch.watching(model):
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return watch.share(batch["labels"], len(batch["labels"]), NOT_SCORED).item()
+    return watch.share(batch["labels"], len(batch["labels"])).item()
 
 
 def test_training_with_separation_shares_less_and_checkpointing_changes_nothing(taught: Taught, tmp_path: Path):

@@ -19,12 +19,23 @@ from unlora.models.experts import ExpertModule
 from unlora.models.wrapping import canonical_name
 
 
-class ExpertA(nn.Module):
+class _Computed(nn.Module):
+    """Holds a parameter under the name `weight`, which PEFT saves; what PEFT reads by that name is computed."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self._parameters["weight"] = weight
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """The parameter itself, which `nn.Module` would look up as an attribute."""
+        return self._parameters[target]  # type: ignore[return-value]  never None
+
+
+class ExpertA(_Computed):
     """A of all experts, (expert x rank, d_in), of which the last `frozen` rows of every expert do not learn."""
 
     def __init__(self, weight: nn.Parameter, experts: int, frozen: int) -> None:
-        super().__init__()
-        self._parameters["weight"] = weight  # The name that PEFT saves it under; `weight` itself is computed.
+        super().__init__(weight)
         self._experts, self._frozen = experts, frozen
 
     @property
@@ -37,17 +48,12 @@ class ExpertA(nn.Module):
             return whole.detach()
         return torch.cat([by_expert[:, :learns], by_expert[:, learns:].detach()], dim=1).reshape(whole.shape)
 
-    def get_parameter(self, target: str) -> nn.Parameter:
-        """The parameter itself."""
-        return self._parameters[target]  # type: ignore[return-value]
 
-
-class ExpertB(nn.Module):
+class ExpertB(_Computed):
     """B of all experts, (d_out, rank x expert), of which the columns of the last `frozen` ranks do not learn."""
 
     def __init__(self, weight: nn.Parameter, experts: int, frozen: int) -> None:
-        super().__init__()
-        self._parameters["weight"] = weight
+        super().__init__(weight)
         self._learns = weight.shape[1] - experts * frozen
 
     @property
@@ -55,10 +61,6 @@ class ExpertB(nn.Module):
         """What PEFT multiplies with."""
         whole = self.get_parameter("weight")
         return torch.cat([whole[:, : self._learns], whole[:, self._learns :].detach()], dim=1)
-
-    def get_parameter(self, target: str) -> nn.Parameter:
-        """The parameter itself."""
-        return self._parameters[target]  # type: ignore[return-value]
 
 
 def expert_layers(model: nn.Module) -> Iterator[tuple[str, ParamWrapper]]:

@@ -15,12 +15,11 @@ import numpy as np
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate, mean_of_scored, ratio_estimate
+from unlora.audit.estimates import PerExample, beyond_control, mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.sequences import ScoredSequence, mean_log_probs
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
-from unlora.audit.wording import LEAST_KNOWN
 from unlora.data.records import Example
 from unlora.data.tokenise import TokenisedExample
 
@@ -65,7 +64,10 @@ class Context(Attack):
             }
             for place, (probe, found) in enumerate(prompts.items())
         }
-        leaks = {probe: _leak(table, seed=bench.settings.seed) for probe, table in tables.items()}
+        leaks = {
+            probe: beyond_control(table, "how much the other facts give away by themselves", seed=bench.settings.seed)
+            for probe, table in tables.items()
+        }
         outcome, sentence = _finding(tables, leaks)
         estimates: dict[str, Estimate] = {}
         for probe, table in tables.items():
@@ -145,16 +147,6 @@ def _probabilities(
     found = np.full(len(prompts), np.nan)
     found[[number for number, one in enumerate(prompts) if one is not None]] = np.exp(scores)
     return found
-
-
-def _leak(table: Mapping[Role, PerExample], *, seed: int) -> Estimate:
-    """Share of what the target knows beyond the control that the unlearned model says; see `wording.leak`."""
-    if "retain_only" not in table:
-        return Estimate(None, note="no control: how much the other facts give away by themselves is not known")
-    shown, known = (table[role] - table["retain_only"] for role in ("unlearned", "target"))
-    if not mean_of_scored(known) >= LEAST_KNOWN:
-        return Estimate(None, note="the target knows hardly more than the control")
-    return ratio_estimate(shown, known, seed=seed)
 
 
 def _finding(tables: Mapping[str, Mapping[Role, PerExample]], leaks: Mapping[str, Estimate]) -> tuple[Outcome, str]:

@@ -1,16 +1,21 @@
 """From numbers of single examples to one number with its interval. Unscored examples (NaN) are left out and counted."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from unlora.audit.attack import Estimate
+from unlora.audit.subject import Role
 from unlora.metrics.intervals import bootstrap_interval, mean_interval
 
 PerExample = Float[np.ndarray, " example"]
 
 RESAMPLES = 2000
+
+LEAST_KNOWN = 0.05
+"""Where what the target knows is not this much above the control's, there is nothing that could come out."""
 
 
 def mean_of_scored(values: PerExample) -> float:
@@ -59,3 +64,22 @@ def ratio_estimate(numerator: PerExample, denominator: PerExample, *, seed: int)
 
     low, high = bootstrap_interval((np.arange(above.size),), ratio, confidence=0.95, seed=seed, resamples=RESAMPLES)
     return Estimate(value, low, high, above.size, unscored)
+
+
+def beyond_control(values: Mapping[Role, PerExample], untold: str, *, seed: int) -> Estimate:
+    """Share of what the target knows beyond the control that the unlearned model gives away.
+
+    (m_unlearned - m_control) / (m_target - m_control), m the mean over examples: 0 is the level of a model that never
+    saw the forget set, 1 is the target's. Low is good; below 0 it says less than the control.
+
+    Args:
+        values: of each example, in every model there is.
+        untold: what is not known without a control, for the note.
+        seed: of the resamples.
+    """
+    if "retain_only" not in values:
+        return Estimate(None, note=f"no control: {untold} is not known")
+    shown, known = (values[role] - values["retain_only"] for role in ("unlearned", "target"))
+    if mean_of_scored(known) < LEAST_KNOWN:
+        return Estimate(None, note="the target knows hardly more than the control")
+    return ratio_estimate(shown, known, seed=seed)

@@ -15,7 +15,7 @@ from unlora.audit.asking import WordedExample, ask
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate, mean_of_scored, ratio_estimate
+from unlora.audit.estimates import PerExample, beyond_control, mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.sequences import mean_log_probs
 from unlora.audit.settings import AuditSettings
@@ -24,9 +24,6 @@ from unlora.audit.wordings import AS_ASKED, FRAMES
 
 SHAPES = ("question_answer", "prompt_completion")
 """Shapes that have a question to put in other words."""
-
-LEAST_KNOWN = 0.05
-"""Where the target's worst case is not this much above the control's, there is nothing that could come out."""
 
 Table = Float[np.ndarray, "wording example"]
 """Answer probability, rows in the order of `FRAMES`; NaN where a wording does not fit an example."""
@@ -78,13 +75,8 @@ def leak(tables: Mapping[Role, Table], *, seed: int) -> Estimate:
     With w the mean worst case, (w_unlearned - w_control) / (w_target - w_control): 0 is the level of a model that
     never saw the forget set, 1 is the target's. Low is good; below 0 it says less than the control.
     """
-    if "retain_only" not in tables:
-        return Estimate(None, note="no control: how much a wording gives away by itself is not known")
-    worst = {role: worst_case(table) for role, table in tables.items()}
-    shown, known = (worst[role] - worst["retain_only"] for role in ("unlearned", "target"))
-    if mean_of_scored(known) < LEAST_KNOWN:
-        return Estimate(None, note="the target knows hardly more than the control")
-    return ratio_estimate(shown, known, seed=seed)
+    worst: dict[Role, PerExample] = {role: worst_case(table) for role, table in tables.items()}
+    return beyond_control(worst, "how much a wording gives away by itself", seed=seed)
 
 
 def _questions(subject: AuditSubject) -> Questions:
@@ -131,7 +123,7 @@ def _leakiest(tables: Mapping[Role, Table]) -> tuple[str, PerExample]:
 
 def _estimates(tables: Mapping[Role, Table], share: Estimate, seed: int) -> dict[str, Estimate]:
     as_asked = FRAMES.index(AS_ASKED)
-    worst = {role: worst_case(table) for role, table in tables.items()}
+    worst: dict[Role, PerExample] = {role: worst_case(table) for role, table in tables.items()}
     found = {f"worst_case_probability_{role}": mean_estimate(values, seed=seed) for role, values in worst.items()}
     found |= {
         f"as_asked_probability_{role}": mean_estimate(table[as_asked], seed=seed) for role, table in tables.items()

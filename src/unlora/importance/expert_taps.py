@@ -115,7 +115,7 @@ class ExpertTaps:
         if name is None or not output.requires_grad:
             return output
         self._uses[name] += self._forward
-        return Tap.apply(output, inputs.detach(), partial(self._take, name, tokens))  # type: ignore[no-any-return]
+        return Tap.apply(output, inputs.detach(), partial(self._take, name, tokens))
 
     def _take(self, name: str, tokens: Tensor, inputs: Tensor, gradients: Tensor) -> None:
         arrived = self._arrived.setdefault(name, [])

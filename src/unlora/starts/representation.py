@@ -28,9 +28,9 @@ from unlora.errors import InputError
 from unlora.importance.accumulate import MODEL_INPUTS, Batch
 from unlora.importance.hooks import LEAVE_OUT
 from unlora.models.forward import completion_logits
-from unlora.models.layer_use import keeps_examples_apart
 from unlora.models.target_modules import TargetModule
 from unlora.starts.peft_layers import left_as_found
+from unlora.starts.reading import by_example
 
 RETAIN_SHARE = 0.7
 RETAIN_DIRECTIONS = 128
@@ -118,13 +118,7 @@ def summed_outputs(
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            apart = keeps_examples_apart(output.shape, *mask.shape)
-            if not apart or output.shape[:-1].numel() != mask.numel():
-                raise InputError(
-                    f"target module '{name}' puts out a tensor of shape {tuple(output.shape)}, in which the "
-                    f"{len(mask)} examples of {mask.shape[1]} tokens do not lie one after another; {LEAVE_OUT}."
-                )
-            outputs = output.detach().float().reshape(*mask.shape, -1)
+            outputs = by_example(name, "puts out", output, mask)
             found[name].append((outputs * mask.to(outputs.device)[..., None]).sum(dim=1).cpu())
 
         return hook

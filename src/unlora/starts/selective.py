@@ -13,8 +13,8 @@ from unlora.importance.accumulate import MODEL_INPUTS, Batch
 from unlora.importance.hooks import LEAVE_OUT
 from unlora.low_rank.minor import SecondMoment, minor_directions
 from unlora.models.forward import completion_logits
-from unlora.models.layer_use import keeps_examples_apart
 from unlora.starts.peft_layers import left_as_found
+from unlora.starts.reading import by_example
 from unlora.starts.start import Start, Started, StartInputs
 
 
@@ -83,13 +83,8 @@ def _add_inputs(
 
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            read = given[0]
-            if not keeps_examples_apart(read.shape, *mask.shape) or read.shape[:-1].numel() != mask.numel():
-                raise InputError(
-                    f"target module '{name}' reads a tensor of shape {tuple(read.shape)}, in which the {len(mask)} "
-                    f"examples of {mask.shape[1]} tokens do not lie one after another; {LEAVE_OUT}."
-                )
-            rows = read.detach().float().reshape(*mask.shape, -1)[mask.bool().to(read.device)]
+            read = by_example(name, "reads", given[0], mask)
+            rows = read[mask.bool().to(read.device)]
             moments[name].add_((rows.T @ rows).cpu())
             uses[name] += 1
 

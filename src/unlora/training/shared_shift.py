@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.errors import InputError
+from unlora.losses import NOT_SCORED
 
 TINY = 1e-8
 """Added to the mean square of a shift: before the first step nothing is shifted, and 0 / 0 shares nothing."""
@@ -53,19 +54,18 @@ class SharedShift:
             for handle in handles:
                 handle.remove()
 
-    def share(self, labels: Tensor, rows: int, not_scored: int) -> Float[Tensor, ""]:
+    def share(self, labels: Tensor, rows: int) -> Float[Tensor, ""]:
         """Mean over the layers of the share that the first `rows` rows have in common.
 
         Args:
             labels: (row, token) of the batch that was read.
             rows: how many rows are forget examples.
-            not_scored: the label of a token that does not count.
 
         Raises:
             InputError: no layer keeps the examples apart.
         """
         # The output at position t predicts token t + 1.
-        scored = labels[:rows, 1:] != not_scored
+        scored = labels[:rows, 1:] != NOT_SCORED
         shape = labels.shape
         shares = [shared_share(one[:rows, :-1], scored) for one in self._seen if one.shape[:-1] == shape]
         self._seen = []

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
-from unlora.losses import NOT_SCORED, ForgetInputs, Objective, ObjectiveParts, RetainInputs
+from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
@@ -111,7 +111,7 @@ class UnlearnTrainer(Trainer):
         self._record(parts, inputs["weight"])
         total = parts.total
         if separation:
-            total = total + separation * self._shared.share(inputs["labels"], len(index), NOT_SCORED)
+            total = total + separation * self._shared.share(inputs["labels"], len(index))
         total = total * inputs["weight"]
         return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
 
