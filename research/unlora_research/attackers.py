@@ -11,7 +11,7 @@ trained from scratch wants larger ones, for unlearning too. Started again it goe
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from unlora.adapters.export import load_trained_adapter
 from unlora.artifacts import read_json, write_json
 from unlora.audit.agreement import gradient_cosines
 from unlora.audit.attacker_table import ATTACKERS, make_attacker
+from unlora.audit.attackers import Attacker
 from unlora.audit.course import relearn
 from unlora.audit.lessons import draw_lesson
 from unlora.audit.settings import RelearningSettings
@@ -76,14 +77,15 @@ def run_world(folder: Path, seed: int, starts: Sequence[str], *, quick: bool = F
     attackers = list(ATTACKERS)[:: 7 if quick else 1]
     control = load_model(str(files.retain_only), device=torch.device("cpu"))
     tokeniser = ExampleTokeniser(control.tokenizer, template="plain", max_length=128)
-    attack_model(folder / "control.json", control.model, tokeniser, files, attackers)
+    sets = load_examples(str(files.forget)), load_examples(str(files.retain))
+    attack_model(folder / "control.json", control.model, tokeniser, sets, scaled(attackers), COURSE)
     target = load_model(str(files.target), device=torch.device("cpu")).model
-    probabilities = _probabilities(target, tokeniser, load_examples(str(files.forget)))
+    probabilities = probabilities_of(target, tokeniser, sets[0])
     for start in starts:
         file = folder / f"{start}.json"
         if not file.is_file():
             model = _unlearned(folder / "runs" / start, files, start, seed)
-            attack_model(file, model, tokeniser, files, attackers, target=probabilities)
+            attack_model(file, model, tokeniser, sets, scaled(attackers), COURSE, target=probabilities)
 
 
 def _unlearned(run: Path, files: SmallWorldFiles, start: str, seed: int) -> CausalModel:
@@ -98,38 +100,51 @@ def attack_model(
     file: Path,
     model: CausalModel,
     tokeniser: ExampleTokeniser,
-    files: SmallWorldFiles,
-    attackers: Sequence[str],
+    sets: tuple[ExampleSet, ExampleSet],
+    attackers: Mapping[str, Attacker],
+    course: RelearningSettings,
     **about: Any,
 ) -> None:
-    """Try every attacker on one model, look at its gradients, and keep all of it in `file`."""
+    """Try attackers on one model, look at its gradients, and keep all of it in `file`.
+
+    Args:
+        file: JSON; where it is there already, nothing is done.
+        model: unlearned, or the control.
+        tokeniser: of the model.
+        sets: forget and retain.
+        attackers: by the names they are to have.
+        course: steps, batch size, how often is measured.
+        about: further entries of the file.
+    """
     if file.is_file():
         return
-    forget, retain = (load_examples(str(path)) for path in (files.forget, files.retain))
-    record: dict[str, Any] = {"probability": _probabilities(model, tokeniser, forget), "courses": {}, **about}
+    forget, retain = sets
+    record: dict[str, Any] = {"probability": probabilities_of(model, tokeniser, forget), "courses": {}, **about}
     tokens = tokeniser.encode_set(forget)
     cosines = gradient_cosines(model, tokens, pad_token_id=tokeniser.pad_token_id)
     record["cosines"] = np.round(cosines, 4).tolist()
-    for name, attacker in scaled(attackers):
-        lesson = draw_lesson(attacker.learns_from, forget, retain, fraction=COURSE.fraction, seed=0)
+    for name, attacker in attackers.items():
+        lesson = draw_lesson(attacker.learns_from, forget, retain, fraction=course.fraction, seed=0)
         try:
-            course = relearn(model, tokeniser, lesson.examples, forget, attacker, COURSE, batch_size=64)
+            found = relearn(model, tokeniser, lesson.examples, forget, attacker, course, batch_size=64)
         except TrainingDivergedError:
             record["courses"][name] = None
             continue
         record["courses"][name] = {
-            "steps": list(course.steps),
+            "steps": list(found.steps),
             "tested": list(lesson.tested),
-            "probability": np.round(course.probability, 4).tolist(),
+            "probability": np.round(found.probability, 4).tolist(),
         }
     write_json(file, record)
 
 
-def scaled(names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Attackers of the table, at the small world's learning rates."""
-    for name in names:
-        attacker = make_attacker(name)
-        yield name, dataclasses.replace(attacker, learning_rate=RATE_SCALE * attacker.learning_rate)
+def scaled(names: Sequence[str], scale: float = RATE_SCALE) -> dict[str, Attacker]:
+    """Attackers of the table, at the learning rates that suit a model."""
+    attackers = {name: make_attacker(name) for name in names}
+    return {
+        name: dataclasses.replace(attacker, learning_rate=scale * attacker.learning_rate)
+        for name, attacker in attackers.items()
+    }
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
@@ -143,7 +158,8 @@ def read_records(folder: Path) -> dict[str, dict[str, Mapping[str, Any]]]:
     return worlds
 
 
-def _probabilities(model: CausalModel, tokeniser: ExampleTokeniser, examples: ExampleSet) -> list[float]:
+def probabilities_of(model: CausalModel, tokeniser: ExampleTokeniser, examples: ExampleSet) -> list[float]:
+    """Forget probability of every example, in order; what `unlora audit` and the level call so."""
     sequences = [(one.input_ids, one.prompt_length) for one in tokeniser.encode_set(examples)]
     scores = score_completions(model, sequences, pad_token_id=tokeniser.pad_token_id, batch_size=64)
     return [round(score.probability, 4) for score in scores]

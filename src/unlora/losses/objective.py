@@ -56,12 +56,17 @@ class Objective:
     separation: float = 0.0
     """Weight of what the adapter does to all forget examples of a batch alike, 0 to leave it out, no unit
     (`unlora.training.shared_shift`)."""
+    forget_strength: float = 1.0
+    """Part of the adapter's strength at which the forget term reads it, in (0, 1]; the retain term reads it at 1
+    (`unlora.training.row_strength`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.retain_weight < math.inf:
             raise InputError(f"Objective: retain_weight must be a number >= 0, found {self.retain_weight}.")
         if not 0 <= self.separation < math.inf:
             raise InputError(f"Objective: separation must be a number >= 0, found {self.separation}.")
+        if not 0 < self.forget_strength <= 1:
+            raise InputError(f"Objective: forget_strength must lie above 0, at most 1, found {self.forget_strength}.")
         pair_needed = self.forget == GRADIENT_DIFFERENCE or self.forget_term.needs_retain
         if self.retain_term is None and pair_needed:
             name = self.forget if isinstance(self.forget, str) else self.forget.name
@@ -122,6 +127,7 @@ class Objective:
         retain = self.retain_term
         record: dict[str, Any] = {"forget": self.forget_term.name, **_parameters(self.forget_term)}
         record |= {"separation": self.separation} if self.separation else {}
+        record |= {"forget_strength": self.forget_strength} if self.forget_strength != 1 else {}
         if retain is None:
             return record | {"retain": None}
         own = {f"retain_{name}": value for name, value in _parameters(retain).items()}

@@ -69,8 +69,16 @@ class ObjectiveSettings(Config):
     separation: float = Field(default=0.0, ge=0)
     """Weight of a third term: what the adapter does to all forget examples of a batch alike, which is what a few of
     them, taught again, undo for all (docs/depth.md); 0 leaves it out."""
+    forget_strength: float = Field(default=1.0, gt=0, le=1)
+    """Part of the adapter's strength at which the forget term reads it; the retain term reads it at 1. Below 1, what is
+    forgotten is forgotten with a reserve (docs/depth.md)."""
     refusals: str | None = None
     """JSON lines {"answer": "..."}: what dpo and idk are to answer instead; None takes a short list of unlora's own."""
+
+    @property
+    def by_example(self) -> bool:
+        """Whether it wants layers that keep the examples of a batch apart, as layers of experts do not."""
+        return self.forget_strength != 1
 
 
 class TrainingSettings(Config):

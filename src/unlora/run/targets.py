@@ -8,8 +8,14 @@ from unlora.run.settings import AdapterSettings
 from unlora.starts.start import Start
 
 
-def choose_targets(adapter: AdapterSettings, start: Start, model: CausalModel) -> Choice:
+def choose_targets(adapter: AdapterSettings, start: Start, model: CausalModel, *, by_example: bool = False) -> Choice:
     """Choose the target modules of a run.
+
+    Args:
+        adapter: what the settings name and leave out.
+        start: whose rank and needs decide what can have an adapter.
+        model: the target.
+        by_example: whether training, too, wants layers that keep the examples of a batch apart.
 
     Raises:
         InputError: as `choose_target_modules`.
@@ -19,7 +25,7 @@ def choose_targets(adapter: AdapterSettings, start: Start, model: CausalModel) -
         adapter.target_modules,
         exclude=adapter.exclude_modules,
         rank=start.rank_taken(adapter.rank),
-        by_example=start.by_example,
+        by_example=by_example or start.by_example,
         experts=start.takes_experts and processes.sharding() is None,
     )
     other = other_class(unwrap(model))

@@ -40,6 +40,7 @@ def make_objective(settings: ObjectiveSettings) -> Objective:
         forget_parameters=settings.forget_parameters,
         retain_parameters=settings.retain_parameters,
         separation=settings.separation,
+        forget_strength=settings.forget_strength,
     )
 
 

@@ -21,6 +21,7 @@ from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
 from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, PartReading, read_parts
 from unlora.training.reference import Reference
+from unlora.training.row_strength import RowStrength, strengths
 from unlora.training.shared_shift import SharedShift
 
 Penalty = Callable[[nn.Module], Float[Tensor, ""]]
@@ -79,10 +80,18 @@ class UnlearnTrainer(Trainer):
         self._objective = objective
         self._penalty = penalty
         self._shared = SharedShift()
+        self._strength = RowStrength()
         self._pairs = train_dataset
         unwrapped = self.accelerator.unwrap_model(model)
         self._reference = Reference(unwrapped, pad_token_id=pad_token_id, batch_size=args.per_device_train_batch_size)
         self._logged: list[tuple[float, float]] = []
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as the stock Trainer does, with the adapter at two strengths where the objective asks for it."""
+        if self._objective.forget_strength == 1:
+            return super().train(*args, **kwargs)
+        with self._strength.installed(self.accelerator.unwrap_model(self.model)):
+            return super().train(*args, **kwargs)
 
     def compute_loss(  # type: ignore[override]
         self,
@@ -98,6 +107,9 @@ class UnlearnTrainer(Trainer):
         log_probs = self._reference_log_probs(plan.parts[0], index) if "reference_log_probs" in needs else None
         refused = self._reference_log_probs("refusal", index) if "refusal_reference_log_probs" in needs else None
         separation = self._objective.separation
+        self._strength.set(
+            strengths(plan.parts, len(index), self._objective.forget_strength), inputs["input_ids"].shape[1]
+        )
         with self._shared.watching(model) if separation else nullcontext():
             policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks)
         forget = ForgetInputs(
