@@ -3,11 +3,17 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.taught import Taught, build_taught
+from tests.shape_checks import check_shapes
 
+if TYPE_CHECKING:  # The process that hands tests out runs none: it needs neither torch nor the package.
+    from tests.taught import Taught
+
+check_shapes()
+SLOW = ("research", "examples", "distributed", "faults", "benchmarks")
 _CACHE = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
 _REAL_CACHE = Path(os.environ.get("UNLORA_CACHE") or Path.home() / ".cache" / "unlora").expanduser()
 
@@ -18,6 +24,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[_CACHE].cleanup()
+
+
+@pytest.hookimpl(trylast=True)  # after the order was drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: so two processes that take work from one another end together."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    if item.get_closest_marker("real_model") is not None:
+        return 0
+    return 1 if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW else 2
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures, those of a module or the session included
@@ -39,13 +57,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+def taught(tmp_path_factory: pytest.TempPathFactory) -> "Taught":
     """A tiny model that knows what is to be forgotten and what is to stay. Read only."""
+    from tests.taught import build_taught
+
     return build_taught(tmp_path_factory.mktemp("taught"))
 
 
 @pytest.fixture(scope="session")
-def finished_run(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(taught: "Taught", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with default settings on the taught model. Copy it before changing anything."""
     from unlora.recipes.unlearn import unlearn  # Tests of the ground need neither torch nor the Trainer.
 
