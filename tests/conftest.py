@@ -1,5 +1,6 @@
 """What tests of several packages share."""
 
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -36,6 +37,11 @@ def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("real_model") is not None:
         return 0
     return 1 if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW else 2
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through the libraries again; a run asks for one, accelerate does."""
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures, those of a module or the session included

@@ -1,5 +1,6 @@
 """Device, number format, seeds, and what a stage costs."""
 
+import functools
 import importlib.metadata
 import platform
 import random
@@ -71,12 +72,15 @@ def seed_everything(seed: int) -> None:
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the packages that decide a result."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return found | {package: _version(package) for package in PACKAGES}
+
+
+@functools.cache  # Each is read from a file, and a process may start many runs.
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def peak_memory_bytes() -> int:

@@ -1,10 +1,9 @@
 """Small files, small functions, and nothing printed from inside the library or the laboratory."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (ROOT / "src" / "unlora", ROOT / "research" / "unlora_research")
@@ -20,12 +19,15 @@ def place(file: Path) -> str:
     return next(file.relative_to(package.parent) for package in PACKAGES if package in file.parents).as_posix()
 
 
-by_file = pytest.mark.parametrize("file", FILES, ids=place)
+@cache
+def nodes(file: Path) -> tuple[ast.AST, ...]:
+    """A file's syntax, node by node."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function of a file, nested ones too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -39,32 +41,44 @@ def body_lines(file: Path, function: ast.FunctionDef | ast.AsyncFunctionDef) -> 
     return sum(1 for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
-@by_file
-def test_file_is_short_and_says_what_it_is(file: Path):
-    text = file.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < LONGEST_FILE
-    assert ast.get_docstring(ast.parse(text))
+def wrong(found: Iterable[tuple[Path, int | str]]) -> list[str]:
+    """Where each lies."""
+    return [f"{place(file)}: {what}" for file, what in found]
 
 
-@by_file
-def test_functions_are_short(file: Path):
-    lengths = {function.name: body_lines(file, function) for function in functions(file)}
-    limits = {name: LONGER_BODIES.get((place(file), name), LONGEST_BODY) for name in lengths}
-    assert {name: length for name, length in lengths.items() if length > limits[name]} == {}
+def test_files_are_short_and_say_what_they_are():
+    assert len(FILES) > 300
+    lengths = ((file, len(file.read_text(encoding="utf-8").splitlines())) for file in FILES)
+    assert wrong((file, length) for file, length in lengths if length >= LONGEST_FILE) == []
+    trees = ((file, node) for file in FILES for node in nodes(file) if isinstance(node, ast.Module))
+    assert wrong((file, "no docstring") for file, tree in trees if not ast.get_docstring(tree)) == []
 
 
-@by_file
-def test_nothing_is_printed_or_asserted(file: Path):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    assert "print" not in calls
-    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], "python -O removes assert"
+def test_functions_are_short():
+    lengths = ((file, one.name, body_lines(file, one)) for file in FILES for one in functions(file))
+    assert (
+        wrong(
+            (file, name)
+            for file, name, length in lengths
+            if length > LONGER_BODIES.get((place(file), name), LONGEST_BODY)
+        )
+        == []
+    )
+
+
+def test_nothing_is_printed_or_asserted():
+    """`python -O` removes assert."""
+    for file in FILES:
+        calls = [node for node in nodes(file) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+        printed = [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
+        asserted = [node.lineno for node in nodes(file) if isinstance(node, ast.Assert)]
+        assert wrong((file, line) for line in printed + asserted) == []
 
 
 def imported_packages(file: Path) -> set[str]:
     """First parts of the names of the modules that a file imports."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes(file):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:

@@ -1,5 +1,6 @@
 """Runs a function in several processes at once, as torchrun would start them, over gloo on this machine."""
 
+import gc
 import os
 import socket
 import sys
@@ -51,6 +52,7 @@ def _wait(running: list[Any]) -> None:
 
 
 def _run(work: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, environment: dict[str, str]) -> None:
+    gc.freeze()  # what the server has imported is not looked through at every collection
     os.environ.update(environment)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(pipe.fileno(), stream.fileno())

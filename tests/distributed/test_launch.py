@@ -55,7 +55,7 @@ def rank_process(launcher: int, rank: int) -> psutil.Process:
 
 def test_killed_process_ends_all_with_one_line_and_the_run_goes_on_in_one(taught: Taught, tmp_path: Path):
     folder, log = tmp_path / "run", tmp_path / "run" / "train_log.jsonl"
-    arguments = command(taught, folder, "--set", "training.epochs=60", "--set", "evaluation.skip=true")
+    arguments = command(taught, folder, "--set", "training.epochs=30", "--set", "evaluation.skip=true")
     with launched([*arguments, "--accelerate-config", "ddp", "--num-processes", "2"]) as process:
         wait_for(lambda: log.is_file() and log.read_text().count("\n") >= 4, lambda: process.poll() is None)
         rank_process(process.pid, KILLED_PROCESS).kill()
@@ -70,7 +70,7 @@ def test_killed_process_ends_all_with_one_line_and_the_run_goes_on_in_one(taught
 
     code, text = run(arguments)
     assert code == 0, text
-    whole = command(taught, tmp_path / "whole", "--set", "training.epochs=60", "--set", "evaluation.skip=true")
+    whole = command(taught, tmp_path / "whole", "--set", "training.epochs=30", "--set", "evaluation.skip=true")
     code, text = run(whole)
     assert code == 0, text
     found, expected = (read_train_log(tmp_path / name / "train_log.jsonl") for name in ("run", "whole"))

@@ -1,14 +1,17 @@
 """Every file of examples/ runs as its first lines say, on a model that knows something."""
 
-import os
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from tests.taught import Taught
+
+pytestmark = pytest.mark.filterwarnings("default")  # as a user meets them
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -16,16 +19,14 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def printed(taught: Taught, output: Path, name: str, *more: str) -> str:
     """What the example prints; it must end well."""
     sets = () if name == "own_records" else ("--forget", str(taught.forget), "--retain", str(taught.retain))
-    words = [sys.executable, str(EXAMPLES / f"{name}.py"), "--model", str(taught.target), *sets, *more]
-    result = subprocess.run(
-        [*words, "--output", str(output)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"TRANSFORMERS_VERBOSITY": "error"},
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    file, text = EXAMPLES / f"{name}.py", io.StringIO()
+    words = [str(file), "--model", str(taught.target), *sets, *more, "--output", str(output)]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(text):
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "path", [*sys.path])
+        patch.delitem(sys.modules, name, raising=False)
+        runpy.run_path(str(file), run_name="__main__")
+    return text.getvalue()
 
 
 FAST = ("--set", "training.learning_rate=1e-2", "--set", "training.batch_size=4", "--set", "training.epochs=12")

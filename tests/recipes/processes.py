@@ -3,6 +3,7 @@
 Processes are forked from a server that has imported everything once, so that each starts in a moment.
 """
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -80,6 +81,7 @@ def read_all(pipe: Connection) -> str:
 def _run(arguments: list[str], output: Connection, sabotage: Callable[[], None] | None, cache: str) -> None:
     from unlora.cli.main import main
 
+    gc.freeze()  # what the server has imported is not looked through at every collection
     os.environ["UNLORA_CACHE"] = cache  # the server's own is that of the test that started it
     # A pipe, not a file: a limit on the size of files must not reach what is printed.
     for stream in (sys.stdout, sys.stderr):

@@ -80,9 +80,7 @@ def test_real_command_killed_in_the_middle_of_training_ends_with_the_same_adapte
     assert process.returncode == KILLED
     assert not (folder / "adapter").exists()
     assert len(read_train_log(log)) < STEPS
-    again = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert_same(folder, whole)
+    go_on(taught, folder, whole)
 
 
 def test_killed_after_some_steps(taught: Taught, whole: Whole, tmp_path: Path):

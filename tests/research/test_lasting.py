@@ -22,8 +22,7 @@ SETTINGS = AblationSettings(
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))
+def study(tmp_path: Path) -> Path:
     run_study(STUDY, SETTINGS, tmp_path / "study")
     return tmp_path / "study"
 

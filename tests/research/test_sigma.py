@@ -1,6 +1,5 @@
 """What is said about sigma: the network that is measured, and the table."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas
@@ -17,9 +16,8 @@ from unlora_research.sigma import RANK, SCALING, SigmaSettings, cells, loss_whil
 from unlora_research.small_world import TINY_WORLD, build_small_world
 
 
-def test_loss_of_the_network_with_the_factors_written_into_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path))
-    files = build_small_world(TINY_WORLD.model_copy(update={"epochs": 1}))
+def test_loss_of_the_network_with_the_factors_written_into_its_weights():
+    files = build_small_world(TINY_WORLD)
     loaded = load_model(str(files.target), dtype=torch.float32, device=torch.device("cpu"))
     tokens = ExampleTokeniser(loaded.tokenizer, template="plain", max_length=512).encode_set(
         load_examples(str(files.forget))

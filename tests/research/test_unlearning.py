@@ -19,8 +19,7 @@ ADAPTER = {"adapter": {"rank": 2, "alpha": 4}}
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallWorldFiles:
-    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))
+def files() -> SmallWorldFiles:
     return build_small_world(TINY_WORLD)
 
 

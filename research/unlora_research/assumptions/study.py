@@ -20,9 +20,9 @@ STUDY = Study(
     quick={
         "world": TINY_WORLD.model_dump(),
         "seeds": [0],
-        "distributions": ["gaussian", "rademacher", "student_t3", "correlated_columns"],
-        "ranks": [1, 8, 16],
-        "sigmas": [0.05, 0.4],
+        "distributions": ["gaussian", "student_t3"],
+        "ranks": [1, 8],
+        "sigmas": [0.4],
         "draws": 1,
         "coverages": ["top", "random"],
         "learning_rates": [4e-3],

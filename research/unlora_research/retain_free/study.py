@@ -107,10 +107,10 @@ STUDY = Study(
     quick={
         "world": TINY_WORLD.model_dump(),
         "seeds": [0],
-        "methods": ["marginal", "contrast_inputs"],
+        "methods": ["contrast_inputs"],
         "sources": ["retain", "base"],
         "without": ["contrast_inputs"],
-        "examples": 8,
+        "examples": 4,
         "learning_rates": [8e-3],
         "rates_without": [8e-3],
         "epochs": 1,

@@ -113,10 +113,10 @@ STUDY = Study(
     quick={
         "world": TINY_WORLD.model_dump(),
         "seeds": [0],
-        "kinds": ["topic", "token"],
+        "kinds": ["token"],
         "places": [EVERYWHERE, "layers.0.mlp"],
-        "shares": [0.1, 0.3],
-        "epochs": 6,
+        "shares": [0.3],
+        "epochs": 4,
         "learning_rate": 3e-3,
     },
     cells=cells,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def render_page(files: RunFiles) -> str:
     )
 
 
+@cache
 def page_environment() -> Environment:
-    """Templates of the package; every text that is put in is escaped."""
+    """Templates of the package, compiled once; every text that is put in is escaped."""
     environment = Environment(
         loader=PackageLoader("unlora.report", ""),
         autoescape=True,
