@@ -153,4 +153,4 @@ def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(taught: Taught, 
         found = contents(folder)
         assert found.pop("log") == log
         assert found == expected
-    assert stages >= {"importance", "training", "training goes on", "saving", "evaluation"}
+    assert stages >= {"importance", "training goes on", "saving", "evaluation"}  # tests.recipes.test_resume has others
