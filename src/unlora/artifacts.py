@@ -58,8 +58,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def refuse_unwritable(folder: Path) -> None:
+def refuse_unwritable(folder: Path, *, called: str = "--output") -> None:
     """Refuse a folder in which, or for one to be made above which, nothing can be written; no trace is left.
+
+    Args:
+        folder: or the file that is to be made.
+        called: what the user gave it as.
 
     Raises:
         InputError: naming the place and what the system says.
@@ -67,7 +71,7 @@ def refuse_unwritable(folder: Path) -> None:
     """
     link = broken_link(folder)
     if link is not None:
-        raise InputError(f"{folder}: {link} is a link that leads nowhere; choose another --output.")
+        raise InputError(f"{folder}: {link} is a link that leads nowhere; choose another {called}.")
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -79,7 +83,7 @@ def refuse_unwritable(folder: Path) -> None:
             raise storage_error(folder, error) from None
         where = "" if place == folder else f" in {place}"
         reason = error.strerror or error
-        raise InputError(f"{folder}: cannot be written{where} ({reason}); choose another --output.") from None
+        raise InputError(f"{folder}: cannot be written{where} ({reason}); choose another {called}.") from None
 
 
 def refuse_links_out(folder: Path) -> None:

@@ -49,8 +49,15 @@ class Config(BaseModel):
         return value
 
     @classmethod
-    def from_mapping(cls: type[ConfigType], values: Mapping[str, Any], *, where: str = "configuration") -> ConfigType:
+    def from_mapping(
+        cls: type[ConfigType], values: Mapping[str, Any], *, where: str = "configuration", section: str = ""
+    ) -> ConfigType:
         """Validate `values`.
+
+        Args:
+            values: by key.
+            where: they come from, for a message.
+            section: the dotted key under which the user wrote them; empty where they stand at the top.
 
         Raises:
             InputError: naming `where`, the dotted key, the value and, for a misspelt key, the nearest spelling.
@@ -58,7 +65,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise InputError(f"{where}: {_first_problem(cls, error)}") from None
+            raise InputError(f"{where}: {_first_problem(cls, error, section)}") from None
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, enough to repeat what it describes."""
@@ -154,11 +161,12 @@ def _takes_numbers(annotation: Any) -> bool:
     return annotation in (int, float)
 
 
-def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+def _first_problem(cls: type[BaseModel], error: ValidationError, section: str) -> str:
     problem = error.errors(include_url=False)[0]
-    key = shortened(".".join(str(part) for part in problem["loc"]))
+    within = ".".join(str(part) for part in problem["loc"])
+    key = shortened(".".join(filter(None, (section, within))))
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'.{_key_hint(key, list(_dotted_keys(cls)))}"
+        return f"unknown key '{key}'.{_key_hint(within, list(_dotted_keys(cls)))}"
     if problem["type"] == "missing":
         return f"key '{key}' is missing."
     message = re.sub(r"^\w+ should ", "must ", problem["msg"].removeprefix("Value error, "))

@@ -47,6 +47,12 @@ def test_cp_overwrites_nothing(tmp_path: Path):
     assert file.read_text() == "mine"
 
 
+def test_cp_refuses_a_place_where_nothing_can_be_written():
+    line = error_line(unlora("presets", "cp", "vila", "/proc/run.yaml"))
+    assert line.startswith("error: /proc/run.yaml: cannot be written in /proc (")
+    assert line.endswith("); choose another FILE.")
+
+
 def test_cp_refuses_an_unknown_name(tmp_path: Path):
     line = error_line(unlora("presets", "cp", "vlia", tmp_path / "run.yaml"))
     assert line == "error: unknown preset 'vlia'. Did you mean 'vila'?"

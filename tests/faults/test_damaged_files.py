@@ -57,6 +57,13 @@ def other_json(file: Path) -> None:
     file.write_text("[1]\n")
 
 
+def other_number(file: Path) -> None:
+    """A better one, in a file that is otherwise as it was."""
+    found = json.loads(file.read_text())
+    found["models"]["unlearned"]["metrics"]["forget_probability"]["value"] = 0.0
+    file.write_text(json.dumps(found, indent=2))
+
+
 DAMAGES = [
     ("importance.safetensors", half, True),
     ("importance.safetensors", half, False),
@@ -72,6 +79,7 @@ DAMAGES = [
     ("scores/unlearned.jsonl", last_line, False),
     ("evaluation.json", half, True),
     ("evaluation.json", other_json, True),
+    ("evaluation.json", other_number, True),
 ]
 
 
@@ -179,6 +187,7 @@ def report(folder: Path) -> tuple[int, str]:
     [
         ("scores/target.jsonl", last_line, START_AGAIN),
         ("evaluation.json", other_json, START_AGAIN),
+        ("evaluation.json", other_number, START_AGAIN),
         ("record.json", other_json, "must be a JSON object."),
         ("audit/audit.json", other_json, "; remove it and audit again."),
     ],

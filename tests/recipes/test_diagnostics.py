@@ -60,5 +60,5 @@ def test_importance_command_says_the_same_and_writes_the_file_alone(taught: Taug
 
 @pytest.mark.parametrize(("key", "value"), [("gradient_unit", "batch"), ("reduction", "sum"), ("offload", "disk")])
 def test_choice_that_the_released_arithmetic_does_not_have_is_refused(key: str, value: str, taught: Taught):
-    with pytest.raises(InputError, match=f"start 'vila_published': unknown key '{key}'"):
+    with pytest.raises(InputError, match=f"start 'vila_published': unknown key 'start.{key}'"):
         chosen_start(taught.settings(start={"kind": "vila_published", key: value}))

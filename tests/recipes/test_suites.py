@@ -180,8 +180,11 @@ def test_wrong_names_are_refused_with_their_key(taught: Taught, suites: Any, mes
 @pytest.mark.parametrize(
     ("suite", "message"),
     [
-        ({"name": "muse:news", "batch": 3}, r"evaluation.suites.1: unknown key 'batch'. Did you mean 'batch_size'\?"),
-        ({"name": "wmdp", "max_new_tokens": 0}, r"evaluation.suites.1: max_new_tokens"),
+        (
+            {"name": "muse:news", "batch": 3},
+            r"^suite 'muse:news': unknown key 'evaluation.suites.1.batch'. Did you mean 'batch_size'\?",
+        ),
+        ({"name": "wmdp", "max_new_tokens": 0}, r"^suite 'wmdp': evaluation.suites.1.max_new_tokens: must be"),
     ],
 )
 def test_wrong_settings_of_a_suite_are_refused_before_any_work(

@@ -60,6 +60,32 @@ def test_other_ingredients_are_refused(taught: Taught, tmp_path: Path):
         RunFolder(tmp_path, taught.settings()).start(data={"forget_sha256": "2"})
 
 
+def test_a_record_with_fewer_keys_is_gone_on_from_where_they_say_nothing_yet(taught: Taught, tmp_path: Path):
+    """A later version records more of a model; what it says by default was so before."""
+    RunFolder(tmp_path, taught.settings()).start(model={"fingerprint": "1"})
+    RunFolder(tmp_path, taught.settings()).start(model={"fingerprint": "1", "quantisation": None})
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["model"] == {"fingerprint": "1", "quantisation": None}
+
+
+@pytest.mark.parametrize(
+    ("version", "model"),
+    [
+        ("0.0.9", {"fingerprint": "2"}),
+        (None, {"fingerprint": "2", "quantisation": None, "more": "x"}),
+    ],
+)
+def test_hashes_of_an_earlier_version_are_not_called_another_model(
+    taught: Taught, tmp_path: Path, version: str | None, model: dict[str, str | None]
+):
+    run = RunFolder(tmp_path, taught.settings())
+    run.start(model={"fingerprint": "1"})
+    if version is not None:
+        run.write_record(versions=run.record["versions"] | {"unlora": version})
+    with pytest.raises(InputError, match=r"started by an earlier version of unlora \(0\.\d\.\d\), which hashed in"):
+        RunFolder(tmp_path, taught.settings()).start(model=model)
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -58,8 +58,8 @@ def test_old_keys_on_top_of_a_preset(tmp_path: Path):
     ("section", "message"),
     [
         ("{initialisation: plain, damping: 9}", "importance.damping: start 'plain' has no such setting"),
-        ("{initialisation: contrasts}", "importance: initialisation: must be"),
-        ("{dampin: 9}", "importance: unknown key 'dampin'. Did you mean 'damping'"),
+        ("{initialisation: contrasts}", "settings: importance.initialisation: must be"),
+        ("{dampin: 9}", "settings: unknown key 'importance.dampin'. Did you mean 'damping'"),
         ("5", "importance: must be a section of keys"),
     ],
 )

@@ -107,11 +107,11 @@ def test_measured_directions_are_found_again(taught: Taught, tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"start": {"kind": "contrast", "damping": 0}}, r"^start 'contrast': damping: must be greater than 0"),
+        ({"start": {"kind": "contrast", "damping": 0}}, r"^start 'contrast': start\.damping: must be greater than 0"),
         ({"start": {"kind": "contrast"}, "adapter": {"coverage": 0.5}}, r"^adapter\.coverage: start 'contrast' has no"),
-        ({"start": {"kind": "olora", "file": "x"}}, r"^start 'olora': unknown key 'file'"),
-        ({"start": {"kind": "plain", "damping": 9}}, r"^start 'plain': unknown key 'damping'"),
-        ({"start": {"kind": "vila", "dampin": 9}}, r"^start 'vila': unknown key 'dampin'\. Known keys: "),
+        ({"start": {"kind": "olora", "file": "x"}}, r"^start 'olora': unknown key 'start\.file'"),
+        ({"start": {"kind": "plain", "damping": 9}}, r"^start 'plain': unknown key 'start\.damping'"),
+        ({"start": {"kind": "vila", "dampin": 9}}, r"^start 'vila': unknown key 'start\.dampin'\. Known keys: "),
         ({"start": {"kind": "fila", "probe_std": 0.1}}, r"^start 'fila': unknown key 'probe_std'"),
         (
             {"start": {"kind": "reglu"}, "data": {"retain": None}, "objective": {"retain": None}},

@@ -37,12 +37,13 @@ def list_presets() -> None:
 @click.argument("file", type=OUTPUT)
 def copy_preset(name: str, file: Path) -> None:
     """Write preset NAME to FILE, to be edited and given to 'unlora unlearn FILE'."""
-    from unlora.artifacts import write_text
+    from unlora.artifacts import refuse_unwritable, write_text
     from unlora.errors import InputError
     from unlora.run.presets import preset
 
     text = preset(name).text
     if file.exists():
         raise InputError(f"{file}: already exists; choose another name.")
+    refuse_unwritable(file, called="FILE")
     write_text(file, text)
     echo(f"written: {file}")

@@ -153,7 +153,7 @@ def results_of(start: Start, suites: Sequence[SuiteRun], evaluation: EvaluationS
 def found_finished(run: Run, evaluation: EvaluationSettings) -> dict[str, Any]:
     """Repeat nothing of a run that was finished before; its page is written anew."""
     run.say("This run was finished before; nothing is repeated")
-    found = {} if evaluation.skip else read_evaluation(run.evaluation)
+    found = {} if evaluation.skip else read_evaluation(run.evaluation, run.record)
     processes.on_main(partial(write_report, run.path))
     return found
 

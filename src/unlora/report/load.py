@@ -8,6 +8,7 @@ from typing import Any
 from unlora.artifacts import (
     START_AGAIN,
     advised,
+    file_sha256,
     parse_json_object,
     read_json_lines,
     read_json_object,
@@ -61,25 +62,32 @@ def read_run(run: Path) -> RunFiles:
     scores = {role: run / "scores" / f"{role}.jsonl" for role in ROLES}
     with advised("remove it; the report then goes without"):
         train_log = _read_lines(run / "train_log.jsonl")
+    known = _read_record(record) if record.is_file() else {}
     return RunFiles(
         name=run.resolve().name,
         settings=settings,
         settings_text=config.read_text(encoding="utf-8"),
-        record=_read_record(record) if record.is_file() else {},
+        record=known,
         train_log=train_log,
-        evaluation=read_evaluation(evaluation) if evaluation.is_file() else None,
+        evaluation=read_evaluation(evaluation, known) if evaluation.is_file() else None,
         audit=_read_audit(audit) if audit.is_file() else None,
         answers={role: _read_answers(file) for role, file in scores.items() if file.is_file()},
     )
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
+def read_evaluation(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Read the evaluation.json of an unlearning run.
 
+    Args:
+        path: of the file.
+        record: of the run; one that is not finished, or of an older version, has no hash of the file.
+
     Raises:
-        InputError: missing, cut short, or something else.
+        InputError: missing, cut short, something else, or changed since the run wrote it.
     """
     with advised(START_AGAIN):
+        if path.is_file() and record.get("evaluation_sha256") not in (None, file_sha256(path)):
+            raise InputError(f"{path}: damaged or changed since it was written (not the hash in record.json).")
         evaluation = read_json_object(path)
         refuse_unless(EvaluationFile, evaluation, path, "an evaluation")
         if not any(model["metrics"] for model in evaluation["models"].values()):

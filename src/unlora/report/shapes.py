@@ -79,6 +79,7 @@ class RecordFile(Shape):
     objective: dict[str, Any] | None = None
     level: SettledLevel | None = None
     adapter_sha256: str | None = None
+    evaluation_sha256: str | None = None
 
 
 class MeasuredValue(Shape):

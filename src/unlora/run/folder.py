@@ -143,17 +143,32 @@ class RunFolder:
             made_of: hashes of the model and the data: a run can be resumed only with the same.
 
         Raises:
-            InputError: the run was started with something else.
+            InputError: the run was started with something else, or by a version that hashed otherwise.
         """
         for key, value in made_of.items():
-            if self.record.get(key, value) != value:
-                raise InputError(
-                    f"{self.path}: this run was started with another {key} (other hashes in its record.json); "
-                    "choose another --output."
-                )
+            self._refuse_other(key, value)
+        if not self.finished:
+            self.record.pop("evaluation_sha256", None)
         processes.wait()  # until all have found the folder as it was
         processes.on_main(self._make)
         self.write_record(**made_of, **({} if self.finished else {"finished": False, "versions": versions()}))
+
+    def _refuse_other(self, key: str, value: Any) -> None:
+        before = self.record.get(key, value)
+        if _said(before) == _said(value):
+            return
+        wrote, now = self.record["versions"].get("unlora"), versions()["unlora"]
+        grown = isinstance(before, Mapping) and before.keys() < value.keys()
+        if wrote != now or grown:
+            raise InputError(
+                f"{self.path}: this run was started by an earlier version of unlora ({wrote or 'it does not say which'}"
+                f"), which hashed in another way, so that nobody can tell whether the {key} is still the same; finish "
+                "it with that version or choose another --output."
+            )
+        raise InputError(
+            f"{self.path}: this run was started with another {key} (other hashes in its record.json); "
+            "choose another --output."
+        )
 
     def _make(self) -> None:
         for left in self._leftovers():
@@ -205,10 +220,17 @@ class RunFolder:
             write_json(self.record_file, self.record)
 
     def finish(self) -> None:
-        """Remove the checkpoints, which are needed only to resume, and mark the run as done."""
+        """Remove the checkpoints, which are needed only to resume, seal what was measured, and mark the run as done."""
         if processes.is_main():
             shutil.rmtree(self.checkpoints, ignore_errors=True)
+            if self.evaluation.is_file():
+                self.record["evaluation_sha256"] = file_sha256(self.evaluation)
         self.write_record(finished=True)
+
+
+def _said(value: Any) -> Any:
+    """A section of a record without what it says nothing about: a later version has more keys."""
+    return {key: one for key, one in value.items() if one is not None} if isinstance(value, Mapping) else value
 
 
 def refuse_exchanged_adapter(adapter: Path, record: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ def with_start(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise InputError("importance: must be a section of keys, and is called 'start' now.")
     before = as_old(values["start"]) if "start" in values else {}
-    old = OldImportance.from_mapping({"importance": {**before, **given}}["importance"], where="importance")
+    old = OldImportance.from_mapping({**before, **given}, where="settings", section="importance")
     kind = old.kind()
     fields = {key: getattr(old, key) for key in FIELDS.get(kind, ()) if hasattr(old, key)}
     if old.initialisation == "shuffled":

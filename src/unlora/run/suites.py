@@ -174,7 +174,7 @@ def make_suite(named: NamedSuite, evaluation: EvaluationSettings, data: DataSett
     else:
         given = {**evaluation.model_dump(), "data": data}
     shared = {key: value for key, value in given.items() if key in kind.model_fields}
-    return kind.from_mapping(shared | named.settings, where=where)
+    return kind.from_mapping(shared | named.settings, where=f"suite '{named.label}'", section=where)
 
 
 def tofu_of(evaluation: EvaluationSettings, data: DataSettings) -> SuiteRun:

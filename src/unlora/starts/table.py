@@ -96,7 +96,7 @@ def make_start(kind: str, fields: Mapping[str, Any] | None = None) -> "Start":
     else:
         hint = nearest(kind, STARTS) or f" Known: {', '.join(STARTS)}; or module:Class for one of your own."
         raise InputError(f"start: unknown kind '{kind}'.{hint}")
-    return start.from_mapping({"kind": kind, **defaults, **given}, where=f"start '{kind}'")
+    return start.from_mapping({"kind": kind, **defaults, **given}, where=f"start '{kind}'", section="start")
 
 
 def _own(kind: str) -> "type[Start]":
