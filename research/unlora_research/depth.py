@@ -86,13 +86,13 @@ def run_all(options: argparse.Namespace) -> None:
     recipes = {name: RECIPES[name] for name in options.recipe}
     for seed in options.world:
         world = SmallWorld.from_mapping({"seed": seed, **(QUICK if options.quick else {})})
-        settings = small_world_run(build_small_world(world), "cpu", epochs=1 if options.quick else 8)
+        settings = small_world_run(build_small_world(world), "cpu", epochs=1 if options.quick else None)
         course = RelearningSettings(steps=2 if options.quick else 24, measure_every=2 if options.quick else 4)
         place = Place(settings, UNLEARNING_SCALE, RATE_SCALE, world.hidden_size // 8, course)
         run_place(options.folder / f"world-{seed}", place, recipes, options.attacker, seed=seed)
     if options.data is not None:
         course = RelearningSettings(steps=20, measure_every=10)
-        place = Place(tofu_mini_run(options.data, "cpu", epochs=1), 1.0, 1.0, 40, course)
+        place = Place(tofu_mini_run(options.data, "cpu", epochs=None), 1.0, 1.0, 40, course)
         for seed in options.seed:
             run_place(options.folder / f"{options.data.name}-{seed}", place, recipes, options.attacker, seed=seed)
 
@@ -111,7 +111,7 @@ def run_place(
     for name, recipe in recipes.items():
         file, run = folder / f"{name}.json", folder / "runs" / name
         changes = recipe.changes(scale=place.scale, rank=place.rank, seed=seed)
-        if file.is_file() or not unlearn_from(recipe.start, run, place.run, changes):
+        if file.is_file() or not unlearn_from(recipe.preset, run, place.run, changes):
             continue
         loaded = load(run_settings(run, trust_remote_code=False, reporter=SILENT).model)
         model = load_trained_adapter(loaded.model, run / "adapter").eval()

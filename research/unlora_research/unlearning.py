@@ -22,12 +22,12 @@ MODELS = ("target", "unlearned", "retain_only")
 HALVES = {"validation": 0, "test": 1}
 
 
-def small_world_run(world: SmallWorldFiles, device: str, *, epochs: int) -> dict[str, Any]:
-    """Settings of a run in a small world: forget, evaluated on people whom no run trains on."""
+def small_world_run(world: SmallWorldFiles, device: str, *, epochs: int | None) -> dict[str, Any]:
+    """Settings of a run in a small world: forget, evaluated on people whom no run trains on; no epochs as below."""
     return {
         "model": {"name": str(world.target), "device": device, "dtype": "float32"},
         "data": {"forget": str(world.forget), "retain": str(world.retain), "template": "plain"},
-        "training": {"epochs": epochs, "save_steps": 1000},
+        "training": {"save_steps": 1000, **({"epochs": epochs} if epochs is not None else {})},
         "evaluation": {
             "forget": str(world.forget),
             "retain": str(world.held_out),
@@ -37,14 +37,14 @@ def small_world_run(world: SmallWorldFiles, device: str, *, epochs: int) -> dict
     }
 
 
-def tofu_mini_run(folder: Path, device: str, *, epochs: int) -> dict[str, Any]:
+def tofu_mini_run(folder: Path, device: str, *, epochs: int | None) -> dict[str, Any]:
     """Settings of a run on SmolLM2.
 
     Args:
         folder: holds target/ and retain_only/ (adapters on the embedded model), forget_perturbed.jsonl, retain.jsonl,
             and held_out.jsonl, questions that the target knows and no run trains on.
         device: cpu or a GPU.
-        epochs: of training.
+        epochs: of training; None is what the preset says.
     """
     return {
         "model": {"name": str(folder / "target"), "base": "embedded", "device": device, "dtype": "float32"},
@@ -53,7 +53,7 @@ def tofu_mini_run(folder: Path, device: str, *, epochs: int) -> dict[str, Any]:
             "retain": str(folder / "retain.jsonl"),
             "template": "plain",
         },
-        "training": {"epochs": epochs, "save_steps": 1000},
+        "training": {"save_steps": 1000, **({"epochs": epochs} if epochs is not None else {})},
         "evaluation": {
             "forget": str(folder / "forget_perturbed.jsonl"),
             "retain": str(folder / "held_out.jsonl"),

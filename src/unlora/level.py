@@ -45,6 +45,8 @@ class Settled:
     """The same of the adapter that was saved."""
     strength: float
     """What its update was multiplied with."""
+    stopped: int | None = None
+    """The step at which training stopped because the level was reached; None where it went on to its end."""
 
     @property
     def is_short(self) -> bool:
@@ -55,8 +57,9 @@ class Settled:
         """What the level is, and how it was reached, in one line."""
         level = self.level
         interval = f" [{level.low:.3f}, {level.high:.3f}]" if level.low != level.high else ""
+        stopped = f", stopped at step {self.stopped}," if self.stopped is not None else ""
         line = (
-            f"forget probability {level.probability:.3f}{interval} {WHOSE[level.source.kind]}; training left "
+            f"forget probability {level.probability:.3f}{interval} {WHOSE[level.source.kind]}; training{stopped} left "
             f"{self.as_trained:.3f}, the adapter at {self.strength:.2f} of its strength {self.as_left:.3f}"
         )
         return line + ("; short of the level: train longer (--set training.epochs=N)" if self.is_short else "")

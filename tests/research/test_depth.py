@@ -41,11 +41,11 @@ def test_from_a_tiny_world_to_the_table(tmp_path: Path):
     world = SmallWorld.from_mapping({"seed": 0, **QUICK})
     course = RelearningSettings(steps=2, measure_every=2)
     place = Place(small_world_run(build_small_world(world), "cpu", epochs=1), 20.0, 8.0, 4, course)
-    run_place(tmp_path / "world-0", place, {"reserve": RECIPES["reserve"]}, ["lora_5e-4_few"], seed=0)
+    run_place(tmp_path / "world-0", place, {"deep": RECIPES["deep"]}, ["lora_5e-4_few"], seed=0)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "world-0").glob("*.json")}
-    run_place(tmp_path / "world-0", place, {"reserve": RECIPES["reserve"]}, ["lora_5e-4_few"], seed=0)
+    run_place(tmp_path / "world-0", place, {"deep": RECIPES["deep"]}, ["lora_5e-4_few"], seed=0)
     assert {path: path.stat().st_mtime_ns for path in files} == files
     table = print_table(tmp_path, ("lora_5e-4_few",))
-    assert "| `reserve` | 1 |" in table
+    assert "| `deep` | 1 |" in table
     assert "chosen few" in table
     assert (tmp_path / "frontier.png").is_file()

@@ -103,3 +103,28 @@ def test_an_automatic_aim_that_fails_leaves_the_adapter_as_trained_and_says_so(t
     assert forget_probability(taught, tmp_path / "run" / "adapter") == forget_probability(
         taught, tmp_path / "plain" / "adapter"
     )
+
+
+def test_training_stops_at_the_level_and_a_run_that_is_stopped_there_ends_the_same(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    changes = {"level": {"aim": 0.5, "stop": True}, "evaluation": {"skip": True}}
+    settings = taught.settings(training={"epochs": 10, "save_steps": 1}, **changes)
+    unlearn(settings, tmp_path / "whole")
+    record = json.loads((tmp_path / "whole" / "record.json").read_text())["level"]
+    log = [json.loads(line) for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()]
+    assert 1 < record["stopped"] == log[-1]["step"]
+    assert record["as_trained"] <= 0.5
+    assert f"stopped at step {record['stopped']}" in (tmp_path / "whole" / "adapter" / "README.md").read_text()
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlora.recipes.unlearn.settle", fail)
+        with pytest.raises(KeyboardInterrupt):
+            unlearn(settings, tmp_path / "again")
+    unlearn(settings, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "record.json").read_text())["level"] == record
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -31,7 +31,8 @@ def test_rows_at_two_strengths_are_those_of_two_passes(taught: Taught):
         part = logits(model, batch)
     with rows.installed(model):
         rows.set(strengths(("forget", "retain"), 3, 0.4), batch["input_ids"].shape[1])
-        found = logits(model, batch)
+        found = logits(model.train(), batch)
+        assert torch.equal(logits(model.eval(), batch), whole)
     assert (whole - part).abs().max() > 1e-2
     torch.testing.assert_close(found[:3], part[:3], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found[3:], whole[3:], atol=1e-5, rtol=1e-5)
@@ -68,4 +69,4 @@ def test_rows_that_a_layer_does_not_keep_apart_are_named(taught: Taught):
     with rows.installed(model):
         rows.set(strengths(("forget", "retain"), 2, 0.5), batch["input_ids"].shape[1])
         with pytest.raises(InputError, match=r"layer '.*q_proj' does not keep the examples"):
-            logits(model, batch)
+            logits(model.train(), batch)

@@ -173,10 +173,11 @@ def _target_rows(target: Stack, model: Mapping[str, Any]) -> dict[str, str]:
 
 def _method_rows(settings: UnlearnSettings) -> dict[str, str]:
     objective, training = settings.objective, settings.training
+    most = "at most " if settings.level.stop else ""
     retain = f" + {objective.retain_weight:g} x {objective.retain}" if objective.retain is not None else ""
     return {
         "objective": f"{objective.forget}{retain}".replace("|", "\\|"),
-        "training": f"{training.epochs} epochs, learning rate {training.learning_rate}, seed {settings.seed}",
+        "training": f"{most}{training.epochs} epochs, learning rate {training.learning_rate}, seed {settings.seed}",
     }
 
 

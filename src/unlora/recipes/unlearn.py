@@ -20,7 +20,7 @@ from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
 from unlora.report import read_evaluation, write_report
 from unlora.run.job import Run
-from unlora.run.level import find_level, level_source, settle
+from unlora.run.level import find_level, is_at, level_source, settle
 from unlora.run.loading import join_processes, load, load_target
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import ScoredModel
@@ -117,12 +117,14 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     else:
         run.discard_results()
         level = find_level(settings, target, sets, reporter)
+        if level is not None and settings.level.stop:
+            lesson.enough = partial(is_at, model, level, sets)
         with run.stage("training"):
-            train(run, settings.training, model, lesson, sets, penalty)
+            stopped = train(run, settings.training, model, lesson, sets, penalty)
         if fingerprint(model) != target.fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
-        settle(run, model, level, sets, most=settings.level.most)
+        settle(run, model, level, sets, most=settings.level.most, stopped=stopped)
         run.write_record()
         save_trained_adapter(model, run.adapter, **papers(settings, run, target))
     run.write_record(adapter_sha256=adapter_sha256(run.adapter))

@@ -63,6 +63,7 @@ class SettledLevel(Shape):
     as_trained: float
     as_left: float
     strength: float
+    stopped: int | None = None
 
 
 class RecordFile(Shape):

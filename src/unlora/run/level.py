@@ -1,5 +1,6 @@
 """How far to forget: to the level of a model that never knew, and not past it (docs/level.md)."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +92,19 @@ def _measure(source: LevelSource, target: LoadedModel, sets: Sets) -> Level:
     return Level(source, mean, *(mean_interval(values) if len(values) > 1 else (mean, mean)))
 
 
-def settle(run: Run, model: PeftModel, level: Level | None, sets: Sets, *, most: float) -> None:
+def is_at(model: PeftModel, level: Level, sets: Sets) -> bool:
+    """Whether the model is at the level or past it; of several processes the first one looks."""
+    return processes.from_main(lambda: float(_probabilities(model, sets).mean()) <= level.probability)
+
+
+def settle(
+    run: Run, model: PeftModel, level: Level | None, sets: Sets, *, most: float, stopped: int | None = None
+) -> None:
     """Make the trained adapter of a run as strong as the level asks for, record it and say it; nothing without one."""
     if level is None:
         return
     with run.stage("level"):
-        settled = settled_at(model, level, sets, most=most)
+        settled = dataclasses.replace(settled_at(model, level, sets, most=most), stopped=stopped)
     run.record["level"] = settled.to_json()
     run.say(f"Level: {settled.sentence()}")
 

@@ -112,6 +112,8 @@ class LevelSettings(Config):
     """The model before fine-tuning; None takes the base of a target that is an adapter."""
     most: float = Field(default=1.5, ge=1)
     """Largest strength of the adapter, where training falls short of the level; 1 is as trained."""
+    stop: bool = False
+    """Ask after every epoch, and stop training at the level: what is never passed need not be taken back."""
 
     @field_validator("aim")
     @classmethod

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from unlora.run.job import Run
 from unlora.run.sets import Sets, probe_batch
 from unlora.run.settings import ObjectiveSettings, TrainingSettings
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import UNLEARNING, Progress, SealCheckpoints, TrainLog, refuse_useless
+from unlora.training.callbacks import UNLEARNING, Progress, SealCheckpoints, StopAt, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import BatchPlan
 from unlora.training.trainer import Penalty
@@ -81,6 +81,8 @@ class Lesson:
         self.refusals: tuple[str, ...] | None = None
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
+        self.enough: Callable[[], bool] = lambda: False
+        """Asked after every epoch: whether training may stop."""
 
     def load(self) -> None:
         """Read the refusals to draw from.
@@ -162,8 +164,8 @@ def resume_point(run: Run) -> Path | None:
 
 def train(
     run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
-) -> None:
-    """Train, or resume at the last checkpoint that is whole."""
+) -> int | None:
+    """Train, or resume at the last checkpoint that is whole; the step at which it was enough, None at the end."""
     pairs = lesson.pairs(sets, epochs=settings.epochs, seed=run.seed)
     steps = -(-len(pairs) // (settings.batch_size * settings.gradient_accumulation_steps))
     arguments = training_arguments(
@@ -179,6 +181,7 @@ def train(
         use_cpu=model.device.type == "cpu",
     )
     checkpoint = resume_point(run)
+    stop = StopAt(lesson.enough, settings.epochs)
     with run.task("Unlearning", steps) as task:
         done = 0
 
@@ -194,9 +197,10 @@ def train(
             penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,
-            callbacks=[SealCheckpoints(), TrainLog(run.train_log), Progress(report)],
+            callbacks=[SealCheckpoints(), TrainLog(run.train_log), Progress(report), stop],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.
-        refuse_useless(model, probe_batch(sets), steps, arguments, UNLEARNING)
+        refuse_useless(model, probe_batch(sets), trainer.state.global_step, arguments, UNLEARNING)
     processes.stop_sharding()
+    return stop.stopped

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.adapters.expert_factors import expert_layers
@@ -25,7 +25,10 @@ SETTING = "objective.forget_strength"
 
 
 class RowStrength:
-    """Multiplies what the adapter adds to a layer's output, row by row."""
+    """Multiplies what the adapter adds to a layer's output, row by row, while the model is in training mode.
+
+    Who looks at the model between two steps sees it whole.
+    """
 
     def __init__(self) -> None:
         """All rows at 1."""
@@ -57,8 +60,8 @@ class RowStrength:
         self._rows, self._length = rows, length
 
     def _scaled(self, name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-            if self._rows is None:
+        def hook(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            if self._rows is None or not module.training:
                 return output
             if not keeps_examples_apart(output.shape, len(self._rows), self._length):
                 raise InputError(f"{SETTING}: layer '{name}' does not keep the examples of a batch apart; {LEAVE_OUT}.")
