@@ -3,9 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+REAL := $(wildcard tests/end_to_end/test_real_*.py) tests/models/test_embedded.py
 SLOW := tests/research tests/examples tests/distributed tests/faults tests/benchmarks
 
-.PHONY: install demo test tests check lint types imports docs site real slow faults clean
+.PHONY: install demo test rest check lint types imports docs site real slow faults clean
 
 install: $(STAMP)
 
@@ -27,9 +28,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 test: $(STAMP)
 	$(PYTEST) $(SLOW:%=--ignore=%)
 
-# test, slow and real in one go: two more starts of all libraries are saved, and no core waits.
-tests: $(STAMP)
-	$(PYTEST) -m ""
+# What test leaves out, slow and real, in one go: no core waits.
+rest: $(STAMP)
+	$(PYTEST) -m "" $(SLOW) $(REAL)
 
 # What takes longest: every study in its quick version, the examples, several processes, kills and full disks.
 slow: $(STAMP)
