@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from unlora.errors import InputError, nearest
@@ -33,6 +33,18 @@ def import_own(text: str, where: str) -> object:
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise InputError(f"{where} '{text}': {module_name} has no '{class_name}'.{nearest(class_name, classes)}")
     return getattr(module, class_name)
+
+
+def refuse_unknown(names: Sequence[str], known: Collection[str], what: str) -> None:
+    """Refuse a name that a table does not have; a class of the user's own is imported later.
+
+    Raises:
+        ValueError: naming it, and what there is.
+    """
+    for name in names:
+        if ":" not in name and name not in known:
+            hint = nearest(name, known) or f" Known: {', '.join(known)}; or module:Class for one of your own."
+            raise ValueError(f"unknown {what} '{name}'.{hint}".removesuffix("."))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlora.audit.names import ATTACK_NAMES
+from unlora.audit.names import ATTACKS
 from unlora.audit.settings import SCALES, AuditSettings
 from unlora.errors import InputError
 from unlora.run.presets import resolve_audit
@@ -13,7 +13,7 @@ def test_every_scale_makes_settings_and_full_is_harder() -> None:
     assert scales["default"] == AuditSettings()
     assert scales["full"].relearning.steps > scales["default"].relearning.steps
     assert len(scales["full"].relearning.seeds) >= 2
-    assert scales["full"].attacks == list(ATTACK_NAMES)
+    assert scales["full"].attacks == list(ATTACKS)
 
 
 def test_overrides_lie_over_the_scale() -> None:

@@ -5,8 +5,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unlora.errors import InputError, nearest
-from unlora.own_code import import_own
+from unlora.errors import InputError
+from unlora.own_code import import_own, refuse_unknown
 
 if TYPE_CHECKING:
     from unlora.audit.attackers import Attacker
@@ -69,7 +69,7 @@ def make_attacker(name: str) -> "Attacker":
     if ":" in name:
         return _own(name)
     try:
-        refuse_unknown([name])
+        refuse_unknown([name], ATTACKERS, "attacker")
     except ValueError as error:
         raise InputError(f"relearning: {error}.") from None
     module, _, class_name = ATTACKERS[name].home.partition(":")
@@ -92,18 +92,6 @@ def _own(name: str) -> "Attacker":
             f"relearning: attacker '{name}' learns from '{attacker.learns_from}'; one of {', '.join(LESSONS)}."
         )
     return attacker
-
-
-def refuse_unknown(names: Sequence[str]) -> None:
-    """Refuse a name that the table does not have; a class of your own is imported later.
-
-    Raises:
-        ValueError: naming it.
-    """
-    for name in names:
-        if ":" not in name and name not in ATTACKERS:
-            hint = nearest(name, ATTACKERS) or f" Known: {', '.join(ATTACKERS)}; or module:Class for one of your own."
-            raise ValueError(f"unknown attacker '{name}'.{hint}".removesuffix("."))
 
 
 def in_words(names: Sequence[str]) -> str:

@@ -4,9 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
-from unlora.audit.attacker_table import ATTACKERS, DEFAULT_ATTACKERS, refuse_unknown
-from unlora.audit.names import ATTACK_NAMES, AttackName
+from unlora.audit.attacker_table import ATTACKERS, DEFAULT_ATTACKERS
+from unlora.audit.names import ATTACKS
 from unlora.config import Config
+from unlora.own_code import refuse_unknown
 
 
 class MembershipSettings(Config):
@@ -67,15 +68,15 @@ class RelearningSettings(Config):
     @field_validator("attackers")
     @classmethod
     def _attackers_are_known(cls, value: list[str]) -> list[str]:
-        refuse_unknown(value)
+        refuse_unknown(value, ATTACKERS, "attacker")
         return list(dict.fromkeys(value))
 
 
 class AuditSettings(Config):
     """The whole of `unlora audit`, beside what the run itself recorded."""
 
-    attacks: list[AttackName] = Field(default=list(ATTACK_NAMES), min_length=1)
-    """What to run."""
+    attacks: list[str] = Field(default=list(ATTACKS), min_length=1)
+    """What to run: names of the table (docs/audit), or module:Class of your own."""
     retain_only: str | None = None
     """The control, a model that never saw the forget set; None takes the run's own."""
     retain_only_base: str | None = None
@@ -98,10 +99,16 @@ class AuditSettings(Config):
     quantisation: QuantisationSettings = QuantisationSettings()
     relearning: RelearningSettings = RelearningSettings()
 
+    @field_validator("attacks")
+    @classmethod
+    def _attacks_are_known(cls, value: list[str]) -> list[str]:
+        refuse_unknown(value, ATTACKS, "attack")
+        return list(dict.fromkeys(value))
+
     @field_validator("known_attackers")
     @classmethod
     def _known_attackers_are_known(cls, value: list[str]) -> list[str]:
-        refuse_unknown(value)
+        refuse_unknown(value, ATTACKERS, "attacker")
         return value
 
 

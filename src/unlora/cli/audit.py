@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.audit.names import ATTACK_NAMES
+from unlora.audit.names import ATTACKS
 from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples
 from unlora.cli.terminal import echo
 
@@ -16,7 +16,13 @@ from unlora.cli.terminal import echo
     )
 )
 @click.argument("run", type=PATH)
-@click.option("--attack", "attacks", multiple=True, type=click.Choice(ATTACK_NAMES), help="Only these; repeatable.")
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    metavar="NAME",
+    help=f"Only this one; repeatable: {', '.join(ATTACKS)}, or module:Class.",
+)
 @click.option("--full", is_flag=True, help="Harder attacks on more examples with three seeds: for a GPU.")
 @click.option("--holdout", metavar="FILE", help="Records like the forget set that no model saw, for membership.")
 @click.option("--retain-only", metavar="DIR_OR_ID", help="The control, when the run has none.")

@@ -44,7 +44,7 @@ class SuiteName(click.ParamType):
     type=SuiteName(),
     multiple=True,
     default=("tofu",),
-    help="tofu (your own sets too), muse:CORPUS or wmdp[:TASKS|@FILE]; several by repeating it.",
+    help="tofu (your own sets too), muse:CORPUS, wmdp[:TASKS|@FILE] or module:Class; several by repeating it.",
 )
 @model_options
 @data_options

@@ -11,7 +11,7 @@ from typing import Any
 
 from unlora.artifacts import nan_to_null, read_json_object, write_json, write_text
 from unlora.audit.attack import Attack, AttackResult
-from unlora.audit.attacks import ATTACKS
+from unlora.audit.attacks import make_attack
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Speed, measure_speed
 from unlora.audit.settings import AuditSettings
@@ -69,6 +69,7 @@ def audit(
     made_with = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
     refuse_leading_out(run, output)
     settings = with_known_attackers(run, settings)
+    attacks = {name: make_attack(name) for name in settings.attacks}
     folder = RunFolder(output, settings)
     seed_everything(settings.seed)
     subject = load_subject(run, made_with, settings, folder.path / "scratch", reporter)
@@ -78,11 +79,11 @@ def audit(
     results: dict[str, AttackResult] = {}
     costs: dict[str, dict[str, float]] = {}
     report: dict[str, Any] = {}
-    for name in settings.attacks:
+    for name, attack in attacks.items():
         with folder.stage(name), scratch(subject.scratch):
-            results[name], costs[name] = run_attack(ATTACKS[name], subject, settings, speed, reporter)
-        write_records(output / "records" / f"{name}.jsonl", results[name])
-        report = audit_record(run, subject, settings, results, costs)
+            results[name], costs[name] = run_attack(attack, subject, settings, speed, reporter)
+        write_records(output / "records" / f"{name.replace(':', '-')}.jsonl", results[name])
+        report = audit_record(run, subject, settings, attacks, results, costs)
         write_json(output / "audit.json", report)
     folder.finish()
     write_audit_page(output)
@@ -169,6 +170,7 @@ def audit_record(
     run: Path,
     subject: AuditSubject,
     settings: AuditSettings,
+    attacks: Mapping[str, Attack],
     results: Mapping[str, AttackResult],
     costs: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def audit_record(
         "scope": SCOPE,
         "attacks": {
             name: {
-                "question": ATTACKS[name].question,
+                "question": attacks[name].question,
                 **nan_to_null({key: value for key, value in dataclasses.asdict(result).items() if key != "records"}),
                 **costs[name],
             }

@@ -13,7 +13,7 @@ from unlora.errors import InputError, nearest
 from unlora.run.old_presets import OLD_PRESETS, what_to_write
 from unlora.run.old_settings import with_start
 from unlora.run.settings import DataCheckSettings, EvaluateSettings, UnlearnSettings
-from unlora.suites.table import read_name
+from unlora.suites.table import read_name, read_suites
 
 DEFAULT_PRESET = "default"
 
@@ -124,7 +124,13 @@ def laid_over(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, An
     return merge(base, other)
 
 
-CODE = (("model", "trust_remote_code"), ("objective", "forget"), ("objective", "retain"), ("start", "kind"))
+CODE = (
+    ("model", "trust_remote_code"),
+    ("objective", "forget"),
+    ("objective", "retain"),
+    ("start", "kind"),
+    ("evaluation", "suites"),
+)
 """Settings that may name code."""
 
 
@@ -143,13 +149,22 @@ def refuse_code_of_a_run(config_file: Path, values: Mapping[str, Any], said: Map
         return
     for section, key in CODE:
         found = _of_section(values, section, key)
-        names_code = ":" in found if isinstance(found, str) else bool(found)
-        if names_code and _of_section(said, section, key) is None:
+        if _names_code(found) and _of_section(said, section, key) is None:
             how = "--trust-remote-code" if section == "model" else f"--set {section}.{key}={found}"
             raise InputError(
                 f"{config_file}: {section}.{key} '{found}' runs code, and the configuration of a run alone is not "
                 f"trusted with that; read the code, then say {how}."
             )
+
+
+def _names_code(found: Any) -> bool:
+    """Whether a setting is on, names a class of somebody's own, or is a list of suites that has one."""
+    if not isinstance(found, list):
+        return ":" in found if isinstance(found, str) else bool(found)
+    try:
+        return any(one.is_own for one in read_suites(found))
+    except InputError:  # It is refused where the settings are read.
+        return False
 
 
 def _of_section(values: Mapping[str, Any], section: str, key: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unlora.errors import InputError, nearest
+from unlora.own_code import import_own
 
 if TYPE_CHECKING:
     from unlora.suites.suite import Suite
@@ -44,7 +45,7 @@ class NamedSuite(NamedTuple):
     """What somebody wrote for a suite."""
 
     kind: str
-    """A key of `SUITES`."""
+    """A key of `SUITES`, or "module:Class"."""
     settings: dict[str, Any]
     """What the name says, and what was said beside it."""
     name: str
@@ -52,8 +53,13 @@ class NamedSuite(NamedTuple):
 
     @property
     def brings_data(self) -> bool:
-        """Whether it has questions of its own."""
-        return SUITES[self.kind].brings_data
+        """Whether it has questions of its own, as every suite of the user's has."""
+        return self.is_own or SUITES[self.kind].brings_data
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a class of the user's."""
+        return self.kind not in SUITES
 
     @property
     def label(self) -> str:
@@ -66,13 +72,32 @@ class NamedSuite(NamedTuple):
         return re.sub(r"[^\w.-]+", "-", self.label)
 
     def find_class(self) -> "type[Suite]":
-        """Import the suite's class."""
+        """Import the suite's class.
+
+        Raises:
+            InputError: of the user's own, it cannot be imported or is no suite.
+        """
+        if self.is_own:
+            return _own_class(self.kind)
         module, _, name = SUITES[self.kind].home.partition(":")
         return getattr(importlib.import_module(module), name)
 
 
+def _own_class(kind: str) -> "type[Suite]":
+    from unlora.suites.suite import Suite
+
+    suite = import_own(kind, "suite")
+    if not (isinstance(suite, type) and issubclass(suite, Suite)):
+        raise InputError(f"suite '{kind}': must subclass unlora.suites.suite.Suite.")
+    missing = [*sorted(suite.__abstractmethods__)]
+    missing += [one for one in ("name", "score_file") if not hasattr(suite, one)]
+    if missing:
+        raise InputError(f"suite '{kind}': has no {', '.join(missing)}.")
+    return suite
+
+
 def read_name(text: str) -> NamedSuite:
-    """Read what names a suite.
+    """Read what names a suite: a form of the table's, or "module:Class", which is imported when it is asked for.
 
     Raises:
         InputError: there is no such suite, with what there is.
@@ -82,8 +107,17 @@ def read_name(text: str) -> NamedSuite:
         if match is not None:
             settings: dict[str, Any] = {key: value for key, value in match.groupdict().items() if value}
             return NamedSuite(kind, settings, text)
+    module, colon, name = text.partition(":")
+    if (
+        colon
+        and module not in SUITES
+        and not nearest(module, SUITES)
+        and f"{module}.{name}".replace(".", "_").isidentifier()
+    ):
+        return NamedSuite(text, {}, text)
+    hint = nearest(text, SUITES) or ("" if module in SUITES else nearest(module, SUITES))
     *forms, last = [form for row in SUITES.values() for form in row.forms]
-    raise InputError(f"'{text}' is not one of {', '.join(forms)} or {last}.{nearest(text, SUITES)}")
+    raise InputError(f"'{text}' is not one of {', '.join(forms)}, {last} or module:Class.{hint}")
 
 
 def read_suite(written: str | Mapping[str, Any]) -> NamedSuite:
