@@ -37,7 +37,7 @@ slow: $(STAMP)
 	$(PYTEST) $(SLOW)
 
 real: $(STAMP)
-	$(PYTEST) -m real_model
+	$(PYTEST) --dist loadfile -m real_model
 
 # Thousands of bad inputs, a hundred kills, twenty pairs of processes: an hour on two cores (docs/faults.md).
 faults: $(STAMP)
