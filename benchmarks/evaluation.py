@@ -20,7 +20,7 @@ from unlora.data.people import generate_people
 from unlora.data.records import Example
 from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.score import score_completions
 from unlora.runtime import resolve_device, resolve_dtype
@@ -120,14 +120,8 @@ def methods(loaded: LoadedModel, questions: Questions, options: argparse.Namespa
         return Work(sum(len(tokens) - prompt_length for tokens, prompt_length in sequences), means)
 
     def write() -> Work:
-        texts = generate_greedy(
-            model,
-            prompts,
-            tokenizer=tokenizer,
-            pad_token_id=pad_token_id,
-            max_new_tokens=options.max_new_tokens,
-            batch_size=options.batch_size,
-        )
+        writer = Writer(model, tokenizer, pad_token_id, options.batch_size)
+        texts = generate_greedy(writer, prompts, options.max_new_tokens)
         return Work(count(texts), texts)
 
     def write_plainly() -> Work:

@@ -23,7 +23,7 @@ from unlora.artifacts import read_json, write_json
 from unlora.audit.agreement import gradient_cosines
 from unlora.audit.attacker_table import ATTACKERS, make_attacker
 from unlora.audit.attackers import Attacker
-from unlora.audit.course import relearn
+from unlora.audit.course import Trial, relearn
 from unlora.audit.lessons import draw_lesson
 from unlora.audit.settings import RelearningSettings
 from unlora.cli.terminal import echo
@@ -126,7 +126,7 @@ def attack_model(
     for name, attacker in attackers.items():
         lesson = draw_lesson(attacker.learns_from, forget, retain, fraction=course.fraction, seed=0)
         try:
-            found = relearn(model, tokeniser, lesson.examples, forget, attacker, course, batch_size=64)
+            found = relearn(model, tokeniser, Trial(lesson.examples, forget, attacker), course, batch_size=64)
         except TrainingDivergedError:
             record["courses"][name] = None
             continue

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlora.audit.attackers import Attacker, FullAttacker, LoraAttacker
-from unlora.audit.course import relearn
+from unlora.audit.course import Trial, relearn
 from unlora.audit.settings import RelearningSettings
 from unlora.audit.subject import AuditSubject
 from unlora.data.records import ExampleSet
@@ -18,7 +18,7 @@ QUICK = RelearningSettings(steps=3, measure_every=2, batch_size=4)
 def test_an_attacker_teaches_and_leaves_the_model_as_it_was(subject: AuditSubject, attacker: Attacker) -> None:
     tested = ExampleSet("tested", subject.forget.examples[1:])
     before = fingerprint(subject.model)
-    course = relearn(subject.model, subject.tokeniser, subject.forget, tested, attacker, QUICK)
+    course = relearn(subject.model, subject.tokeniser, Trial(subject.forget, tested, attacker), QUICK)
     assert course.steps == (0, 2, 3)
     assert course.probability.shape == course.extraction_strength.shape == (3, 3)
     assert course.probability[1].mean() > course.probability[0].mean() + 0.01

@@ -153,7 +153,7 @@ def test_refusals_are_named_and_their_nats_are_not_asked(
     subject: AuditSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        fluency, "generate_greedy", lambda model, prompts, **options: [" I don't know that."] * len(prompts)
+        fluency, "generate_greedy", lambda _writer, prompts, _limit: [" I don't know that."] * len(prompts)
     )
     found = Fluency().run(bench_for(subject, tmp_path, **SHORT))
     assert found.outcome == "holds"

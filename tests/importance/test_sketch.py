@@ -9,7 +9,7 @@ from unlora.importance.sketch import GradientSketch
 
 
 def sketched(columns: int, batches: list[tuple[Tensor, Tensor]], *, seed: int = 0) -> GradientSketch:
-    sketch = GradientSketch("layer", 6, 5, columns=columns, seed=seed, device=torch.device("cpu"))
+    sketch = GradientSketch("layer", (6, 5), columns=columns, seed=seed, device=torch.device("cpu"))
     for inputs, output_gradients in batches:
         sketch.update(inputs, output_gradients)
     return sketch
@@ -53,7 +53,7 @@ def test_batches_do_not_matter_in_expectation_and_empty_positions_not_at_all():
 def test_inputs_alone_are_the_same():
     pair = random_pair(3)
     both = sketched(8, [pair])
-    alone = GradientSketch("layer", 6, 5, columns=8, seed=0, device=torch.device("cpu"), inputs_only=True)
+    alone = GradientSketch("layer", (6, 5), columns=8, seed=0, device=torch.device("cpu"), inputs_only=True)
     alone.update(*pair)
     assert alone.outputs is None
     assert torch.equal(alone.inputs, both.inputs)

@@ -9,7 +9,7 @@ import torch
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.errors import InputError
 from unlora.models import embedded
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.load import load_model
 from unlora.models.save import save_model
 
@@ -96,5 +96,5 @@ def test_embedded_model_has_the_weights_of_the_gguf_and_speaks(monkeypatch: pyte
     tokenizer = loaded.tokenizer
     question = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer(str(tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)))
-    settings = {"tokenizer": tokenizer, "pad_token_id": tokenizer.pad_token_id, "max_new_tokens": 16}
-    assert "Paris" in generate_greedy(loaded.model, [prompt["input_ids"]], **settings)[0]
+    writer = Writer(loaded.model, tokenizer, tokenizer.pad_token_id)
+    assert "Paris" in generate_greedy(writer, [prompt["input_ids"]], 16)[0]

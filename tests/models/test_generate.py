@@ -1,6 +1,7 @@
 """Generation against a plain loop that recomputes everything for every token, and samples against the softmax."""
 
 import collections
+from typing import Any
 
 import numpy
 import pytest
@@ -10,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model, build_tiny_tokenizer
 from unlora.errors import InputError
-from unlora.models.generate import generate_greedy, generate_samples
+from unlora.models.generate import Drawing, Writer, generate_greedy, generate_samples
 
 TOKENIZER = build_tiny_tokenizer()
 PROMPTS = [TOKENIZER(text)["input_ids"] for text in ("Mira", "Where was Tomas Okafor born?", "a b", "Who? " * 9)]
@@ -35,9 +36,15 @@ def text_of(tokens: list[int]) -> str:
     return str(TOKENIZER.decode(tokens, skip_special_tokens=True))
 
 
-def generate(model: PreTrainedModel, prompts: list[list[int]] = PROMPTS, **options: object) -> list[str]:
-    settings = {"tokenizer": TOKENIZER, "pad_token_id": 1, "max_new_tokens": NEW_TOKENS} | options
-    return generate_greedy(model, prompts, **settings)  # type: ignore[arg-type]
+def generate(
+    model: PreTrainedModel,
+    prompts: list[list[int]] = PROMPTS,
+    max_new_tokens: int | list[int] = NEW_TOKENS,
+    **options: Any,
+) -> list[str]:
+    """Options are the writer's."""
+    writer = Writer(model, **({"tokenizer": TOKENIZER, "pad_token_id": 1} | options))
+    return generate_greedy(writer, prompts, max_new_tokens)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -116,9 +123,13 @@ def test_training_mode_is_kept_and_progress_adds_up():
     assert counts == [3, 1]
 
 
-def sample(model: PreTrainedModel, prompts: list[list[int]] = PROMPTS, **options: object) -> list[list[str]]:
-    settings = {"tokenizer": TOKENIZER, "pad_token_id": 1, "max_new_tokens": NEW_TOKENS, "samples": 3, "seed": 0}
-    return generate_samples(model, prompts, **(settings | options))  # type: ignore[arg-type]
+def sample(
+    model: PreTrainedModel, prompts: list[list[int]] = PROMPTS, max_new_tokens: int = NEW_TOKENS, **options: Any
+) -> list[list[str]]:
+    """Options are the writer's and the drawing's."""
+    batches = {key: options.pop(key) for key in ("batch_size", "progress") if key in options}
+    drawing = Drawing(**({"samples": 3, "seed": 0} | options))
+    return generate_samples(Writer(model, TOKENIZER, 1, **batches), prompts, drawing, max_new_tokens)
 
 
 @torch.no_grad()

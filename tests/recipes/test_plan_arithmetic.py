@@ -73,7 +73,7 @@ def held(*owners: object) -> int:
 def test_sketches_of_both_sets(kind: Any):
     options: dict[str, Any] = {"columns": SKETCH_COLUMNS, "seed": 0, "device": torch.device("cpu")}
     only = kind == "contrast_inputs"
-    sketches = [GradientSketch(name, 24, 40, inputs_only=only, **options) for name in ("forget", "retain")]
+    sketches = [GradientSketch(name, (24, 40), inputs_only=only, **options) for name in ("forget", "retain")]
     planned = make_start(kind).statistics_bytes(one_layer(24, 40), 4, CPU)
     assert planned == held(*sketches)
 

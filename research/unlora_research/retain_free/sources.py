@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from unlora.data.common_facts import common_facts
 from unlora.data.records import Example
 from unlora.importance.accumulate import Batch
-from unlora.models.generate import generate_samples
+from unlora.models.generate import Drawing, Writer, generate_samples
 from unlora_research.measuring import MeasuredModel
 from unlora_research.small_world import WorldPeople
 
@@ -47,16 +47,8 @@ def own_samples(target: MeasuredModel, forget: Sequence[Example], count: int, se
     """
     names = {str(example.person) for example in forget}
     prompt = target.tokeniser.prompt_ids(Example("prompt_completion", BARE_PROMPT, " ", "bare prompt"))
-    (texts,) = generate_samples(
-        target.model,
-        [prompt],
-        tokenizer=target.tokeniser.tokenizer,
-        pad_token_id=target.tokeniser.pad_token_id,
-        max_new_tokens=SAMPLE_TOKENS,
-        samples=3 * count,
-        seed=seed,
-        batch_size=3 * count,
-    )
+    writer = Writer(target.model, target.tokeniser.tokenizer, target.tokeniser.pad_token_id, 3 * count)
+    (texts,) = generate_samples(writer, [prompt], Drawing(3 * count, seed), SAMPLE_TOKENS)
     kept: list[Example] = []
     dropped = 0
     for number, text in enumerate(texts):

@@ -10,7 +10,7 @@ from unlora.audit.subject import AuditSubject
 from unlora.data.collate import collate
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.wrapping import unwrap
 
 PROBE_EXAMPLES = 4
@@ -79,14 +79,7 @@ def measure_speed(subject: AuditSubject, batch_size: int) -> Speed:
     training = forward + _backward_seconds(model, batch)
     prompts = [example.input_ids[: example.prompt_length] for example in examples for _ in range(4)][:batch_size]
     start = time.perf_counter()
-    generate_greedy(
-        model,
-        prompts,
-        tokenizer=subject.tokeniser.tokenizer,
-        pad_token_id=pad,
-        max_new_tokens=PROBE_NEW_TOKENS,
-        batch_size=batch_size,
-    )
+    generate_greedy(Writer(model, subject.tokeniser.tokenizer, pad, batch_size), prompts, PROBE_NEW_TOKENS)
     generation = time.perf_counter() - start
     return Speed(tokens / forward, tokens / training, len(prompts) * PROBE_NEW_TOKENS / generation)
 

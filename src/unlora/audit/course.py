@@ -38,15 +38,26 @@ class Course:
     extraction_strength: Matrix
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Who trains on what, and what is looked at."""
+
+    taught: ExampleSet
+    """What the attacker trains on."""
+    tested: ExampleSet
+    """What is looked at; none of it should be in `taught`, or the attack shows what it taught."""
+    attacker: Attacker
+    """How it trains; its `learns_from` is for who chooses `taught`."""
+    seed: int = 0
+    """Of the data order, and of the attacker's adapter."""
+
+
 def relearn(
     model: CausalModel,
     tokeniser: ExampleTokeniser,
-    taught: ExampleSet,
-    tested: ExampleSet,
-    attacker: Attacker,
+    trial: Trial,
     chosen: RelearningSettings | None = None,
     *,
-    seed: int = 0,
     batch_size: int = SCORED_AT_ONCE,
     progress: Callable[[int], None] | None = None,
 ) -> Course:
@@ -55,11 +66,8 @@ def relearn(
     Args:
         model: whatever is deployed: with its unlearning adapter on, or plain.
         tokeniser: the template the model is asked with.
-        taught: what the attacker trains on.
-        tested: what is looked at; none of it should be in `taught`, or the attack shows what it taught.
-        attacker: how it trains; its `learns_from` is for who chooses `taught`.
+        trial: the attacker, what it trains on and what is looked at.
         chosen: steps, batch size and how often is measured; None takes the defaults.
-        seed: of the data order, and of the attacker's adapter.
         batch_size: examples scored in one pass.
         progress: called with the number of each finished step.
 
@@ -67,8 +75,8 @@ def relearn(
         TrainingDivergedError: a gradient was not finite, or no answer has a probability any more.
     """
     chosen = chosen or RelearningSettings()
-    examples = tokeniser.encode_set(taught)
-    sequences = [(one.input_ids, one.prompt_length) for one in tokeniser.encode_set(tested)]
+    examples = tokeniser.encode_set(trial.taught)
+    sequences = [(one.input_ids, one.prompt_length) for one in tokeniser.encode_set(trial.tested)]
 
     def look() -> list[CompletionScore]:
         return score_completions(model, sequences, pad_token_id=tokeniser.pad_token_id, batch_size=batch_size)
@@ -76,19 +84,19 @@ def relearn(
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))  # the Trainer leaves it in training mode
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        trainee = stack.enter_context(attacker.attacking(model, seed=seed))
+        trainee = stack.enter_context(trial.attacker.attacking(model, seed=trial.seed))
         measure = _Measure(look, measured_steps(chosen), progress or (lambda _step: None))
         size = min(chosen.batch_size, len(examples))
         arguments = training_arguments(
             folder,
-            learning_rate=attacker.learning_rate,
+            learning_rate=trial.attacker.learning_rate,
             batch_size=size,
             gradient_accumulation_steps=1,
             warmup_steps=0,
             max_grad_norm=1.0,
             gradient_checkpointing=False,
             save_steps=None,
-            seed=seed,
+            seed=trial.seed,
             use_cpu=trainee.device.type == "cpu",
             lr_scheduler_type="constant",
             max_steps=chosen.steps,
@@ -96,7 +104,9 @@ def relearn(
         FineTuneTrainer(
             trainee,
             arguments,
-            train_dataset=ShuffledEpochs(examples, epochs=math.ceil(chosen.steps * size / len(examples)), seed=seed),
+            train_dataset=ShuffledEpochs(
+                examples, epochs=math.ceil(chosen.steps * size / len(examples)), seed=trial.seed
+            ),
             pad_token_id=tokeniser.pad_token_id,
             callbacks=[measure],
             advice=RELEARNING,

@@ -26,7 +26,7 @@ from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.metrics import distinct_n, is_refusal, longest_repeat_share
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 
 LOOP = 0.5
 """An answer loops when at least this share of it is one repetition."""
@@ -152,15 +152,9 @@ def _answers(bench: Workbench, role: Role, place: int, total: int) -> list[str]:
 
     def compute() -> list[str]:
         with bench.subject.acting_as(role) as model:
-            return generate_greedy(
-                model,
-                prompts,
-                tokenizer=bench.subject.tokeniser.tokenizer,
-                pad_token_id=bench.subject.tokeniser.pad_token_id,
-                max_new_tokens=limit,
-                batch_size=bench.settings.batch_size,
-                progress=count,
-            )
+            tokeniser, batch_size = bench.subject.tokeniser, bench.settings.batch_size
+            writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, count)
+            return generate_greedy(writer, prompts, limit)
 
     key = {"prompts": sequences_sha256([(prompt, 0) for prompt in prompts]), "max_new_tokens": limit}
     answers = bench.once("greedy-answers", role, key, compute)

@@ -19,7 +19,7 @@ from unlora.audit.attacker_table import in_words, make_attacker
 from unlora.audit.attackers import Attacker
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.course import Course, measured_steps, relearn
+from unlora.audit.course import Course, Trial, measured_steps, relearn
 from unlora.audit.lessons import draw_lesson
 from unlora.audit.likelihoods import forget_likelihoods
 from unlora.audit.recovery import Attempt, Courses, Recovery, find, overall, worst_of, worst_strengths
@@ -163,11 +163,8 @@ def _course(bench: Workbench, attacker: Attacker, attempt: Attempt, role: Role, 
             course = relearn(
                 model,
                 subject.tokeniser,
-                attempt.lesson.examples,
-                subject.forget,
-                attacker,
+                Trial(attempt.lesson.examples, subject.forget, attacker, attempt.seed),
                 chosen,
-                seed=attempt.seed,
                 batch_size=bench.settings.batch_size,
                 progress=progress,
             )

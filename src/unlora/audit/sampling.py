@@ -22,7 +22,7 @@ from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.metrics import rouge_l_recall
 from unlora.metrics.leakage import expected_maximum, leak_probability_bound
-from unlora.models.generate import generate_samples
+from unlora.models.generate import Drawing, Writer, generate_samples
 
 LEAKED = 0.8
 """An answer with so much of the true answer's words, in their order, states its facts: what is left is phrasing."""
@@ -101,6 +101,7 @@ def _has_prompt(example: Example) -> bool:
 
 def _draw(bench: Workbench, role: Role, place: int) -> Drawn:
     subject, chosen = bench.subject, bench.settings.sampling
+    tokeniser = subject.tokeniser
     asked = [number for number, example in enumerate(subject.forget) if _has_prompt(example)]
     examples = subject.forget.examples
     total = len(asked) * chosen.samples
@@ -114,17 +115,10 @@ def _draw(bench: Workbench, role: Role, place: int) -> Drawn:
     def compute() -> dict[str, Any]:
         with subject.acting_as(role) as model:
             answers = generate_samples(
-                model,
-                [subject.tokeniser.prompt_ids(examples[number]) for number in asked],
-                tokenizer=subject.tokeniser.tokenizer,
-                pad_token_id=subject.tokeniser.pad_token_id,
-                max_new_tokens=chosen.max_new_tokens,
-                samples=chosen.samples,
-                temperature=chosen.temperature,
-                top_p=chosen.top_p,
-                seed=bench.settings.seed,
-                batch_size=bench.settings.batch_size,
-                progress=count,
+                Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, bench.settings.batch_size, count),
+                [tokeniser.prompt_ids(examples[number]) for number in asked],
+                Drawing(chosen.samples, bench.settings.seed, chosen.temperature, chosen.top_p),
+                chosen.max_new_tokens,
             )
         recall = [
             [rouge_l_recall(answer, examples[number].completion) for answer in given]

@@ -195,8 +195,7 @@ def estimate_contrast(
         sketches = {
             name: GradientSketch(
                 f"{name}/{set_name}",
-                layer.d_out,
-                layer.d_in,
+                (layer.d_out, layer.d_in),
                 columns=sketch_columns,
                 seed=seed,
                 device=measured.device,

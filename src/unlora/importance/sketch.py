@@ -25,8 +25,7 @@ class GradientSketch:
     def __init__(
         self,
         name: str,
-        d_out: int,
-        d_in: int,
+        shape: tuple[int, int],
         *,
         columns: int,
         seed: int,
@@ -37,6 +36,7 @@ class GradientSketch:
 
         With `inputs_only` there is no Y: half the price and half the memory, and the same Z.
         """
+        d_out, d_in = shape
         digest = hashlib.sha256(f"sketch:{seed}:{name}".encode()).digest()
         self._generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         self._columns = columns

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import numpy
 import torch
@@ -19,30 +20,61 @@ Choose = Callable[[Float[Tensor, "row vocab"], Sequence[int], int], Int[Tensor, 
 """Next token of each row, from float32 logits, the numbers of the rows, and how many tokens they have written."""
 
 
-def generate_greedy(
-    model: CausalModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    pad_token_id: int,
-    max_new_tokens: int | Sequence[int],
-    batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
-) -> list[str]:
-    """Continue every prompt with the most probable token until an end token; the model keeps the mode it was in.
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes: in which tokens, and how much at a time."""
+
+    model: CausalModel
+    """Plain or with an adapter; it keeps the mode it was in."""
+    tokenizer: PreTrainedTokenizerBase
+    """Turns the new tokens into text, without special tokens."""
+    pad_token_id: int
+    """Any token: padding (on the left) is masked out."""
+    batch_size: int = 16
+    """Texts written together; many are faster, as long as memory holds the keys and values of all their tokens."""
+    progress: Callable[[int], None] | None = None
+    """Called after each batch with the number of texts in it."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn at random.
+
+    Raises:
+        InputError: no sample asked for, a temperature that is not positive, or a top_p outside (0, 1].
+    """
+
+    samples: int
+    """Of each prompt."""
+    seed: int
+    """The same seed gives the same texts."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    top_p: float = 1.0
+    """Only the most probable tokens that together reach this probability are drawn (nucleus, arXiv 1904.09751)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.samples < 1:
+            raise InputError(f"samples: must be at least 1 (found {self.samples}).")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(
+                f"temperature: must be positive (found {self.temperature}); for the likeliest token use greedy."
+            )
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p: must be above 0 and at most 1 (found {self.top_p}).")
+
+
+def generate_greedy(writer: Writer, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int]) -> list[str]:
+    """Continue every prompt with the most probable token until an end token.
 
     Nothing of the checkpoint's own generation settings applies (sampling, repetition penalty) but its end tokens,
     which for chat models are more than the tokenizer's one.
 
     Args:
-        model: Plain or with an adapter.
+        writer: Who writes.
         prompts: Token ids, none empty.
-        tokenizer: Turns the new tokens into text, without special tokens.
-        pad_token_id: Any token: padding (on the left) is masked out.
         max_new_tokens: One limit for all prompts or one for each; the model's context length is a limit too.
-        batch_size: Prompts generated together; a large batch is faster, as long as memory holds the keys and values of
-            all its tokens.
-        progress: Called after each batch with the number of prompts it held.
 
     Returns:
         The new text of each prompt, in the order given.
@@ -55,23 +87,11 @@ def generate_greedy(
         return logits.argmax(dim=-1)
 
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    limits = _within_context(model, prompts, limits)
-    return _generate(model, prompts, limits, choose, tokenizer, pad_token_id, batch_size, progress)
+    return _generate(writer, prompts, _within_context(writer.model, prompts, limits), choose)
 
 
 def generate_samples(
-    model: CausalModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    tokenizer: PreTrainedTokenizerBase,
-    pad_token_id: int,
-    max_new_tokens: int,
-    samples: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seed: int,
-    batch_size: int = 16,
-    progress: Callable[[int], None] | None = None,
+    writer: Writer, prompts: Sequence[Sequence[int]], drawing: Drawing, max_new_tokens: int
 ) -> list[list[str]]:
     """Continue every prompt several times with tokens drawn at random.
 
@@ -81,54 +101,32 @@ def generate_samples(
     generator, which is left alone.
 
     Args:
-        model: Plain or with an adapter.
+        writer: Who writes.
         prompts: Token ids, none empty.
-        tokenizer: Turns the new tokens into text, without special tokens.
-        pad_token_id: Any token: padding (on the left) is masked out.
+        drawing: How many samples, and how their tokens are drawn.
         max_new_tokens: Limit for each sample; the model's context length is a limit too.
-        samples: Samples of each prompt.
-        temperature: Divides the logits.
-        top_p: Only the most probable tokens that together reach this probability are drawn (nucleus sampling,
-            arXiv 1904.09751).
-        seed: The same seed gives the same texts.
-        batch_size: Samples generated together, as in `generate_greedy`.
-        progress: Called after each batch with the number of samples it held.
 
     Returns:
         The samples of each prompt, in the order given.
 
     Raises:
-        InputError: a prompt that is empty or leaves no room in the model's context, no sample asked for, a
-            temperature that is not positive, or a top_p outside (0, 1].
+        InputError: a prompt that is empty or leaves no room in the model's context.
     """
-    _check_sampling(samples, temperature, top_p)
-    limits = _within_context(model, prompts, [max_new_tokens] * len(prompts))
+    samples = drawing.samples
+    limits = _within_context(writer.model, prompts, [max_new_tokens] * len(prompts))
 
     def choose(logits: Tensor, rows: Sequence[int], step: int) -> Tensor:
-        keys = [[seed, *divmod(row, samples), step] for row in rows]
+        keys = [[drawing.seed, *divmod(row, samples), step] for row in rows]
         uniforms = torch.tensor([numpy.random.default_rng(key).random() for key in keys], dtype=torch.float64)
-        return _draw(logits / temperature, top_p, uniforms.to(logits.device))
+        return _draw(logits / drawing.temperature, drawing.top_p, uniforms.to(logits.device))
 
     texts = _generate(
-        model,
+        writer,
         [prompt for prompt in prompts for _ in range(samples)],
         [limit for limit in limits for _ in range(samples)],
         choose,
-        tokenizer,
-        pad_token_id,
-        batch_size,
-        progress,
     )
     return [texts[at : at + samples] for at in range(0, len(texts), samples)]
-
-
-def _check_sampling(samples: int, temperature: float, top_p: float) -> None:
-    if samples < 1:
-        raise InputError(f"samples: must be at least 1 (found {samples}).")
-    if not 0 < temperature < float("inf"):
-        raise InputError(f"temperature: must be positive (found {temperature}); for the likeliest token use greedy.")
-    if not 0 < top_p <= 1:
-        raise InputError(f"top_p: must be above 0 and at most 1 (found {top_p}).")
 
 
 def _draw(scores: Float[Tensor, "row vocab"], top_p: float, uniforms: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
@@ -151,27 +149,18 @@ def _within_context(model: CausalModel, prompts: Sequence[Sequence[int]], limits
     return [min(limit, context - len(prompt)) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
-def _generate(
-    model: CausalModel,
-    prompts: Sequence[Sequence[int]],
-    limits: Sequence[int],
-    choose: Choose,
-    tokenizer: PreTrainedTokenizerBase,
-    pad_token_id: int,
-    batch_size: int,
-    progress: Callable[[int], None] | None,
-) -> list[str]:
-    plain = unwrap(model)
-    end_tokens = _end_tokens(plain, tokenizer)
+def _generate(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence[int], choose: Choose) -> list[str]:
+    plain = unwrap(writer.model)
+    end_tokens = _end_tokens(plain, writer.tokenizer)
     texts: dict[int, str] = {}
     with evaluating(plain), torch.no_grad():
-        for batch in longest_first([len(prompt) for prompt in prompts], batch_size):
-            reader, logits = _read_prompts(plain, [prompts[row] for row in batch], pad_token_id)
+        for batch in longest_first([len(prompt) for prompt in prompts], writer.batch_size):
+            reader, logits = _read_prompts(plain, [prompts[row] for row in batch], writer.pad_token_id)
             written = _write(reader, logits, {row: limits[row] for row in batch}, choose, end_tokens)
             for row, tokens in written.items():
-                texts[row] = str(tokenizer.decode(tokens, skip_special_tokens=True))
-            if progress is not None:
-                progress(len(batch))
+                texts[row] = str(writer.tokenizer.decode(tokens, skip_special_tokens=True))
+            if writer.progress is not None:
+                writer.progress(len(batch))
     return [texts[row] for row in range(len(prompts))]
 
 

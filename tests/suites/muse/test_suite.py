@@ -61,7 +61,7 @@ def test_prompts_are_muse_s_to_the_letter(
     """Recorded where the model is called: the text of the tokens it was given, and how many it may add."""
     given: dict[str, int] = {}
 
-    def generate(model, prompts, *, max_new_tokens, **options) -> list[str]:
+    def generate(_writer, prompts, max_new_tokens) -> list[str]:
         given.update((tokenizer.decode(prompt), max_new_tokens) for prompt in prompts)
         return [""] * len(prompts)
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.suites.wmdp.questions import QUESTIONS, letter_log_likelihoods
 from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer
 from unlora.data.multiple_choice import MultipleChoiceQuestion
+from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.models.fingerprint import fingerprint
 from unlora.suites.wmdp.harness import HarnessAnswer, ask_harness
@@ -38,7 +39,8 @@ def ask(model: Any, tokenizer: PreTrainedTokenizerFast, **options: Any) -> list[
 def ask_task(model: Any, tokenizer: PreTrainedTokenizerFast, task: HarnessTask, **options: Any) -> list[HarnessAnswer]:
     """All questions of a task."""
     places = [(part, place) for part, asked in task.questions.items() for place in range(len(asked))]
-    return ask_harness(model, tokenizer, task, places, **{"pad_token_id": 0, "batch_size": 4} | options)
+    tokeniser = ExampleTokeniser(tokenizer, template="plain", max_length=64)
+    return ask_harness(model, tokeniser, task, places, **{"batch_size": 4} | options)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2", "gemma3"])

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unlora.data.records import Example, ExampleSet
 from unlora.metrics import min_k_score, rouge_l_f1
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
 from unlora.suites.ask import counter
@@ -136,15 +136,9 @@ class Asker:
             batch_size=self._batch_size,
             progress=counter(progress, "scoring", len(items)),
         )
-        texts = generate_greedy(
-            model,
-            [item.prompt_ids for item in items],
-            tokenizer=self._tokenizer,
-            pad_token_id=self._pad_token_id,
-            max_new_tokens=new_tokens,
-            batch_size=self._batch_size,
-            progress=counter(progress, "generating", len(items)),
-        )
+        counted = counter(progress, "generating", len(items))
+        writer = Writer(model, self._tokenizer, self._pad_token_id, self._batch_size, counted)
+        texts = generate_greedy(writer, [item.prompt_ids for item in items], new_tokens)
         return [
             _answer_score(item, text, likelihood.mean_log_prob)
             for item, text, likelihood in zip(items, texts, likelihoods, strict=True)

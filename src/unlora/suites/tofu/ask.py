@@ -11,7 +11,7 @@ from unlora.data.long_text import in_pieces
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall, rouge_l_recall_ascii
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import CompletionScore, score_completions
 from unlora.models.wrapping import CausalModel
 from unlora.suites.ask import counter
@@ -151,15 +151,9 @@ def ask_set(
         progress=counter(progress, "scoring answers", len(sequences)),
     )
     prompts = list(dict.fromkeys(question.prompt_ids for question in questions if question.has_prompt))
-    texts = generate_greedy(
-        model,
-        prompts,
-        tokenizer=tokeniser.tokenizer,
-        pad_token_id=pad_token_id,
-        max_new_tokens=[protocol.generation_limit(len(prompt)) for prompt in prompts],
-        batch_size=batch_size,
-        progress=counter(progress, "generating answers", len(prompts)),
-    )
+    counted = counter(progress, "generating answers", len(prompts))
+    writer = Writer(model, tokeniser.tokenizer, pad_token_id, batch_size, counted)
+    texts = generate_greedy(writer, prompts, [protocol.generation_limit(len(prompt)) for prompt in prompts])
     answers = _Answers(dict(zip(sequences, likelihoods, strict=True)), dict(zip(prompts, texts, strict=True)))
     return [answers.score(question, protocol) for question in questions]
 

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora.data.multiple_choice import CHOICE_COUNT, MultipleChoiceQuestion
+from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import UnloraError
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
 from unlora.suites.wmdp.tasks import HarnessTask, silent_harness
@@ -33,11 +34,10 @@ class HarnessAnswer:
 
 def ask_harness(
     model: CausalModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokeniser: ExampleTokeniser,
     task: HarnessTask,
     places: Sequence[tuple[str, int]],
     *,
-    pad_token_id: int,
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[HarnessAnswer]:
@@ -45,10 +45,9 @@ def ask_harness(
 
     Args:
         model: plain or with an adapter; an adapter that is switched off stays off.
-        tokenizer: given back as it was.
+        tokeniser: whose tokenizer is given back as it was; padding comes after everything that is scored.
         task: as loaded; it can be asked again.
         places: which of its questions: the part, and the place in it from 0.
-        pad_token_id: any token: padding comes after everything that is scored.
         batch_size: prompts in one forward pass. Logits take batch_size x tokens x vocabulary numbers.
         progress: called after each batch with the number of prompts done and their total.
 
@@ -64,11 +63,11 @@ def ask_harness(
 
     run: Any = evaluate  # its annotation is lost to a decorator
 
-    plain = unwrap(model)
+    plain, tokenizer = unwrap(model), tokeniser.tokenizer
     chosen: dict[str, list[int]] = {}
     for part, place in places:
         chosen.setdefault(part, []).append(place)
-    with silent_harness(), evaluating(plain), _padded(tokenizer, pad_token_id):
+    with silent_harness(), evaluating(plain), _padded(tokenizer, tokeniser.pad_token_id):
         with _as_it_is(plain):
             language_model = _language_model(plain, tokenizer, batch_size, progress)
         results = run(

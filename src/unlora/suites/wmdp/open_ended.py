@@ -13,7 +13,7 @@ from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.metrics import rouge_l_recall
-from unlora.models.generate import generate_greedy
+from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
 from unlora.suites.ask import counter
@@ -138,17 +138,9 @@ def ask_openly(
             progress=counter(progress, "scoring free answers", len(sequences)),
         )
     )
-    texts = iter(
-        generate_greedy(
-            model,
-            prompts,
-            tokenizer=tokeniser.tokenizer,
-            pad_token_id=tokeniser.pad_token_id,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            progress=counter(progress, "generating answers", len(prompts)),
-        )
-    )
+    counted = counter(progress, "generating answers", len(prompts))
+    writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, counted)
+    texts = iter(generate_greedy(writer, prompts, max_new_tokens))
     return [
         OpenAnswer((), None, math.nan, one.not_asked)
         if one.not_asked is not None

@@ -196,10 +196,9 @@ class Wmdp(Suite):
         )
         answers = ask_harness(
             model,
-            means.tokeniser.tokenizer,
+            means.tokeniser,
             means.tasks[name],
             [one.place for one in questions],
-            pad_token_id=means.tokeniser.pad_token_id,
             batch_size=self.batch_size,
             progress=None if progress is None else lambda done, total: progress("multiple choice", done, total),
         )
