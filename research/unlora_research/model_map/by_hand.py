@@ -29,6 +29,8 @@ def add_by_hand(model: nn.Module, adapter: Path) -> None:
         holder = ".".join(part for part in name.split(".") if part != "base_layer")
         module = model.get_submodule(holder)
         held = [one for one, _ in module.named_parameters(recurse=False) if _named(f"{holder}.{one}", wanted)]
+        dtype = next(module.parameters()).dtype
+        lora_a, lora_b = lora_a.to(dtype), lora_b.to(dtype)
         if not held:
             weight, update = module.get_parameter("weight"), scaling * lora_b @ lora_a
             weight += update.T if isinstance(module, Conv1D) else update

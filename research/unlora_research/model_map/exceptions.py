@@ -16,6 +16,12 @@ _INDEXED = {
     "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 32,
     "indexer_compress_ratio": 4, "hc_lowrank": 8, "ngram_vocab_size_base": 400, "split_ngram_parts": 1,
 }  # fmt: skip
+_DOTS = {
+    "num_key_value_heads": 4, "head_dim": 16, "num_hidden_layers": 2, "rope_parameters": None,
+    "layer_types": ["indexed_attention", "sliding_attention"], "mlp_layer_types": ["dense", "sparse"],
+    "shared_experts_intermediate_size": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8,
+}  # fmt: skip
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1], "mamba_d_head": 16},
     "blt": {
@@ -28,8 +34,15 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
     },
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
-    "dots3_note_text": {"num_key_value_heads": 4},
-    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "deepseek_v2": {"num_experts_per_tok": 2, "first_k_dense_replace": 1},
+    "dots3_note_text": _DOTS,
+    "dots3_note": {
+        "text_config": _DOTS,
+        "vision_config": {
+            "adapter_in_dim": 32, "adapter_out_dim": 32, "num_hidden_layers": 2, "mlp_layer_types": ["dense", "sparse"],
+        },
+        "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32, "downsample_hidden_size": 8},
+    },
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_d_head": 16},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"], "mamba_d_head": 16},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -50,9 +63,10 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "roc_bert": {
         "shape_vocab_size": 50, "pronunciation_vocab_size": 50, "shape_embed_dim": 16, "pronunciation_embed_dim": 16,
     },
-    "xlstm": {"hidden_size": 64, "embedding_dim": 64},
+    "xlstm": {"hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0, "autocast_kernel_dtype": "float32"},
     "xmod": {"default_language": "en_XX"},
     "zamba": {
+        "attention_hidden_size": 64, "attention_head_dim": 16,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"], "num_hidden_layers": 4,
     },
     "zaya": {"num_experts_per_tok": 1},
@@ -65,13 +79,16 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "glm_ocr": _SECTIONS,
     "glmga": _SECTIONS,
     "glm4v_moe": _HALF_SECTIONS,
-    "glm5_next": {"text_config": {"num_key_value_heads": 4}},
+    "glm5_next": {"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 0}},
     "paddleocr_vl": _SECTIONS,
     "qwen2_5_vl": _SECTIONS,
     "qwen2_vl": _SECTIONS,
     "cosmos3_edge": {"rope_parameters": {**_MROPE, "mrope_section": [2, 1, 1]}, **_SECTIONS},
     "hunyuan_vl": {"text_config": {"head_dim": 8}},
-    "molmo2": {"vit_config": {"image_default_input_size": [8, 8]}},
+    "molmo2": {
+        "vision_config": {"image_size": [8, 8], "num_hidden_layers": 2},
+        "adapter_config": {"vision_feature_layer": [-1, -2]},
+    },
     "step3p7": {"text_config": {"sliding_window": 16}},
 }  # fmt: skip
 """Model type -> field -> value; a mapping for a configuration inside."""

@@ -40,7 +40,7 @@ Made by `{record["command"]}`
 ({versions}; {record["seconds"]:.0f} seconds in all, one thread a class, {record["processor"]}).
 What differs in another version of transformers: `python -m unlora_research.model_map --differences OLD.json NEW.json`.
 
-{_works(verdicts)}
+{_rounding(verdicts)}{_works(verdicts)}
 {_refused(verdicts)}
 {_unbuilt(verdicts)}"""
 
@@ -57,6 +57,18 @@ def differences(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[str]:
         elif was.left_out != now.left_out:
             lines.append(f"{kind}: leaves out {_names(now) or 'nothing'}; before {_names(was) or 'nothing'}")
     return sorted(lines)
+
+
+def _rounding(verdicts: Sequence[Verdict]) -> str:
+    """Name the classes that multiply the rounding of float32."""
+    told = [f"{one.kind} ({one.peft_difference:.0e})" for one in verdicts if one.only_rounding]
+    if not told:
+        return ""
+    return (
+        f"In float32 the logits of plain PEFT differ by more for {', '.join(told)}, and in float64 by less than "
+        f"{LOGITS:.0e}: rounding, which their linear attention multiplies, because its output is divided by its own "
+        "size where little was read. The merged model equals the factors by hand there.\n\n"
+    )
 
 
 def _works(verdicts: Sequence[Verdict]) -> str:

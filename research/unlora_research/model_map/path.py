@@ -18,6 +18,10 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from unlora.data.people import generate_people
 from unlora.data.records import Example, ExampleSet
@@ -32,7 +36,7 @@ from unlora.recipes.unlearn import unlearn
 from unlora.run.settings import UnlearnSettings
 from unlora_research.model_map.by_hand import add_by_hand
 from unlora_research.model_map.configurations import tiny_configuration
-from unlora_research.model_map.verdict import EXAMPLES, STARTS, Verdict
+from unlora_research.model_map.verdict import EXAMPLES, LOGITS, STARTS, Verdict
 from unlora_research.small_world import train_tokenizer
 
 RANK = 2
@@ -85,12 +89,9 @@ def all_kinds() -> list[str]:
 
 def class_name(kind: str) -> str:
     """Of the class that the automatic classes make of a model type."""
-    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
-        made: Any
-        for config, made in mapping.items():
-            if config.model_type == kind:
-                return made.__name__
-    return "?"
+    names = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)  # Imports no model.
+    found = next((mapping[kind] for mapping in names if kind in mapping), "?")
+    return found if isinstance(found, str) else found[0]
 
 
 def _stage(name: str, failing: str, work: Any) -> Any:
@@ -157,7 +158,7 @@ def _walk(made: Made, place: Path) -> dict[str, Any]:
     """All that comes after the model is there."""
     loaded = _stage("load", "error", lambda: load_model(str(made.folder), device=torch.device("cpu")))
     found: dict[str, Any] = _stage("scores", "error", lambda: _scores(loaded))
-    peft, merged, moved = [], [], []
+    peft, merged, moved, doubled = [], [], [], []
     for start in STARTS:
         run = place / start
         _stage(f"unlearn ({start})", "error", lambda run=run, start=start: unlearn(_settings(made, start), run))
@@ -167,6 +168,8 @@ def _walk(made: Made, place: Path) -> dict[str, Any]:
         moved.append(float((expected - before).abs().max()))
         _stage(f"export ({start})", "error", lambda run=run: export_merged(run, run / "merged"))
         merged.append(_difference(expected, _logits(_deployed(run / "merged"))))
+        if peft[-1] > LOGITS:
+            doubled.append(_stage(f"in double ({start})", "error", lambda run=run: _in_double(made, run / "adapter")))
     record = json.loads((place / STARTS[-1] / "record.json").read_text(encoding="utf-8"))
     reach = Reach.from_json(record["reach"])
     return found | {
@@ -177,6 +180,7 @@ def _walk(made: Made, place: Path) -> dict[str, Any]:
         "peft_difference": max(peft),
         "merged_difference": max(merged),
         "moved": min(moved),
+        "double_difference": max(doubled, default=None),
     }
 
 
@@ -215,22 +219,31 @@ def _logits(model: nn.Module) -> Tensor:
     return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
 
 
-def _deployed(folder: Path) -> PreTrainedModel:
+def _deployed(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model as those load it who know nothing of unlora."""
-    return auto_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float32)
+    model = auto_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float32)
+    if dtype != torch.float32:
+        model.set_experts_implementation("eager")  # The kernels of grouped products take no double.
+    return model.to(dtype)
 
 
-def _in_peft(made: Made, adapter: Path) -> Tensor:
-    return _logits(PeftModel.from_pretrained(_deployed(made.folder), str(adapter)))
+def _in_peft(made: Made, adapter: Path, dtype: torch.dtype = torch.float32) -> Tensor:
+    # PEFT keeps factors in float32, also on a base in float64.
+    return _logits(PeftModel.from_pretrained(_deployed(made.folder, dtype), str(adapter)).to(dtype))
 
 
 @torch.no_grad()
-def _by_hand(made: Made, adapter: Path) -> tuple[Tensor, Tensor]:
+def _by_hand(made: Made, adapter: Path, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Logits with the products of the adapter's factors added to the weights, and without."""
-    model = _deployed(made.folder)
+    model = _deployed(made.folder, dtype)
     before = _logits(model)
     add_by_hand(model, adapter)
     return _logits(model), before
+
+
+def _in_double(made: Made, adapter: Path) -> float:
+    """What is left of the difference of plain PEFT where no rounding is: some models multiply it a hundredfold."""
+    return _difference(_by_hand(made, adapter, torch.float64)[0], _in_peft(made, adapter, torch.float64))
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:

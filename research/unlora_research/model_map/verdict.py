@@ -54,6 +54,8 @@ class Verdict(Config):
     """The same of the exported model with the adapter merged."""
     moved: float | None = None
     """Largest change of a logit by the adapter: the smaller of both starts."""
+    double_difference: float | None = None
+    """As `peft_difference`, in float64; measured where that is above LOGITS."""
     score_difference: float | None = None
     """See NATS."""
     weights: int = 0
@@ -61,10 +63,15 @@ class Verdict(Config):
     seconds: float = 0.0
 
     @property
+    def only_rounding(self) -> bool:
+        """Whether plain PEFT differs in float32 by more than LOGITS, and in float64 by no more."""
+        return self.double_difference is not None and self.double_difference <= LOGITS
+
+    @property
     def wrong(self) -> str:
         """What is not as it must be; empty where all is."""
         faults = []
-        if self.peft_difference is not None and not self.peft_difference <= LOGITS:
+        if self.peft_difference is not None and not (self.peft_difference <= LOGITS or self.only_rounding):
             faults.append(f"plain PEFT differs by {self.peft_difference:.1e}")
         if self.merged_difference is not None and not self.merged_difference <= LOGITS:
             faults.append(f"the merged model differs by {self.merged_difference:.1e}")

@@ -1,14 +1,17 @@
 """Which layers PEFT puts an adapter on, tried on the model without its weights before anything depends on it.
 
 PEFT refuses some layers by name and takes the names of others for something else: in models whose experts were separate
-layers once, "gate_proj" or a name that ends so means the tensor that holds all experts now, also for a dense layer.
+layers once, "gate_proj" or a name that ends so means the tensor that holds all experts now, also for a dense layer. And
+when it loads an adapter it renames what the file holds as transformers renames old checkpoints; a pattern that also
+fits a new name takes the factors elsewhere, and they are left out without an error (findings/peft-reload-names.sh).
 """
 
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
@@ -20,6 +23,15 @@ from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 REFUSED = "that PEFT refuses"
 MISTAKEN = "whose names PEFT takes for those of fused experts"
+RENAMED = "whose names PEFT changes when it loads an adapter"
+
+
+class _Trial(NamedTuple):
+    """What came of asking PEFT for an adapter, by the canonical names of what is adapted."""
+
+    attached: set[str]
+    lost: set[str]
+    """Of these, what has no factors any more once the adapter was saved and loaded."""
 
 
 def not_attached(model: CausalModel, names: Sequence[str]) -> dict[str, str]:
@@ -27,24 +39,28 @@ def not_attached(model: CausalModel, names: Sequence[str]) -> dict[str, str]:
 
     A model that cannot be built without weights is taken to be ordinary; what was attached is compared again later.
     """
-    if _attached(model, names) in (set(names), None):
+    whole = _attached(model, names)
+    if whole is None or whole == (set(names), set()):
         return {}
     found: dict[str, str] = {}
     for last in dict.fromkeys(name.rpartition(".")[2] for name in names):
         alike = [name for name in names if name.rpartition(".")[2] == last]
-        attached = _attached(model, alike)
-        if attached != set(alike):
-            found |= dict.fromkeys(alike, MISTAKEN if attached else REFUSED)
+        trial = _attached(model, alike)
+        if trial is None or trial.attached != set(alike):
+            found |= dict.fromkeys(alike, MISTAKEN if trial is None or trial.attached else REFUSED)
+        else:
+            found |= dict.fromkeys((name for name in alike if name in trial.lost), RENAMED)
     return found
 
 
 def tensors_not_attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str]) -> bool:
-    """Whether PEFT puts no adapter on the tensors `tensors` of experts beside the layers `names`, on all of them."""
-    return _attached(model, names, tensors) not in ({*names, *tensors}, None)
+    """Whether PEFT puts no adapter on the tensors `tensors` of experts beside the layers `names`, or loads none."""
+    trial = _attached(model, names, tensors)
+    return trial is not None and trial != ({*names, *tensors}, set())
 
 
-def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] = ()) -> set[str] | None:
-    """Names of what PEFT adapts when asked for `names`: empty where it refuses, None where it cannot be tried."""
+def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] = ()) -> _Trial | None:
+    """What PEFT adapts when asked for `names`: nothing where it refuses, None where it cannot be tried."""
     twin = without_weights(unwrap(model))
     if twin is None:
         return None
@@ -59,16 +75,26 @@ def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] =
         with quiet(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # What it says of a trial that fails is of no use to anyone.
             wrapped = get_peft_model(twin, config)
+            missing = _missing_when_loaded(wrapped)  # pyright: ignore[reportArgumentType]  not of several adapters
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         # A fused tensor can be mistaken in part, which fails; the word for both is in what was asked.
-        return {"fused"} if "fused" in str(error) else set()
-    found: set[str] = set()
+        return _Trial({"fused"} if "fused" in str(error) else set(), set())
+    found, lost = set[str](), set[str]()
     for name, module in wrapped.named_modules():
         if isinstance(module, BaseTunerLayer):
             adapted = canonical_name(name.removeprefix("base_model.model."))
             # A layer that PEFT wraps as a bare parameter goes by that: the halves of an adapter do not hold there.
-            found.add(f"{adapted}.{module.parameter_name}" if isinstance(module, ParamWrapper) else f"{adapted}")
-    return found
+            adapted = f"{adapted}.{module.parameter_name}" if isinstance(module, ParamWrapper) else f"{adapted}"
+            found.add(adapted)
+            if any(key.startswith(f"{name}.lora_") for key in missing):
+                lost.add(adapted)
+    return _Trial(found, lost)
+
+
+def _missing_when_loaded(wrapped: PeftModel) -> list[str]:
+    """Keys of the adapter for which PEFT finds nothing in what it would have written of it."""
+    written = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return [key for key in set_peft_model_state_dict(wrapped, written).missing_keys if ".lora_" in key]
 
 
 def without_weights(model: PreTrainedModel) -> PreTrainedModel | None:

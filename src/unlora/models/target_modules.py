@@ -148,7 +148,9 @@ def _linear_layers(model: CausalModel) -> dict[str, TargetModule]:
         if name is None or not isinstance(module, nn.Linear | Conv1D) or id(module.weight) in heads:
             continue
         if isinstance(module, nn.Linear):
-            found[name] = TargetModule(name, module, module.out_features, module.in_features, transposed=False)
+            # Some classes work the widths of their layers out with tensors (a tower of Inkling's).
+            d_out, d_in = int(module.out_features), int(module.in_features)
+            found[name] = TargetModule(name, module, d_out, d_in, transposed=False)
         else:
             found[name] = TargetModule(name, module, module.nf, module.nx, transposed=True)
     return found

@@ -1,0 +1,56 @@
+"""Classes of transformers that do something that no other does: what they need, tried on tiny ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+
+from tests.tiny import build_tiny_tokenizer
+from unlora.models.choose import choose_target_modules, is_linear
+from unlora.models.peft_trial import RENAMED
+from unlora.models.save import save_model
+from unlora.models.target_modules import find_target_modules
+from unlora_research.model_map.configurations import tiny_configuration
+
+
+def tiny(kind: str, auto: Any = AutoModelForCausalLM) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return auto.from_config(tiny_configuration(kind)).float().eval()
+
+
+def test_layers_whose_factors_peft_takes_elsewhere_when_it_loads_are_left_out(tmp_path: Path):
+    """Laguna's "mlp.shared_expert." is a pattern for old names, and its dot is the s of the new "shared_experts"."""
+    model = tiny("laguna")
+    targets, left_out, _ = choose_target_modules(model, rank=2)
+    lost = {name for name, why in left_out.items() if why == RENAMED}
+    assert lost == {name for name in find_target_modules(model) if ".shared_experts." in name}
+    kept, all_of_them = tmp_path / "kept", tmp_path / "all"
+    for folder, names in ((kept, list(targets)), (all_of_them, [*targets, *lost])):
+        config = LoraConfig(r=2, target_modules=names, init_lora_weights=False)
+        get_peft_model(tiny("laguna"), config).save_pretrained(folder, save_embedding_layers=False)
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        PeftModel.from_pretrained(tiny("laguna"), str(all_of_them))
+    found = PeftModel.from_pretrained(tiny("laguna"), str(kept)).load_adapter(str(kept), "default")
+    assert not [key for key in found.missing_keys if ".lora_" in key]
+
+
+def test_layer_that_takes_another_shape_than_a_linear_one_is_no_linear_layer():
+    model = tiny("deepseek_v4")
+    grouped = {name: layer for name, layer in find_target_modules(model).items() if not is_linear(layer)}
+    assert grouped and {type(layer.module).__name__ for layer in grouped.values()} == {"DeepseekV4GroupedLinear"}
+
+
+def test_widths_that_a_class_works_out_with_tensors_are_numbers():
+    model = tiny("inkling_mm_model", AutoModelForImageTextToText)
+    assert {type(side) for one in find_target_modules(model).values() for side in (one.d_out, one.d_in)} == {int}
+
+
+def test_configuration_that_takes_no_old_keys_is_saved_without_them(tmp_path: Path):
+    model = tiny("gemma4_text")
+    save_model(model, build_tiny_tokenizer(), tmp_path / "model")
+    again: Any = AutoConfig.from_pretrained(tmp_path / "model")
+    assert again.rope_parameters == model.config.rope_parameters
