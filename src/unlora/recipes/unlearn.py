@@ -76,8 +76,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     lesson.refuse_unless_fits(target.model)
     lesson.answer(sets, run.seed)
     run.say(describe_sets(sets))
-    by_example = settings.objective.by_example
-    choice = choose_targets(settings.adapter, start.start, target.model, by_example=by_example)
+    choice = choose_targets(settings.adapter, start.start, target.model, settings.objective)
     start.prepare(run, target, choice, sets)
     run.start(
         model={**vars(target.source), "fingerprint": target.fingerprint},

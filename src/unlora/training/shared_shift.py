@@ -36,7 +36,10 @@ def shared_share(
 
 
 class SharedShift:
-    """Watches the adapter's layers in one forward pass, and says how much of their shift the first rows share."""
+    """Watches the adapter's linear layers in one forward pass, and says how much of their shift the first rows share.
+
+    Experts that share a tensor are not watched: PEFT adds their factors to the weights, not to an output.
+    """
 
     def __init__(self) -> None:
         """Watch nothing yet."""
@@ -70,7 +73,9 @@ class SharedShift:
         shares = [shared_share(one[:rows, :-1], scored) for one in self._seen if one.shape[:-1] == shape]
         self._seen = []
         if not shares:
-            raise InputError("objective.separation: no layer of this model keeps the examples of a batch apart.")
+            raise InputError(
+                "objective.separation: no linear layer with an adapter keeps the examples of a batch apart."
+            )
         return torch.stack(shares).mean()
 
     def _keep(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:

@@ -146,7 +146,7 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     device = resolve_device(chosen.device)
     dtype = resolve_dtype(chosen.dtype, device)
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
-    choice = choose_targets(settings.adapter, start, model, by_example=settings.objective.by_example)
+    choice = choose_targets(settings.adapter, start, model, settings.objective)
     targets = choice.targets
     quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
     areas = [target.d_out * target.d_in for target in targets.values()]
