@@ -31,7 +31,7 @@ def test_layers_whose_factors_peft_takes_elsewhere_when_it_loads_are_left_out(tm
     kept, all_of_them = tmp_path / "kept", tmp_path / "all"
     for folder, names in ((kept, list(targets)), (all_of_them, [*targets, *lost])):
         config = LoraConfig(r=2, target_modules=names, init_lora_weights=False)
-        get_peft_model(tiny("laguna"), config).save_pretrained(folder, save_embedding_layers=False)
+        get_peft_model(tiny("laguna"), config).save_pretrained(str(folder), save_embedding_layers=False)
     with pytest.warns(UserWarning, match="missing adapter keys"):
         PeftModel.from_pretrained(tiny("laguna"), str(all_of_them))
     found = PeftModel.from_pretrained(tiny("laguna"), str(kept)).load_adapter(str(kept), "default")

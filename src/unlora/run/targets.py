@@ -7,7 +7,6 @@ from unlora.models.wrapping import CausalModel, unwrap
 from unlora.run.settings import AdapterSettings, ObjectiveSettings
 from unlora.starts.start import Start
 
-
 SHARED = "objective.separation looks at what the linear layers add, not at what the experts do."
 
 
