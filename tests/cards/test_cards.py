@@ -155,6 +155,13 @@ def test_nothing_that_is_published_says_whose_machine_it_was(
 AWKWARD = ["a: b", "`tick`", "a|b", "<img src=x onerror=1>", "- x", "'q\"", "#h", "{{ x }}", "ünï ☂", "gpt2", "a```b"]
 
 
+def test_cards_of_adapters_warn_of_a_base_on_the_disk(cases: dict[str, Case]):
+    case = cases["a folder"]
+    for folder in (case.run / "adapter", case.run / "export" / "adapter"):
+        assert "rewrites that folder's own weights" in " ".join((folder / "README.md").read_text().split())
+    assert "rewrites" not in (case.run / "export" / "merged" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_card_is_whole_for_any_name(name: str, cases: dict[str, Case], tmp_path: Path):
     case = cases["a folder"]
