@@ -13,7 +13,17 @@
 #                   adapter merged with a NaN in it, is evaluated as a model that forgot a good deal. Look at the
 #                   weights themselves, not at the loss.
 # Run on 2026-11-29; output seen:
-#   SEEN
+#   torch 2.13.0, transformers 5.23.0
+#   attention of a query that is NaN, by hand: NaN
+#   attention of a query that is NaN, is_causal: 0
+#   attention of a query that is NaN, the same mask as a tensor: NaN
+#   sdpa, one NaN in q_proj.weight, a row alone: logits are finite, 0.08 from the whole model's
+#   sdpa, one NaN in q_proj.weight, the same row, padded: logits are NaN
+#   sdpa: the loss is 3.474, its gradient is NaN
+#   eager, one NaN in q_proj.weight, a row alone: logits are NaN
+#   eager, one NaN in q_proj.weight, the same row, padded: logits are NaN
+#   eager: the loss is nan, its gradient is NaN
+#   as recorded
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

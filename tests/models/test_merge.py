@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError
 from unlora.models.load import load_model
-from unlora.models.merge import Expected, merge_adapter, probe_logits, probe_tokens
+from unlora.models.merge import Expected, changes_nothing, merge_adapter, probe_logits, probe_tokens
 from unlora.models.save import save_model
 
 PROBE = torch.arange(24).reshape(2, 12)
@@ -137,6 +137,24 @@ def test_probe_holds_the_tokens_that_were_trained():
     assert int(probe_tokens(model).max()) == model.config.vocab_size - 1
     trained = wrap(model, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [2, 77]})
     assert {2, 77} <= set(probe_tokens(trained).flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "nothing"),
+    [
+        ({"init_lora_weights": True}, True),
+        ({"lora_alpha": 0}, True),
+        ({}, False),
+        ({"lora_alpha": 0, "trainable_token_indices": [3]}, False),
+        ({"lora_alpha": 0, "bias": "all"}, False),
+    ],
+)
+def test_an_adapter_that_changes_nothing_is_known(options: dict[str, Any], nothing: bool):
+    """As it is made, B is nought; every other one here has random numbers."""
+    options = {"target_modules": ["q_proj"]} | options
+    model = build_tiny_model("llama")
+    wrapped = get_peft_model(model, LoraConfig(**options)) if "init_lora_weights" in options else wrap(model, **options)
+    assert changes_nothing(wrapped) is nothing
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen2"])

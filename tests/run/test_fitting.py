@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from tests.taught import Taught
 from tests.training.runs import logits
 from unlora.errors import InputError
-from unlora.models.load import fingerprint
+from unlora.models.load import fingerprint, load_model
 from unlora.recipes.evaluate import evaluate_checkpoint
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.run.finished import refuse_changed_adapter
@@ -155,3 +156,15 @@ def test_run_with_a_damaged_record_is_not_exported(content: str, finished_run: P
     with pytest.raises(InputError, match=re.escape(str(run / "record.json"))):
         export_adapter(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_changes_nothing_is_said(finished_run: Path, taught: Taught, tmp_path: Path):
+    """As the model's adapter, and as what is measured on it."""
+    folder = alone(finished_run, tmp_path / "untrained")
+    file = folder / "adapter_model.safetensors"
+    save_file({name: tensor * ("lora_A" in name) for name, tensor in load_file(file).items()}, file)
+    assert put(folder, name=str(taught.target))[2] == [
+        f"{folder}: this adapter changes nothing; with it the model is the target"
+    ]
+    notes = load_model(str(folder), base=str(taught.target), device=torch.device("cpu")).notes
+    assert f"{folder}: this adapter changes nothing; the model is its base, {taught.target}" in notes

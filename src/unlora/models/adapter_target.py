@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.formats import forget_format
-from unlora.models.merge import Expected, Merged, merge_adapter, probe_logits
+from unlora.models.merge import Expected, Merged, changes_nothing, merge_adapter, probe_logits
 from unlora.models.origin import find_from, read_origin
 from unlora.models.quantised import quantisation_of
 from unlora.models.quiet import quiet
@@ -115,6 +115,8 @@ def merge_target(model: PreTrainedModel, folder: Path, *, base: str) -> MergedTa
         with reading(fitting), quiet():
             model = multiply_out(wrapped.unload())  # type: ignore[operator]  PEFT forwards it to the tuner
     wrapped, notes = _wrap(model, folder, fitting)
+    if changes_nothing(wrapped):
+        notes = (*notes, f"{folder}: this adapter changes nothing; the model is its base, {base}")
     return MergedTarget(merge_adapter(wrapped, where=str(folder), expected=expected), notes)
 
 

@@ -108,6 +108,19 @@ def probe_logits(model: CausalModel, probe: TokenIds | None = None) -> Float[Ten
         return model(input_ids=probe.to(model.device), use_cache=False).logits.float().cpu()
 
 
+@torch.no_grad()
+def changes_nothing(wrapped: PeftModel) -> bool:
+    """Whether base and active adapter give the base's own logits, bit for bit: untrained, or of strength nought.
+
+    Trained biases cannot be switched off; an adapter with some is taken to change something.
+    """
+    if getattr(wrapped.active_peft_config, "bias", "none") != "none":
+        return False
+    with_it = probe_logits(wrapped)
+    with wrapped.disable_adapter(), quiet():
+        return torch.equal(with_it, probe_logits(wrapped))
+
+
 def compare_logits(
     before: Float[Tensor, "row token vocab"], after: Float[Tensor, "row token vocab"], *, dtype: torch.dtype
 ) -> MergeCheck:

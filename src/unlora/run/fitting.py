@@ -9,6 +9,7 @@ from unlora.adapters.export import load_trained_adapter
 from unlora.errors import InputError
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import LoadedModel
+from unlora.models.merge import changes_nothing
 from unlora.models.origin import Origin, read_origin
 from unlora.run.finished import refuse_changed_adapter
 from unlora.run.loading import load
@@ -45,6 +46,8 @@ def put_on(target: LoadedModel, folder: Path, settings: ModelSettings, reporter:
             f"{folder}: changes the base's own weights when it is put on, so that with it off the model is no longer "
             "the target; give it as --model, which merges it."
         )
+    if changes_nothing(model):
+        reporter.say(f"{folder}: this adapter changes nothing; with it the model is the target")
     return model, known
 
 

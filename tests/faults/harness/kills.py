@@ -19,6 +19,9 @@ SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 SHARES = {"unlearn": 3, "audit": 3, "finetune": 3, "study": 1}
 """Of the signals; a study takes ten times as long as the others."""
 OVER = ("already exists", "exists already")
+LONGEST = 3600
+"""Seconds of the clock after which a command hangs: beside other programs a study, left a tenth of a core, took over
+600."""
 CHAIN = 4
 """Most signals that one folder meets."""
 COMMANDS: dict[str, Callable[[World], list[str]]] = {
@@ -114,7 +117,7 @@ def bad_end(sent: signal.Signals, code: int | None, error: str) -> str:
 
 def ended(process: Any, place: Path) -> tuple[int | None, str]:
     """Wait for the end of a process; exit code (None: it hangs, and is stopped) and what it said last."""
-    process.join(600)
+    process.join(LONGEST)
     code = process.exitcode
     if code is None:
         process.kill()

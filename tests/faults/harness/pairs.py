@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.faults.harness.child import make_world, plain, prepare_server, start
 from tests.faults.harness.folders import difference
-from tests.faults.harness.kills import COMMANDS, ended, undisturbed
+from tests.faults.harness.kills import COMMANDS, LONGEST, ended, undisturbed
 from tests.faults.harness.world import World
 
 LATEST = 0.5
@@ -75,7 +75,7 @@ def run_pair(name: str, place: Path, world: World, whole: tuple[Path, float], sh
     second = start(plain, places[1], COMMANDS[name](world))
     processes = [first, second]
     took = [0.0, 0.0]
-    while any(process.exitcode is None for process in processes) and time.monotonic() < begun + 900:
+    while any(process.exitcode is None for process in processes) and time.monotonic() < begun + LONGEST:
         for turn, process in enumerate(processes):
             process.join(0.02)
             if process.exitcode is None:
