@@ -183,7 +183,7 @@ def test_start_of_ones_own_needs_one_file_and_no_row():
     factors = start.begin(inputs, start.measure(inputs)).factors
     assert factors is not None
     assert {float(one.lora_a.mean()) for one in factors.values()} == {0.5}
-    with pytest.raises(InputError, match=r"Ones': unknown key 'sise'\. Did you mean 'size'"):
+    with pytest.raises(InputError, match=r"Ones': unknown key 'start\.sise'\. Did you mean 'size'"):
         make_start("my_starts_of_the_test:Ones", {"sise": 0.5})
 
 
