@@ -86,6 +86,15 @@ def test_hashes_of_an_earlier_version_are_not_called_another_model(
         RunFolder(tmp_path, taught.settings()).start(model=model)
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "audit.json", "record.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_any_work(taught: Taught, tmp_path: Path, name: str):
+    RunFolder(tmp_path, taught.settings()).start()
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"{name}: is a folder, and a file goes there"):
+        RunFolder(tmp_path, taught.settings())
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -42,6 +42,13 @@ MADE_OF_THE_ADAPTER = (
 """What says something about the adapter in the folder, and would say it about the next one."""
 
 
+FILES = (
+    "config.yaml", "record.json", "importance.safetensors", "train_log.jsonl", "evaluation.json", "report.html",
+    "audit.json", "audit.html",
+)  # fmt: skip
+"""What is written at the top of a run folder."""
+
+
 class RunFolder:
     """Paths of a run and its record.json.
 
@@ -82,6 +89,9 @@ class RunFolder:
     def _refuse_other_run(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: is a file; --output names a folder.")
+        for file in (self.path / name for name in FILES):
+            if file.is_dir():  # Found out only when it is written, it would cost the work before.
+                raise InputError(f"{file}: is a folder, and a file goes there; remove it or choose another --output.")
         if not self.path.is_dir() or all(entry in self._leftovers() for entry in entries(self.path)):
             return
         if not self.config.is_file():
@@ -126,9 +136,12 @@ class RunFolder:
 
     def _leftovers(self) -> list[Path]:
         """Temporary files and folders of a process that was killed while it wrote."""
-        written = (self.config, self.importance, self.adapter, self.evaluation, self.record_file, self.train_log)
-        names = [*(path.name for path in written), "report.html", "audit.json", "audit.html"]
-        patterns = [f".{name}.*" for name in names] + ["scores/.*", "scores/*/.*", "records/.*", "open_unlearning/*/.*"]
+        patterns = [f".{name}.*" for name in (*FILES, self.adapter.name)] + [
+            "scores/.*",
+            "scores/*/.*",
+            "records/.*",
+            "open_unlearning/*/.*",
+        ]
         return [left for pattern in patterns for left in self.path.glob(pattern)]
 
     @property
