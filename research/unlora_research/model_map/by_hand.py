@@ -16,12 +16,14 @@ def add_by_hand(model: nn.Module, adapter: Path) -> None:
     """Add s B A to every weight that the files of an adapter name.
 
     The wrappers of several tensors of one module lie in each other: the innermost is that of the tensor that comes
-    first in the module. A tensor (expert, d_out, d_in) has A as (expert x rank, d_in), expert by expert, and B as
+    first in the module. A layer that several blocks share stands in the files once for each, and gets its update once.
+    A tensor (expert, d_out, d_in) has A as (expert x rank, d_in), expert by expert, and B as
     (d_out, rank x expert), the experts of a rank together; one that says it is transposed is (expert, d_in, d_out).
     """
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     scaling, wanted = settings["lora_alpha"] / settings["r"], settings.get("target_parameters") or []
     tensors = load_file(adapter / "adapter_model.safetensors")
+    changed = set[int]()
     for key, lora_a in tensors.items():
         if not key.endswith(END):
             continue
@@ -33,6 +35,9 @@ def add_by_hand(model: nn.Module, adapter: Path) -> None:
         lora_a, lora_b = lora_a.to(dtype), lora_b.to(dtype)
         if not held:
             weight, update = module.get_parameter("weight"), scaling * lora_b @ lora_a
+            if id(weight) in changed:
+                continue
+            changed.add(id(weight))
             weight += update.T if isinstance(module, Conv1D) else update
             continue
         weight = module.get_parameter(held[len(held) - 1 - name.split(".").count("base_layer")])

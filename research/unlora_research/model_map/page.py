@@ -65,9 +65,9 @@ def _rounding(verdicts: Sequence[Verdict]) -> str:
     if not told:
         return ""
     return (
-        f"In float32 the logits of plain PEFT differ by more for {', '.join(told)}, and in float64 by less than "
-        f"{LOGITS:.0e}: rounding, which their linear attention multiplies, because its output is divided by its own "
-        "size where little was read. The merged model equals the factors by hand there.\n\n"
+        f"In float32 the logits of plain PEFT differ by more for {', '.join(told)}, and in float64 by less than\n"
+        f"{LOGITS:.0e}: rounding, which these models multiply (those with linear attention divide its output by its "
+        "own size, also where little was read). The merged model equals the factors by hand there.\n\n"
     )
 
 
