@@ -112,7 +112,7 @@ def test_measured_directions_are_found_again(taught: Taught, tmp_path: Path):
         ({"start": {"kind": "olora", "file": "x"}}, r"^start 'olora': unknown key 'start\.file'"),
         ({"start": {"kind": "plain", "damping": 9}}, r"^start 'plain': unknown key 'start\.damping'"),
         ({"start": {"kind": "vila", "dampin": 9}}, r"^start 'vila': unknown key 'start\.dampin'\. Known keys: "),
-        ({"start": {"kind": "fila", "probe_std": 0.1}}, r"^start 'fila': unknown key 'probe_std'"),
+        ({"start": {"kind": "fila", "probe_std": 0.1}}, r"^start 'fila': unknown key 'start\.probe_std'"),
         (
             {"start": {"kind": "reglu"}, "data": {"retain": None}, "objective": {"retain": None}},
             r"^start 'reglu': needs",
