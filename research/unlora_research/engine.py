@@ -7,11 +7,8 @@ FOLDER/cells/HASH/...        what it needs while it runs, such as run folders of
 FOLDER/table.csv, table.parquet, figures/, results.md
 """
 
-import functools
-import os
 import re
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import joblib
 import pandas
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,11 +33,10 @@ from unlora.config import Config
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in, entries
 from unlora.run.reporter import SILENT, Reporter
+from unlora.run.side_by_side import PATIENCE, side_by_side
 
 OWN_FILES = re.compile(r"cells|figures|\.?(study\.json|table\.(csv|parquet)|results\.md)(\..*)?")
 """What a study's folder holds, files that a kill has left half written among it."""
-WATCH_SECONDS = 1.0
-"""How often a process looks whether the study that started it is still there."""
 
 Value = str | int | float | bool | None
 Row = dict[str, Value]
@@ -213,49 +207,16 @@ def _worked_off(
 ) -> Iterator[str]:
     """Run cells, yielding the name of each when it ends, well or not."""
     devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    jobs = min(jobs or len(devices), max(len(cells), 1))
     work = [
         (study.run, name, cell, Workplace(folder / "cells" / name, devices[index % len(devices)]))
         for index, (name, cell) in enumerate(cells.items())
     ]
-    if jobs == 1:
-        for one in work:
-            yield _run_one(*one)
-        return
-    threads = max((os.cpu_count() or 1) // jobs, 1)
-    try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
-            parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-            yield from map(str, parallel(joblib.delayed(_work)(os.getpid(), threads, *one) for one in work))
-    except TerminatedWorkerError:
-        raise UnloraError(
-            "a process of the study was killed (out of memory?); the same command goes on where it stopped, "
-            "with --jobs 1 in less memory."
-        ) from None
-
-
-def _work(parent: int, threads: int, *one: Any) -> str:
-    """Run one cell in a process of the study, as long as the study lives."""
-    torch.set_num_threads(threads)
-    _end_with(parent)
-    return _run_one(*one)
-
-
-@functools.cache  # One watch in a process, however many cells run there.
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent has: killed, that cannot end it, and started again it needs the folder."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return side_by_side(_run_one, work, jobs or len(devices), what="study")
 
 
 def _run_one(run: Callable[[CellType, Workplace], list[Row]], name: str, cell: CellType, place: Workplace) -> str:
     """Run one cell and keep its rows, or its error; a process that the last start has left there is waited for."""
-    with alone_in(place.folder, patience=20 * WATCH_SECONDS):
+    with alone_in(place.folder, patience=PATIENCE):
         place.folder.mkdir(parents=True, exist_ok=True)
         return _run_alone(run, name, cell, place)
 

@@ -146,6 +146,16 @@ def test_only_the_command_line_knows_click_and_rich():
 
 
 def test_the_package_does_without_what_only_the_laboratory_needs():
-    users = [place(file) for file in FILES if imported_packages(file) & {"pandas", "joblib", "matplotlib", "filelock"}]
+    users = [place(file) for file in FILES if imported_packages(file) & {"pandas", "filelock"}]
     assert [user for user in users if user.startswith("unlora/")] == []
     assert users
+
+
+def test_the_sweep_alone_knows_what_its_extra_brings():
+    users = [place(file) for file in FILES if imported_packages(file) & {"optuna", "matplotlib", "joblib"}]
+    sweep = [user for user in users if user.startswith("unlora/recipes/sweep/")]
+    assert len(sweep) > 2
+    # joblib comes with scikit-learn, and is imported where several processes are asked for.
+    assert [user for user in users if user.startswith("unlora/") and user not in sweep] == [
+        "unlora/run/side_by_side.py"
+    ]

@@ -18,6 +18,7 @@ COMMANDS = (
     ["demo"],
     ["unlearn"],
     ["sequence"],
+    ["sweep"],
     ["importance"],
     ["finetune"],
     ["evaluate"],
@@ -80,7 +81,7 @@ def test_import_unlora_loads_nothing_else():
 
 
 def test_commands_are_listed_in_the_order_of_use():
-    first = ["demo", "unlearn", "plan", "sequence", "importance", "finetune", "evaluate"]
+    first = ["demo", "unlearn", "plan", "sequence", "sweep", "importance", "finetune", "evaluate"]
     then = ["audit", "report", "export", "data", "cache", "presets", "doctor"]
     brought = ["study"]  # by another distribution
     assert main.list_commands(click.Context(main)) == [*first, *then, *brought]

@@ -1,5 +1,6 @@
 """The commands and the Python of README and guide, run one after another on a tiny model; what cannot is named."""
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -40,6 +41,7 @@ SHORT = {
         "--set",
         "evaluation.max_new_tokens=4",
     ],
+    "sweep": ["--set", "starts=[plain]", "--set", "trials=1"],
     "audit": ["--attack", "sampling", "--set", "sampling.samples=2", "--set", "sampling.k=[1]"],
 }
 """What is added to a line, so that it takes a second and not a minute; the page's own words stand before it."""
@@ -53,12 +55,23 @@ def lines() -> list[str]:
         found |= dict.fromkeys(
             " ".join(line.split()) for line in (*fenced(text), *inline(text)) if "..." not in line and "…" not in line
         )
-    order = ("unlora presets", "unlora data", "unlora unlearn CONFIG", "unlora unlearn", "")
+    order = ("unlora presets", "unlora data", "unlora sweep", "unlora unlearn CONFIG", "unlora unlearn", "")
     return sorted(found, key=lambda line: next(place for place, start in enumerate(order) if line.startswith(start)))
 
 
 def runs_here(line: str) -> bool:
+    needs_sweep = line.startswith("unlora sweep") or "best.yaml" in line
+    if needs_sweep and importlib.util.find_spec("optuna") is None:
+        return False
     return line not in FRAGMENTS and not any(text in line for text in BENCHMARKS)
+
+
+def write_sweep(folder: Path) -> None:
+    """The configuration of the page on sweeps, as it stands there."""
+    block, *_ = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs/guide/sweep.md").read_text("utf-8"), flags=re.M | re.S
+    )
+    (folder / "sweep.yaml").write_text(block, encoding="utf-8")
 
 
 def python(page: Path) -> Iterator[str]:
@@ -76,7 +89,7 @@ def words_of(line: str) -> tuple[str, ...]:
 def run(*words: str) -> None:
     """Run a command in the current folder; the run that another line left there is in nobody's way."""
     if words[0] == "unlearn":
-        shutil.rmtree("runs", ignore_errors=True)
+        shutil.rmtree(words[words.index("--output") + 1], ignore_errors=True)
     done = unlora(*words, *SHORT.get(words[0], []))
     assert done.exit_code == 0, f"{words}\n{done.output}"
     if words[:2] == ("presets", "cp"):  # "makes one to edit": the model and the data go into it
@@ -93,6 +106,7 @@ def place(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(taught.target, folder / "target")
     shutil.copy(taught.forget, folder / "forget.jsonl")
     shutil.copy(taught.retain, folder / "retain.jsonl")
+    write_sweep(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("UNLORA_CACHE", str(folder / "cache"))

@@ -25,6 +25,7 @@ from unlora.cli.plan import plan
 from unlora.cli.presets import presets
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
+from unlora.cli.sweep import sweep
 from unlora.cli.terminal import echo
 from unlora.cli.unlearn import unlearn
 from unlora.errors import NAME_ERRORS, NO_SPACE, STORAGE_ERRORS, UnloraError
@@ -34,7 +35,7 @@ LOST_CONNECTION = ("onnection", "gloo", "NCCL")
 
 LONGEST_WORD = 160
 """Of a name in a message: what is wrong must not be lost behind a name of thousands of characters."""
-RESUMABLE = ("unlearn", "sequence", "demo", "evaluate", "audit", "study")
+RESUMABLE = ("unlearn", "sequence", "sweep", "demo", "evaluate", "audit", "study")
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
 
@@ -132,6 +133,7 @@ def main() -> None:
 
 
 for command in (
-    demo, unlearn, plan, sequence, importance, finetune, evaluate, audit, report, export, data, cache, presets, doctor,
+    demo, unlearn, plan, sequence, sweep, importance, finetune, evaluate, audit, report, export, data, cache, presets,
+    doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""Many runs with settings that an optimiser proposes, and which of them to take."""
