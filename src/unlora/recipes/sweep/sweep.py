@@ -74,7 +74,7 @@ def sweep(settings: SweepSettings, output: Path, *, jobs: int = 1, reporter: Rep
         "warning": told,
         "versions": versions(),
     }
-    title = f"# SweepTrial {best['trial']} of start {best['start']}, the best of {len(rows)}.\n# {told}\n"
+    title = f"# Trial {best['trial']} of start {best['start']}, the best of {len(rows)}.\n# {told}\n"
     write_text(output / "best.yaml", title + chosen.to_yaml())
     draw_front(finished(rows), best, output / "pareto.png")
     write_text(output / "sweep.md", page(rows, best))
