@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 
 PATTERN = ".unlora-*.lock"
 """Names of lock files."""
+OTHER_OUTPUT = "wait for it or choose another --output"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system says that knows no locks."""
 
@@ -45,12 +46,13 @@ def alone_in_output(recipe: Callable[Parameters, Result]) -> Callable[Parameters
 
 
 @contextlib.contextmanager
-def alone_in(path: Path, *, patience: float = 0.0) -> Iterator[None]:
+def alone_in(path: Path, *, patience: float = 0.0, advice: str = OTHER_OUTPUT) -> Iterator[None]:
     """Hold the lock of a folder or file that may not exist yet; of the processes of one run the first one holds it.
 
     Args:
         path: what is written.
         patience: seconds to wait for another process to end.
+        advice: what to do about it.
 
     Where nothing can be written, or the file system knows no locks, there is none: the work itself says what it cannot
     write.
@@ -61,7 +63,7 @@ def alone_in(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
         yield
         return
-    made, held = _take(path, time.monotonic() + patience)
+    made, held = _take(path, time.monotonic() + patience, advice)
     try:
         yield
     finally:
@@ -75,7 +77,7 @@ def alone_in(path: Path, *, patience: float = 0.0) -> Iterator[None]:
                 folder.rmdir()  # of those made for the lock alone, what the work has left empty
 
 
-def _take(path: Path, deadline: float) -> tuple[list[Path], tuple[Path, int] | None]:
+def _take(path: Path, deadline: float, advice: str) -> tuple[list[Path], tuple[Path, int] | None]:
     """Return the folders that were made for the lock, and the lock."""
     whole = Path(os.path.realpath(path))
     made: list[Path] = []
@@ -89,13 +91,13 @@ def _take(path: Path, deadline: float) -> tuple[list[Path], tuple[Path, int] | N
         inside = not os.access(whole.parent, os.W_OK | os.X_OK) and whole.is_dir()
         name = f".unlora-{hashlib.sha256(os.fsencode(whole.name)).hexdigest()[:16]}.lock"
         file = (whole if inside else whole.parent) / name
-        handle = _locked(file, path, deadline)
+        handle = _locked(file, path, deadline, advice)
     except OSError:
         return made, None
     return made, (file, handle) if handle is not None else None
 
 
-def _locked(file: Path, path: Path, deadline: float) -> int | None:
+def _locked(file: Path, path: Path, deadline: float, advice: str) -> int | None:
     while True:
         handle = _open(file)
         try:
@@ -106,9 +108,7 @@ def _locked(file: Path, path: Path, deadline: float) -> int | None:
             if time.monotonic() < deadline:
                 time.sleep(0.1)
                 continue
-            raise InputError(
-                f"{path}: another process{holder} works here; wait for it or choose another --output."
-            ) from None
+            raise InputError(f"{path}: another process{holder} works here; {advice}.") from None
         except OSError as error:
             os.close(handle)
             if error.errno not in NO_LOCKS:

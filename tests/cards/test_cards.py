@@ -152,6 +152,15 @@ def test_nothing_that_is_published_says_whose_machine_it_was(
             assert not re.search(r'"/[a-z]+/', content), file
 
 
+def test_cards_of_adapters_are_valid_and_name_the_weights_they_were_made_for(cases: dict[str, Case]):
+    for case in cases.values():
+        for folder in (place.parent for place in case.run.rglob("unlora.json")):
+            fingerprint = json.loads((folder / "unlora.json").read_text())["made_for"]["fingerprint"]
+            card = ModelCard.load(folder / "README.md")
+            assert card.data.library_name == "peft"
+            assert f"(weights {fingerprint[:16]})" in card.text, folder
+
+
 AWKWARD = ["a: b", "`tick`", "a|b", "<img src=x onerror=1>", "- x", "'q\"", "#h", "{{ x }}", "ünï ☂", "gpt2", "a```b"]
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from tests.cli.commands import unlora
 from tests.docs.test_commands import ROOT, fenced, inline
-from tests.taught import Taught
+from tests.taught import RETAIN, Taught, write_jsonl
 from tests.training.runs import logits
 from unlora.adapters.export import load_trained_adapter
 from unlora.models.quiet import quiet
@@ -25,24 +25,21 @@ FRAGMENTS = (
     "unlora export --adapter",
     "unlora export --base-name ORG/MODEL",
     "unlora finetune --exclude forget.jsonl",
+    "unlora push RUN ORG/NAME --private",
+    "unlora push RUN/export/merged ORG/NAME",
 )
-"""Commands in sentences about one option, which lack what every call must have."""
+"""Commands in sentences about one option, which lack what every call must have, and two that need a hub."""
 BENCHMARKS = ("tofu:", "muse:", "--suite wmdp")
 """In a line that reads a benchmark from the hub."""
 PLACEHOLDERS = {
     "DIR_OR_HUB_ID": "target", "DIR": "target", "RUN": "runs/x", "NAME": "default", "CONFIG.yaml": "mine/run.yaml",
 }  # fmt: skip
+TRAINED = ["training.epochs=4", "training.learning_rate=5e-3", "evaluation.max_new_tokens=4"]
 SHORT = {
-    "unlearn": [
-        "--set",
-        "training.epochs=4",
-        "--set",
-        "training.learning_rate=5e-3",
-        "--set",
-        "evaluation.max_new_tokens=4",
-    ],
-    "sweep": ["--set", "starts=[plain]", "--set", "trials=1"],
-    "audit": ["--attack", "sampling", "--set", "sampling.samples=2", "--set", "sampling.k=[1]"],
+    ("unlearn",): [word for setting in TRAINED for word in ("--set", setting)],
+    ("ledger", "add"): [word for setting in TRAINED for word in ("--set", setting)],
+    ("sweep",): ["--set", "starts=[plain]", "--set", "trials=1"],
+    ("audit",): ["--attack", "sampling", "--set", "sampling.samples=2", "--set", "sampling.k=[1]"],
 }
 """What is added to a line, so that it takes a second and not a minute; the page's own words stand before it."""
 
@@ -90,7 +87,7 @@ def run(*words: str) -> None:
     """Run a command in the current folder; the run that another line left there is in nobody's way."""
     if words[0] == "unlearn":
         shutil.rmtree(words[words.index("--output") + 1], ignore_errors=True)
-    done = unlora(*words, *SHORT.get(words[0], []))
+    done = unlora(*words, *SHORT.get(words[:1], SHORT.get(words[:2], [])))
     assert done.exit_code == 0, f"{words}\n{done.output}"
     if words[:2] == ("presets", "cp"):  # "makes one to edit": the model and the data go into it
         file = Path(words[3])
@@ -107,6 +104,8 @@ def place(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(taught.forget, folder / "forget.jsonl")
     shutil.copy(taught.retain, folder / "retain.jsonl")
     write_sweep(folder)
+    for name, pairs in (("august", RETAIN[:4]), ("still-there", RETAIN[4:])):
+        write_jsonl(folder / f"{name}.jsonl", pairs)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("UNLORA_CACHE", str(folder / "cache"))

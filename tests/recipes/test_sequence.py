@@ -160,6 +160,14 @@ def test_interrupted_sequence_goes_on_with_the_same_bits(
     assert trained == []
 
 
+def test_second_step_does_not_aim_at_what_the_target_knew(taught: Taught, requests: Requests, tmp_path: Path) -> None:
+    """Level auto: the model under the first step's adapter is the target itself, and no model before it."""
+    settings = settings_for(taught, requests, level={"aim": "auto"})
+    record = unlearn_sequence(settings, requests.both, tmp_path / "seq", mode="sequential")
+    known, left = (record["steps"][1]["current"][role] for role in ("target", "unlearned"))
+    assert probability(left) < 0.8 * probability(known)
+
+
 def test_separate_requests_start_from_the_same_target(taught: Taught, requests: Requests, tmp_path: Path) -> None:
     record = unlearn_sequence(settings_for(taught, requests), requests.both, tmp_path / "seq", mode="separate")
     names = sorted(path.name for path in (tmp_path / "seq").iterdir())

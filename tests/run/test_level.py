@@ -1,6 +1,7 @@
 """The level that unlearning aims at: whose it is, that the adapter ends there, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from unlora.errors import InputError
 from unlora.models.load import load_tokenizer
 from unlora.models.score import score_completions
 from unlora.recipes.unlearn import unlearn
-from unlora.run.level import level_source
+from unlora.run.level import level_source, with_fixed_source
 
 
 def forget_probability(taught: Taught, adapter: Path | None = None, model: Path | None = None) -> float:
@@ -63,6 +64,19 @@ def test_a_number_is_reached_and_one_out_of_reach_is_said(taught: Taught, tmp_pa
         assert ("short of the level" in said) == short
         reached = forget_probability(taught, tmp_path / str(aim) / "adapter")
         assert (reached == pytest.approx(aim, rel=0.1)) != short
+
+
+def test_earlier_requests_are_no_model_before(taught: Taught, tmp_path: Path):
+    """On an adapter that carries them, the base under it knows everything."""
+    plain = with_fixed_source(taught.settings(level={"aim": "auto"}))
+    assert plain.level.aim == "none"
+    shutil.copytree(taught.target, tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "the/base"}))
+    adapter = taught.settings(model={"name": str(tmp_path / "adapter")}, level={"aim": "auto"})
+    fixed = with_fixed_source(adapter).level
+    assert (fixed.aim, fixed.before) == ("auto", "the/base")
+    control = taught.settings(level={"aim": "auto"}, evaluation={"retain_only": "a/control"})
+    assert with_fixed_source(control) == control
 
 
 def test_an_adapter_target_aims_at_its_base_and_a_plain_one_at_nothing(taught: Taught, tmp_path: Path):

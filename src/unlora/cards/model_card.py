@@ -88,7 +88,7 @@ def exported_card(
 ) -> str:
     """Render the card of an adapter that was written from a run's, for the model `base`."""
     rows = {
-        **_target_rows(base, {**record["model"], "fingerprint": None}),
+        **_target_rows(base, record["model"]),
         **_method_rows(settings),
         "rank": f"{rank} (vLLM: `--max-lora-rank {serving_rank(rank)}`)",
     }
@@ -161,9 +161,7 @@ def inline(text: str) -> str:
 
 
 def _target_rows(target: Stack, model: Mapping[str, Any]) -> dict[str, str]:
-    names = {"target model": inline(target.top.text)}
-    if model["fingerprint"] is not None:
-        names["target model"] += f" (weights {model['fingerprint'][:16]})"
+    names = {"target model": f"{inline(target.top.text)} (weights {model['fingerprint'][:16]})"}
     if target.adapters:
         names["made of"] = " with the adapter ".join(inline(one.text) for one in (target.base, *target.adapters))
     if model["quantisation"] is not None:

@@ -20,9 +20,11 @@ from unlora.cli.export import export
 from unlora.cli.finetune import finetune
 from unlora.cli.importance import importance
 from unlora.cli.launch import ARGUMENTS, leave_the_word_to_others, process_count, process_index
+from unlora.cli.ledger import ledger
 from unlora.cli.others import others_command, others_names
 from unlora.cli.plan import plan
 from unlora.cli.presets import presets
+from unlora.cli.push import push
 from unlora.cli.report import report
 from unlora.cli.sequence import sequence
 from unlora.cli.sweep import sweep
@@ -35,7 +37,7 @@ LOST_CONNECTION = ("onnection", "gloo", "NCCL")
 
 LONGEST_WORD = 160
 """Of a name in a message: what is wrong must not be lost behind a name of thousands of characters."""
-RESUMABLE = ("unlearn", "sequence", "sweep", "demo", "evaluate", "audit", "study")
+RESUMABLE = ("unlearn", "sequence", "ledger", "sweep", "demo", "evaluate", "audit", "study")
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
 
@@ -133,7 +135,7 @@ def main() -> None:
 
 
 for command in (
-    demo, unlearn, plan, sequence, sweep, importance, finetune, evaluate, audit, report, export, data, cache, presets,
-    doctor,
+    demo, unlearn, plan, sequence, ledger, sweep, importance, finetune, evaluate, audit, report, export, push, data,
+    cache, presets, doctor,
 ):  # fmt: skip
     main.add_command(command)

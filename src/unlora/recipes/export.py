@@ -138,7 +138,9 @@ def export_adapter(
     named = _named(settings.model, output, base_name)
     named = Stack(named.base, ()) if public else named
     record = read_json_object(run / "record.json")
-    record["model"] = {**record["model"], "quantisation": base.source.quantisation}
+    record["model"] = {
+        **record["model"], "quantisation": base.source.quantisation, "fingerprint": base.fingerprint
+    }  # fmt: skip
     written = settings if not public else _in_full(settings)
     about = ["The target's own adapter and the unlearning adapter in one, for the public base." if public else how]
     about += [f"Squeezed by SVD; relative error of the weight update {error:.2e}."] if rank is not None else []

@@ -27,6 +27,7 @@ from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
 from unlora.recipes.export import export_adapter
 from unlora.recipes.unlearn import unlearn
+from unlora.run.level import with_fixed_source
 from unlora.run.loading import load
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import once
@@ -92,7 +93,9 @@ def unlearn_sequence(
     for number, (step, forget_set) in enumerate(zip(steps, forget_sets, strict=True), start=1):
         if mode == "sequential" and number > 1:
             step = _with_model(
-                step, output / f"after-{number - 1}", plain_base(settings.model.name, settings.model.base)
+                with_fixed_source(step),
+                output / f"after-{number - 1}",
+                plain_base(settings.model.name, settings.model.base),
             )
         folder = output / f"step-{number}"
         reporter.say(f"Request {number} of {len(steps)}: {step.data.forget}")

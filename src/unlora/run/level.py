@@ -52,6 +52,22 @@ def level_source(settings: UnlearnSettings) -> LevelSource | None:
     return None
 
 
+def with_fixed_source(settings: UnlearnSettings) -> UnlearnSettings:
+    """Name the source of the level for a run that starts from an adapter which carries earlier requests.
+
+    The model under such an adapter is no model "before": it knows what is to be forgotten.
+
+    Args:
+        settings: of the run as it would be on the model itself.
+
+    Raises:
+        InputError: as `level_source`.
+    """
+    source = level_source(settings)
+    changes = {"aim": "none"} if source is None else {"before": source.name} if source.kind == "before" else {}
+    return settings.model_copy(update={"level": settings.level.model_copy(update=changes)})
+
+
 def find_level(settings: UnlearnSettings, target: LoadedModel, sets: Sets, reporter: Reporter) -> Level | None:
     """Ask the source about the forget set, before anything is trained.
 

@@ -1,0 +1,42 @@
+"""Take one request back: its update leaves the composition, and all others stay as they are."""
+
+from pathlib import Path
+
+from unlora.errors import InputError
+from unlora.ledger.book import ADVICE, Ledger
+from unlora.ledger.entries import LedgerEntry
+from unlora.locks import alone_in
+from unlora.recipes.ledger.add import compose
+from unlora.run.settings import ModelSettings
+
+
+def roll_back(folder: Path, request: int, model: ModelSettings) -> LedgerEntry:
+    """Compose the other requests in force anew, and add an entry; no model is loaded.
+
+    Later requests were trained with this one in force; whether they still hold is asked by `status`.
+
+    Args:
+        folder: of the ledger.
+        request: its number.
+        model: the ledger's own, which is only named in what is written.
+
+    Raises:
+        InputError: no such request, one that was taken back before, no such model, a changed file, or another process
+            at work here.
+    """
+    with alone_in(folder, advice=ADVICE):
+        book = Ledger(folder)
+        asked = book.request(request)
+        if asked.entry in book.rolled_back:
+            raise InputError(
+                f"{folder}: request {request} was rolled back before, by entry {book.rolled_back[request]}."
+            )
+        book.refuse_changed()
+        if book.beginning.model.name.startswith(".") and not Path(model.name).is_dir():
+            raise InputError(f"model '{model.name}': no such folder; say where it is now with --model.")
+        book.tidy()
+        of = [one.entry for one in book.in_force if one.entry != request]
+        composed = compose(book, of, model).model_dump() if of else None
+        entry = book.add(kind="rollback", request=request, composed=composed)
+        book.tidy()
+    return entry

@@ -1,0 +1,53 @@
+"""Whether a ledger and the files that it vouches for are what was written."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from unlora.errors import InputError
+from unlora.ledger.book import FILE, WORK, Ledger
+from unlora.ledger.chain import HASH, read_chain
+
+
+class Verified(NamedTuple):
+    """What was found."""
+
+    faults: list[str]
+    """What was changed, or is missing: one line each."""
+    notices: list[str]
+    """What is no fault, but was not written down."""
+    entry_count: int
+    file_count: int
+    head: str
+    """Hash of the last entry; kept elsewhere, it shows later that nothing was cut off."""
+
+
+def verify_ledger(folder: Path, *, head: str | None = None) -> Verified:
+    """Recheck the chain of entries, then every file that they vouch for. Nothing is written, and no model is loaded.
+
+    Args:
+        folder: of the ledger.
+        head: the hash of an entry that somebody has kept, or its beginning: it must still be there.
+
+    Raises:
+        InputError: not a ledger.
+    """
+    if not (folder / FILE).is_file():
+        raise InputError(f"{folder}: no {FILE}; not a ledger.")
+    chain = read_chain(folder / FILE)
+    hashes = [link[HASH] for link in chain.links]
+    faults = [chain.fault] if chain.fault is not None else []
+    if head is not None and not any(one.startswith(head) for one in hashes):
+        faults.append(f"{folder / FILE}: has no entry of hash {head}; it was cut off, or written anew")
+    if faults:
+        return Verified(faults, [], len(hashes), 0, hashes[-1] if hashes else "")
+    book = Ledger(folder)
+    faults = book.changed_files()
+    named = {name for entry in book.entries for name in entry.own_files()}
+    named |= set(book.composed.files) if book.composed is not None else set()
+    notices = [f"{place}: named by no entry; left by a command that ended early" for place in book.unnamed()]
+    notices += [f"{place}: a request that is not finished; the same command goes on" for place in _under_way(folder)]
+    return Verified(faults, notices, len(hashes), len(named), hashes[-1])
+
+
+def _under_way(folder: Path) -> list[Path]:
+    return sorted((folder / WORK).glob("*"))

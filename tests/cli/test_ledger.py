@@ -1,0 +1,75 @@
+"""`unlora ledger` from the command line: what it says, and what is refused in one line."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import QUICK, RETAIN, error_line, unlora, write_lines
+from tests.cli.conftest import Inputs
+from unlora.recipes.ledger import status
+
+
+def test_requests_from_the_command_line(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    book = tmp_path / "requests"
+    begun = unlora("ledger", "init", book, "--model", inputs.model)
+    assert begun.exit_code == 0, begun.output
+    assert json.loads((book / "ledger.jsonl").read_text())["model"]["name"].startswith("..")
+    added = unlora("ledger", "add", book, "--forget", inputs.forget, "--retain", inputs.retain, *QUICK)
+    assert added.exit_code == 0, added.output
+    said = re.search(r"request 1: answer probability (\d\.\d{3}) in the model, (\d\.\d{3}) now", added.stdout)
+    assert said is not None
+    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 requests)" in added.stdout
+
+    shown = unlora("ledger", "status", book, "--forget", inputs.forget)
+    assert shown.exit_code == 0, shown.output
+    (row,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("1 ")]
+    assert row[2:7] == ["2", "yes", *said.groups(), said[2]]
+    assert "(entry 2)" in shown.stdout
+    for limit in ("BACK", "LEAST"):  # Whatever is there has come back.
+        monkeypatch.setattr(status, limit, -1.0)
+    alarmed = unlora("ledger", "status", book)
+    assert alarmed.exit_code == 1
+    assert "what was forgotten comes back: request 1 (0%); add the request again." in alarmed.stderr
+
+    assert unlora("ledger", "verify", book).stdout.endswith("unchanged\n")
+    back = unlora("ledger", "rollback", book, 1)
+    assert "no request is in force: the model is as it was, without an adapter" in back.stdout
+    assert "no, entry 3" in unlora("ledger", "status", book).stdout
+    (book / "requests" / "1" / "record.json").write_text("{}")
+    changed = unlora("ledger", "verify", book)
+    assert changed.exit_code == 1
+    assert f"{book / 'requests' / '1' / 'record.json'}: changed since it was written" in changed.stdout
+
+
+def test_a_ledger_goes_with_its_model_and_says_when_it_does_not(inputs: Inputs, tmp_path: Path):
+    (tmp_path / "here").mkdir()
+    model = inputs.model.rename(tmp_path / "here" / "model")
+    book = tmp_path / "here" / "requests"
+    assert unlora("ledger", "init", book, "--model", model).exit_code == 0
+    model.rename(tmp_path / "elsewhere")
+    words = ("ledger", "add", book, "--forget", inputs.forget, "--retain", inputs.retain, *QUICK)
+    assert "no such folder" in error_line(unlora(*words))
+    assert unlora(*words, "--model", tmp_path / "elsewhere").exit_code == 0
+    assert "say where it is now with --model" in error_line(unlora("ledger", "rollback", book, 1))
+    assert unlora("ledger", "rollback", book, 1, "--model", tmp_path / "elsewhere").exit_code == 0
+    (tmp_path / "elsewhere").rename(inputs.model)
+
+
+def test_wrong_use_is_one_line(inputs: Inputs, tmp_path: Path):
+    book = tmp_path / "requests"
+    assert "Missing option '--model'" in unlora("ledger", "init", book).stderr
+    for words in (("add", book, "--forget", inputs.forget), ("status", book), ("rollback", book, 1), ("verify", book)):
+        line = error_line(unlora("ledger", *words))
+        assert line.startswith(f"error: {book}: no ledger.jsonl; not a ledger.")
+    assert not book.exists()
+    assert unlora("ledger", "init", book, "--model", inputs.model).exit_code == 0
+    assert "not empty; choose another folder" in error_line(unlora("ledger", "init", book, "--model", inputs.model))
+    line = error_line(unlora("ledger", "rollback", book, 1))
+    assert line == f"error: {book}: no request 1; the requests are: none yet."
+    both = write_lines(tmp_path / "both.jsonl", RETAIN)
+    same = ("ledger", "add", book, "--forget", both, "--retain", inputs.retain)
+    assert "training would teach them again" in error_line(unlora(*same))
+    assert "leave it out" in error_line(unlora(*same[:5], "--set", "model.quantisation=4bit", "--retain", both))
+    assert [path.name for path in book.iterdir()] == ["ledger.jsonl"]
