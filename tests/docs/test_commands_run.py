@@ -53,7 +53,8 @@ def lines() -> list[str]:
             " ".join(line.split()) for line in (*fenced(text), *inline(text)) if "..." not in line and "…" not in line
         )
     order = ("unlora presets", "unlora data", "unlora sweep", "unlora unlearn CONFIG", "unlora unlearn", "")
-    return sorted(found, key=lambda line: next(place for place, start in enumerate(order) if line.startswith(start)))
+    places = {line: next(place for place, start in enumerate(order) if line.startswith(start)) for line in found}
+    return sorted(found, key=lambda line: (line.startswith("unlora cache"), places[line]))
 
 
 def runs_here(line: str) -> bool:

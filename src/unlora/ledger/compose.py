@@ -110,7 +110,7 @@ def write_composition(book: Ledger, of: Sequence[int], update: Update, own: Mode
     record = _record(read_json_object(last / "record.json"), model)
     stack = name_target(settings.model, folder / "adapter")
     rank = rank_of(update.factors)
-    how = [f"It does what the requests {', '.join(map(str, of))} of a ledger ask for: their updates, side by side."]
+    how = [f"The updates of a ledger's requests side by side: {', '.join(map(str, of))}."]
     with new_folder(folder) as temporary:
         write_adapter(
             temporary / "adapter",
