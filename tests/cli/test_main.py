@@ -18,6 +18,8 @@ COMMANDS = (
     ["demo"],
     ["unlearn"],
     ["sequence"],
+    ["ledger"],
+    *(["ledger", name] for name in ("init", "add", "status", "rollback", "attach", "verify")),
     ["sweep"],
     ["importance"],
     ["finetune"],
@@ -25,6 +27,7 @@ COMMANDS = (
     ["audit"],
     ["report"],
     ["export"],
+    ["push"],
     ["data"],
     ["data", "check"],
     ["presets"],
@@ -81,8 +84,8 @@ def test_import_unlora_loads_nothing_else():
 
 
 def test_commands_are_listed_in_the_order_of_use():
-    first = ["demo", "unlearn", "plan", "sequence", "sweep", "importance", "finetune", "evaluate"]
-    then = ["audit", "report", "export", "data", "cache", "presets", "doctor"]
+    first = ["demo", "unlearn", "plan", "sequence", "ledger", "sweep", "importance", "finetune", "evaluate"]
+    then = ["audit", "report", "export", "push", "data", "cache", "presets", "doctor"]
     brought = ["study"]  # by another distribution
     assert main.list_commands(click.Context(main)) == [*first, *then, *brought]
 
