@@ -35,7 +35,7 @@ PLACEHOLDERS = {
     "DIR_OR_HUB_ID": "target", "DIR": "target", "RUN": "runs/x", "NAME": "default", "CONFIG.yaml": "mine/run.yaml",
 }  # fmt: skip
 TRAINED = ["training.epochs=4", "training.learning_rate=5e-3", "evaluation.max_new_tokens=4"]
-SHORT = {
+SHORT: dict[tuple[str, ...], list[str]] = {
     ("unlearn",): [word for setting in TRAINED for word in ("--set", setting)],
     ("ledger", "add"): [word for setting in TRAINED for word in ("--set", setting)],
     ("sweep",): ["--set", "starts=[plain]", "--set", "trials=1"],
