@@ -30,7 +30,7 @@ test: $(STAMP)
 
 # What test leaves out, slow and real, in one go: no core waits.
 rest: $(STAMP)
-	$(PYTEST) -m "" $(SLOW) $(REAL)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "" $(REAL) $(SLOW)
 
 # What takes longest: every study in its quick version, the examples, several processes, kills and full disks.
 slow: $(STAMP)

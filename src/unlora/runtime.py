@@ -1,5 +1,6 @@
 """Device, number format, seeds, and what a stage costs."""
 
+import ctypes
 import functools
 import importlib.metadata
 import platform
@@ -56,10 +57,26 @@ def _accelerated() -> bool:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn a name into a dtype; "auto" is float32 on a CPU and bfloat16 on an accelerator."""
+    """Turn a name into a dtype; "auto" is float32 on a CPU and bfloat16 on an accelerator (`models.number_format`)."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[name]
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+@functools.cache  # Once a process is enough.
+def keep_freed_memory() -> None:
+    """Let the C library keep large freed blocks for the next step instead of handing them back, where it is glibc.
+
+    Logits and activations come and go at every step; pages that are handed back are zeroed anew when they come back,
+    which took a tenth to a quarter of a step on a CPU (docs/performance.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def seed_everything(seed: int) -> None:

@@ -34,19 +34,6 @@ def metric(run: Path, model: str, name: str) -> float:
     return json.loads((run / "evaluation.json").read_text())["models"][model]["metrics"][name]["value"]
 
 
-def test_demo_forgets_two_people_and_keeps_the_others(tmp_path: Path) -> None:
-    """`make demo` as a user runs it: the answers about forgotten people go, those about kept people stay."""
-    output = run_cli("demo", "--output", str(tmp_path / "demo"))
-    run = tmp_path / "demo" / "run"
-    assert metric(run, "target", "forget_probability") > 0.8
-    assert metric(run, "unlearned", "forget_probability") < 0.6 * metric(run, "target", "forget_probability")
-    assert metric(run, "unlearned", "retain_probability") > 0.85 * metric(run, "target", "retain_probability")
-    record = json.loads((run / "record.json").read_text())
-    assert record["checks"]["output_at_step_0"]["largest_difference"] == 0
-    assert "before" in output
-    assert "forget_quality" in output
-
-
 @pytest.fixture(scope="module")
 def tofu_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """forget01 against 18 authors, default preset, nothing tuned."""
@@ -55,7 +42,7 @@ def tofu_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("tofu") / "run"
     run_cli(
         "unlearn",
-        *("--model", str(TOFU_MINI / "target"), "--base", "embedded", "--template", "plain"),
+        *("--model", str(TOFU_MINI / "target"), "--base", "embedded", "--template", "plain", "--dtype", "float32"),
         *("--forget", str(TOFU_MINI / "forget.jsonl"), "--retain", str(TOFU_MINI / "retain.jsonl")),
         *("--set", f"evaluation.forget={TOFU_MINI / 'forget_perturbed.jsonl'}"),
         *("--retain-only", str(TOFU_MINI / "retain_only"), "--set", "evaluation.retain_only_base=embedded"),
@@ -103,7 +90,7 @@ def test_tofu_forget_quality_accepts_retain_only_and_rejects_the_target(tofu_run
     assert metric(tofu_run, "target", "forget_quality") < 0.01
     run_cli(
         "evaluate",
-        *("--model", str(TOFU_MINI / "retain_only"), "--base", "embedded", "--template", "plain"),
+        *("--model", str(TOFU_MINI / "retain_only"), "--base", "embedded", "--template", "plain", "--dtype", "float32"),
         *("--forget", str(TOFU_MINI / "forget_perturbed.jsonl")),
         *("--retain-only", str(tofu_run / "scores" / "retain_only.jsonl")),
         *("--set", "evaluation.max_new_tokens=8", "--set", "evaluation.batch_size=10"),

@@ -138,7 +138,8 @@ def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(taught: Taught, 
 
     chance, kills, runs = random.Random(5), 0, 0
     stages: set[str] = set()
-    while kills < KILLS:
+    wanted = {"importance", "training goes on", "saving", "evaluation"}  # tests.recipes.test_resume has others
+    while kills < KILLS or (not stages >= wanted and kills < 4 * KILLS):  # Where a kill falls is a matter of luck.
         runs += 1
         folder, scores = tmp_path / f"run-{runs}", cache.fresh()
         before: dict[str, int] = {}
@@ -153,4 +154,4 @@ def test_killed_at_random_a_run_ends_as_if_nothing_had_happened(taught: Taught, 
         found = contents(folder)
         assert found.pop("log") == log
         assert found == expected
-    assert stages >= {"importance", "training goes on", "saving", "evaluation"}  # tests.recipes.test_resume has others
+    assert stages >= wanted

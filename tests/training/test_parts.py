@@ -1,5 +1,7 @@
 """What is read of a batch: its parts, hidden states, and no more than the objective needs."""
 
+from dataclasses import replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +14,17 @@ from tests.training.runs import anchored, pairs
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
-from unlora.losses import Objective
+from unlora.losses import Objective, Predictions
 from unlora.starts.attach import attach_anchored_adapter
-from unlora.training.parts import BatchPlan, ForgetRetainCollator, Part, block_index, read_parts
+from unlora.training.parts import (
+    MOST_GROUPS,
+    BatchPlan,
+    ForgetRetainCollator,
+    Part,
+    block_index,
+    groups_of_like_length,
+    read_parts,
+)
 from unlora.training.reference import Reference
 
 FORGET, RETAIN, REFUSAL = "forget", "retain", "refusal"
@@ -119,3 +129,51 @@ def test_reference_leaves_the_model_as_it_was(taught: Taught):
     assert model.training
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == wanted
     assert Reference(model, pad_token_id=PAD, batch_size=2).read(batch, ["retain"], [], {}) == {}
+
+
+def test_rows_of_like_length_are_read_together_and_give_what_one_pass_gives(taught: Taught):
+    """Logits, loss and gradients of a batch in groups are those of the batch in one padded pass."""
+    model = anchored(taught)
+    long = [replace(one, input_ids=(*one.input_ids, *one.input_ids[-9:])) for one in taught.tokens(taught.forget)]
+    examples = [*taught.tokens(taught.forget)[:4], *long[:3], *taught.tokens(taught.retain)[:7]]
+    batch = collate(examples, PAD)
+    seen: list[list[int]] = []
+    readings = read_parts(
+        model,
+        batch,
+        ("forget", "retain"),
+        ("forget", "retain"),
+        {},
+        before=lambda rows, _batch: seen.append(rows.tolist()),
+    )
+    assert len(seen) > 1
+    assert sorted(row for rows in seen for row in rows) == list(range(14))
+    output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    whole = Predictions.from_model_output(output.logits, batch["labels"])
+    loss = -whole.mean_log_probs()
+    found = -torch.cat([readings[part].predictions.mean_log_probs() for part in ("forget", "retain")])
+    torch.testing.assert_close(found, loss, atol=1e-5, rtol=1e-5)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for one, other in zip(
+        torch.autograd.grad(found.sum(), weights), torch.autograd.grad(loss.sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_groups_hold_the_fewest_padded_tokens():
+    """Against every way to cut the sorted rows."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        lengths = torch.randint(1, 40, (int(torch.randint(1, 9, (1,), generator=generator)),), generator=generator)
+        mask = (torch.arange(40) < lengths[:, None]).long()
+        groups = groups_of_like_length(mask)
+        assert sorted(row for rows in groups for row in rows.tolist()) == list(range(len(lengths)))
+        cost = sum(len(rows) * int(lengths[rows].max()) for rows in groups)
+        ordered = lengths.sort().values.tolist()
+        cheapest = min(
+            sum((end - start) * ordered[end - 1] for start, end in pairwise((0, *cuts, len(ordered))))
+            for count in range(min(MOST_GROUPS, len(ordered)))
+            for cuts in combinations(range(1, len(ordered)), count)
+        )
+        one = len(ordered) * ordered[-1]
+        assert cost == (cheapest if cheapest <= 0.95 * one else one)

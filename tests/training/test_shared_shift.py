@@ -1,6 +1,7 @@
 """Separation: what an adapter does to all forget examples alike, against hand computation and along training."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from unlora.data.collate import collate
 from unlora.errors import InputError
 from unlora.losses import Objective
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.shared_shift import SharedShift, shared_share
+from unlora.training.shared_shift import SharedShift, mean_shift, shared_share
 
 
 def test_share_of_equal_orthogonal_and_opposite_shifts():
@@ -21,10 +22,10 @@ def test_share_of_equal_orthogonal_and_opposite_shifts():
     apart = torch.eye(4)[:, None, :].expand(4, 3, 4)
     opposite = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None].expand(4, 3, 2)
     for shifts, expected in ((equal, 1.0), (apart, 0.25), (opposite, 0.0), (torch.zeros(4, 3, 2), 0.0)):
-        assert shared_share(shifts, scored).item() == pytest.approx(expected, abs=1e-6)
+        assert shared_share(mean_shift(shifts, scored)).item() == pytest.approx(expected, abs=1e-6)
     unscored = equal.clone()
     unscored[:, 2] = torch.randn(4, 5)  # A token that does not count is not looked at.
-    assert shared_share(unscored, scored).item() == pytest.approx(1.0, abs=1e-6)
+    assert shared_share(mean_shift(unscored, scored)).item() == pytest.approx(1.0, abs=1e-6)
 
 
 def moved(taught: Taught):
@@ -41,11 +42,18 @@ def test_share_in_a_model_is_that_of_every_example_read_alone(taught: Taught):
     model, watch = moved(taught), SharedShift()
     forget, retain = taught.tokens(taught.forget), taught.tokens(taught.retain)
     batch = collate([*forget, *retain[:4]], 1)
+    parts = (
+        torch.tensor([3, 0, 6, 2]),
+        torch.tensor([row for row in range(len(batch["labels"])) if row not in (3, 0, 6, 2)]),
+    )
     with torch.no_grad(), watch.watching(model):
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    found = watch.share(batch["labels"], len(forget))
+        for rows in parts:  # in whatever order and company the rows are read
+            read = {key: value[rows] for key, value in batch.items()}
+            watch.before(rows, read)
+            model(input_ids=read["input_ids"], attention_mask=read["attention_mask"])
+    found = watch.share(len(forget))
 
-    seen: list[torch.Tensor] = []
+    seen: list[Any] = []
     means: list[list[torch.Tensor]] = []
     handles = [
         layer.lora_B[ADAPTER_NAME].register_forward_hook(lambda _m, _i, out: seen.append(out))
@@ -76,9 +84,10 @@ def trained(taught: Taught, folder: Path, separation: float, **options: object):
 
 def share_of(model, taught: Taught) -> float:
     batch, watch = collate(taught.tokens(taught.forget), 1), SharedShift()
+    watch.before(torch.arange(len(batch["labels"])), batch)
     with torch.no_grad(), watch.watching(model):
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    return watch.share(batch["labels"], len(batch["labels"])).item()
+    return watch.share(len(batch["labels"])).item()
 
 
 def test_training_with_separation_shares_less_and_checkpointing_changes_nothing(taught: Taught, tmp_path: Path):

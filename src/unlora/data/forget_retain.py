@@ -62,6 +62,8 @@ class ForgetRetainPairs(Dataset[ForgetRetainPair]):
         self.retain = retain
         self.refusals = refusals
         length = epochs * len(forget)
+        self.longest = max(len(example.input_ids) for example in (*forget, *(retain or ()), *(refusals or ())))
+        """Tokens of the longest example."""
         self._forget_order = _draw(len(forget), length, seed, stream=0)
         self._retain_order = _draw(len(retain), length, seed, stream=1) if retain else []
 

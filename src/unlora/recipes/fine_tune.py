@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
+from unlora.adapters.products import bfloat16_products
 from unlora.cards.model_card import fine_tuned_card
 from unlora.cards.naming import base_model, name_target, origin_of
 from unlora.data.collate import collate
@@ -21,6 +22,7 @@ from unlora.data.sources import load_examples
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
+from unlora.models.attention import fastest_attention
 from unlora.models.choose import choose_target_modules
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
@@ -28,8 +30,8 @@ from unlora.models.vocabulary import embedding_count
 from unlora.run.loading import load, refuse_used_folder
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.sets import describe_tokens, encode_in_pieces, first_of
-from unlora.run.settings import FineTuneSettings
-from unlora.runtime import seed_everything
+from unlora.run.settings import FineTuneSettings, ModelSettings
+from unlora.runtime import resolve_device, seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless
 
@@ -46,7 +48,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     examples = learnable_examples(settings, reporter)
     seed_everything(settings.seed)
     reporter.say(f"Loading {settings.model.name}")
-    loaded = load(settings.model)
+    loaded = load(_trainable(settings))
     bits = loaded.source.quantisation
     if settings.method == "full" and bits is not None:
         raise InputError(f"method: full trains every weight, and weights in {bits} cannot be trained; use lora.")
@@ -106,6 +108,14 @@ def learnable_examples(settings: FineTuneSettings, reporter: Reporter = SILENT) 
     return ExampleSet("fine-tuning", tuple(kept))
 
 
+def _trainable(settings: FineTuneSettings) -> ModelSettings:
+    """Weights that are trained themselves are float32 on a processor: bfloat16 has no room for an optimiser's steps."""
+    chosen = settings.model
+    if settings.method == "full" and chosen.dtype == "auto" and resolve_device(chosen.device).type == "cpu":
+        return chosen.model_copy(update={"dtype": "float32"})
+    return chosen
+
+
 def _found(source: str, excluded: ExampleSet, matches: Sequence[int | None]) -> str:
     """Say how much of an excluded set the data holds.
 
@@ -162,7 +172,8 @@ def train_on(
             pad_token_id=pad_token_id,
             callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
         )
-        trainer.train()
+        with fastest_attention(model, longest=max(len(one.input_ids) for one in tokens)), bfloat16_products(model):
+            trainer.train()
         model.config.use_cache = uses_cache  # The trainer switches it off, and it would be saved so.
     refuse_useless(model, collate(tokens[:8], pad_token_id), steps, arguments, FINE_TUNING)
     return model.eval()

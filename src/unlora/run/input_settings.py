@@ -15,7 +15,8 @@ class ModelSettings(Config):
     base: str | None = None
     """Where the base of an adapter lies, when not where its own config says."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the base weights; auto is float32 on a CPU, bfloat16 on an accelerator."""
+    """Number format of the base weights; auto is bfloat16 on an accelerator, and on a processor that multiplies it fast
+    (AMX) for files in bfloat16; float32 otherwise."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quantisation: Literal["4bit", "8bit"] | None = None

@@ -8,9 +8,10 @@ from unlora.errors import InputError
 from unlora.locks import entries
 from unlora.models.embedded import cache_folder, embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
+from unlora.models.number_format import number_format
 from unlora.run.reporter import Reporter
 from unlora.run.settings import ModelSettings
-from unlora.runtime import resolve_device, resolve_dtype
+from unlora.runtime import keep_freed_memory, resolve_device
 
 
 def join_processes(settings: ModelSettings) -> None:
@@ -25,13 +26,14 @@ def join_processes(settings: ModelSettings) -> None:
 def load(settings: ModelSettings) -> LoadedModel:
     """Load a model as its settings say; of several processes each loads all of it."""
     device = resolve_device(settings.device)
+    keep_freed_memory()
     cache_folder()  # One that cannot be named is refused now, not when the first scores are to be kept.
     if settings.name == "embedded":
         processes.on_main(embedded_model_folder)  # converted once, into a cache that they share
     return load_model(
         settings.name,
         base=settings.base,
-        dtype=resolve_dtype(settings.dtype, device),
+        dtype=number_format(settings, device),
         device=device,
         trust_remote_code=settings.trust_remote_code,
         quantisation=settings.quantisation,
@@ -44,6 +46,8 @@ def load_target(settings: ModelSettings, reporter: Reporter) -> LoadedModel:
     target = load(settings)
     for note in target.notes:
         reporter.say(note)
+    if settings.dtype == "auto" and target.model.device.type == "cpu" and target.source.dtype == "bfloat16":
+        reporter.say("Number format: bfloat16, which this processor multiplies fast; --dtype float32 for the other")
     return target
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from unlora import processes
+from unlora.adapters.products import bfloat16_products
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
+from unlora.models.attention import fastest_attention
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
 from unlora.training.callbacks import UNLEARNING, StopWhenDiverged, diverged
@@ -88,9 +90,12 @@ class UnlearnTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as the stock Trainer does, with the adapter at two strengths where the objective asks for it."""
-        if self._objective.forget_strength == 1:
-            return super().train(*args, **kwargs)
-        with self._strength.installed(self.accelerator.unwrap_model(self.model)):
+        model = self.accelerator.unwrap_model(self.model)
+        with ExitStack() as stack:
+            if self._objective.forget_strength != 1:
+                stack.enter_context(self._strength.installed(model))
+            stack.enter_context(bfloat16_products(model))
+            stack.enter_context(fastest_attention(model, longest=self._pairs.longest))
             return super().train(*args, **kwargs)
 
     def compute_loss(  # type: ignore[override]
@@ -107,11 +112,14 @@ class UnlearnTrainer(Trainer):
         log_probs = self._reference_log_probs(plan.parts[0], index) if "reference_log_probs" in needs else None
         refused = self._reference_log_probs("refusal", index) if "refusal_reference_log_probs" in needs else None
         separation = self._objective.separation
-        self._strength.set(
-            strengths(plan.parts, len(index), self._objective.forget_strength), inputs["input_ids"].shape[1]
-        )
+        each = strengths(plan.parts, len(index), self._objective.forget_strength)
+
+        def before(rows: Tensor, batch: Mapping[str, Tensor]) -> None:
+            self._strength.set(each[rows], batch["input_ids"].shape[1])
+            self._shared.before(rows, batch)
+
         with self._shared.watching(model) if separation else nullcontext():
-            policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks)
+            policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks, before=before)
         forget = ForgetInputs(
             **_both(plan.parts[0], policy, reference),
             reference_log_probs=log_probs,
@@ -123,7 +131,7 @@ class UnlearnTrainer(Trainer):
         self._record(parts, inputs["weight"])
         total = parts.total
         if separation:
-            total = total + separation * self._shared.share(inputs["labels"], len(index))
+            total = total + separation * self._shared.share(len(index))
         total = total * inputs["weight"]
         return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
 

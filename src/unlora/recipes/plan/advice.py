@@ -7,13 +7,14 @@ from typing import Any
 import psutil
 import torch
 
+from unlora.models.number_format import number_format
 from unlora.recipes.plan.batches import RunData
 from unlora.recipes.plan.cost import RunPlan, make_plan
 from unlora.run.input_settings import ModelSettings
 from unlora.run.presets import laid_over
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start
-from unlora.runtime import resolve_device, resolve_dtype
+from unlora.runtime import resolve_device
 
 WORTH_SAYING = 0.97
 """A change that leaves more of the peak than this is not advised."""
@@ -124,7 +125,7 @@ def free_memory(device: torch.device) -> int:
 def measured_rate(settings: ModelSettings, *, seconds: float = 0.5) -> float:
     """Floating-point operations a second of square matrix products on this device, in the run's number format."""
     device = resolve_device(settings.device)
-    dtype = resolve_dtype(settings.dtype, device)
+    dtype = number_format(settings, device)
     width = 512 if device.type == "cpu" else 4096
     left = torch.randn(width, width, device=device, dtype=dtype)
     float((left @ left)[0, 0])  # warms up, and waits for the device

@@ -16,6 +16,7 @@ from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.experts import ExpertModule
 from unlora.models.formats import recorded_quantisation
+from unlora.models.number_format import number_format
 from unlora.models.quantised import Quantisation
 from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
@@ -25,7 +26,7 @@ from unlora.recipes.plan.batches import RunData, measured_shapes, training_shape
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start, freezes_a
 from unlora.run.targets import choose_targets
-from unlora.runtime import resolve_device, resolve_dtype
+from unlora.runtime import resolve_device
 from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import Start
 from unlora.training.parts import BatchPlan as Reads
@@ -144,7 +145,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
 def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     chosen = settings.model
     device = resolve_device(chosen.device)
-    dtype = resolve_dtype(chosen.dtype, device)
+    dtype = number_format(chosen, device)
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
     choice = choose_targets(settings.adapter, start, model, settings.objective)
     targets = choice.targets
