@@ -1,7 +1,7 @@
 """What makes forgetting deep: recipes at one level, what they keep, and what attackers bring back.
 
     python -m unlora_research.depth FOLDER --world SEED ... [--recipe NAME ...] [--quick]
-    python -m unlora_research.depth FOLDER --data DIR [--recipe NAME ...] [--seed N ...]
+    python -m unlora_research.depth FOLDER --data DIR [--recipe NAME ...] [--seed N ...] [--dtype D]
     python -m unlora_research.depth FOLDER --table
 
 Every recipe is run by `unlora unlearn` with the retain-only model's forget probability as its level, so that rows
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--world", type=int, nargs="+", default=[], metavar="SEED")
     parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="N", help="of unlearning, with --data")
+    parser.add_argument("--dtype", default="float32", help="of the weights, with --data; auto as in a run")
     parser.add_argument("--recipe", nargs="+", default=list(RECIPES), choices=list(RECIPES), metavar="NAME")
     parser.add_argument("--attacker", nargs="+", default=list(ATTACKERS), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="a tiny world and one step, to see that it works")
@@ -92,7 +93,9 @@ def run_all(options: argparse.Namespace) -> None:
         run_place(options.folder / f"world-{seed}", place, recipes, options.attacker, seed=seed)
     if options.data is not None:
         course = RelearningSettings(steps=20, measure_every=10)
-        place = Place(tofu_mini_run(options.data, "cpu", epochs=None), 1.0, 1.0, 40, course)
+        settings = tofu_mini_run(options.data, "cpu", epochs=None)
+        settings["model"]["dtype"] = options.dtype
+        place = Place(settings, 1.0, 1.0, 40, course)
         for seed in options.seed:
             run_place(options.folder / f"{options.data.name}-{seed}", place, recipes, options.attacker, seed=seed)
 

@@ -19,6 +19,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import TrainingDivergedError
 from unlora.metrics import extraction_strength
+from unlora.models.attention import fastest_attention
 from unlora.models.score import CompletionScore, score_completions
 from unlora.models.wrapping import CausalModel, evaluating
 from unlora.training import FineTuneTrainer, training_arguments
@@ -101,6 +102,7 @@ def relearn(
             lr_scheduler_type="constant",
             max_steps=chosen.steps,
         )
+        stack.enter_context(fastest_attention(trainee, longest=max(len(one.input_ids) for one in examples)))
         FineTuneTrainer(
             trainee,
             arguments,
