@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.real_model, pytest.mark.filterwarnings("ignore")]
 
 IDS = torch.tensor([[504, 2, 77, 1024, 31, 9, 4000, 12]])
 QUICK = (
-    "--template", "plain", "--set", "training.epochs=2", "--set", "training.learning_rate=2e-3", "--set",
+    "--template", "plain", "--dtype", "float32", "--set", "training.epochs=2", "--set", "training.learning_rate=2e-3",
+    "--set",
     "adapter.target_modules=[q_proj, v_proj]", "--set", "evaluation.skip=true",
 )  # fmt: skip
 
@@ -30,8 +31,8 @@ def succeed(*words: object) -> None:
 
 def test_lines_on_the_card_give_the_unlearned_model(tmp_path: Path) -> None:
     sets = [write_lines(tmp_path / f"{name}.jsonl", some) for name, some in (("forget", FORGET), ("retain", RETAIN))]
-    learn = ("--data", sets[0], "--template", "plain", "--epochs", "2", "--output", tmp_path / "target")
-    succeed("finetune", "--model", "embedded", *learn)
+    learn = ("--data", sets[0], "--template", "plain", "--epochs", "2", "--dtype", "float32")
+    succeed("finetune", "--model", "embedded", *learn, "--output", tmp_path / "target")
     expected, without, adapters = {}, {}, {}
     for name, model in (("alone", ("embedded",)), ("adapter", (tmp_path / "target", "--base", "embedded"))):
         run = tmp_path / name
