@@ -27,6 +27,22 @@ CONFIGS = {
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
     },
+    "llama3-1b": {
+        "vocab_size": 128256,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "llama3-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
     "tiny": {
         "vocab_size": 256,
         "hidden_size": 64,

@@ -31,11 +31,11 @@ class Recipe(NamedTuple):
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("default", 2e-4, wide=False),
     "default_past": Recipe("default", 2e-4, {"level": {"stop": False}}, wide=False),
-    "deep": Recipe("deep", 1e-3),
-    "deep_at_once": Recipe("deep", 5e-4, {"objective": {"forget_strength": 1.0}}),
-    "deep_alike": Recipe("deep", 1e-3, {"objective": {"separation": 0.0}}),
-    "deep_leading": Recipe("deep", 1e-3, {"start": {"skip": 0.0}}),
-    "deep_past": Recipe("deep", 1e-3, {"level": {"stop": False}}),
+    "deep": Recipe("deep", 4e-4),
+    "deep_at_once": Recipe("deep", 2e-4, {"objective": {"forget_strength": 1.0}}),
+    "deep_alike": Recipe("deep", 4e-4, {"objective": {"separation": 0.0}}),
+    "deep_leading": Recipe("deep", 4e-4, {"start": {"skip": 0.0}}),
+    "deep_past": Recipe("deep", 4e-4, {"level": {"stop": False}}),
 }
 """`past` does not stop at the level, and is scaled back to it; `at_once` has no reserve, and half the rate, so that its
 forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out."""

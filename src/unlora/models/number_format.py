@@ -39,8 +39,9 @@ def number_format(wanted: Wanted, device: torch.device) -> torch.dtype:
     if wanted.dtype != "auto" or device.type != "cpu" or not multiplies_bfloat16_fast():
         return resolve_dtype(wanted.dtype, device)
     name = plain_base(wanted.name, wanted.base)
-    held = read_config(name, locate(name), wanted.trust_remote_code).dtype
-    return torch.bfloat16 if held == torch.bfloat16 else torch.float32
+    config = read_config(name, locate(name), wanted.trust_remote_code)
+    rounded = getattr(config, "quantization_config", None) is not None  # says itself in what it computes
+    return torch.bfloat16 if config.dtype == torch.bfloat16 and not rounded else torch.float32
 
 
 def multiplies_bfloat16_fast() -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,8 @@ from unlora.shapes import TokenIds
 
 Part = Literal["forget", "retain", "refusal"]
 
+
+READ = ("input_ids", "attention_mask", "labels")
 
 MOST_GROUPS = 4
 """Forward passes for one batch: with four, 16 pairs of TOFU's questions are 8 % padding, with one 55 %."""
@@ -132,16 +134,16 @@ def read_parts(
         InputError: the model has fewer blocks.
     """
     count = batch["input_ids"].shape[0] // len(parts)
-    if tuple(wanted) != tuple(parts):
-        places = torch.cat([torch.arange(count) + parts.index(part) * count for part in wanted])
-        keys = ("input_ids", "attention_mask", "labels")
-        batch = {key: batch[key][places.to(batch[key].device)] for key in keys}
     # A layer that is read again for the backward pass must find what `before` set for its own pass: there is one then.
     whole = bool(blocks) or any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    # Groups are those of all parts, whichever are wanted: what policy and reference read alike agrees to the bit.
     groups = [] if whole else groups_of_like_length(batch["attention_mask"])
+    places = torch.cat([torch.arange(count) + parts.index(part) * count for part in wanted])
     if len(groups) > 1:
-        both, output = _read_groups(model, batch, groups, before), None
+        both, output = _read_groups(model, [_cut(batch, rows, places) for rows in groups], before), None
     else:
+        if tuple(wanted) != tuple(parts):
+            batch = {key: batch[key][places.to(batch[key].device)] for key in READ}
         if before is not None:
             before(torch.arange(len(batch["input_ids"])), batch)
         output = completion_output(model, batch, **({"output_hidden_states": True} if blocks else {}))
@@ -190,19 +192,31 @@ def _cheapest_ends(lengths: Sequence[int]) -> tuple[int, ...]:
     return best[len(lengths)][1]
 
 
-def _read_groups(
-    model: nn.Module, batch: Mapping[str, Tensor], groups: Sequence[Tensor], before: BeforePass | None
-) -> Predictions:
-    """What is predicted for all rows, each group read in a forward pass of its own, in the order of the batch."""
-    read = []
-    for rows in groups:
-        longest = int(batch["attention_mask"][rows].sum(dim=1).max())
-        own = {key: batch[key][rows, :longest] for key in ("input_ids", "attention_mask", "labels")}
+class Group(NamedTuple):
+    """Rows that are read in one forward pass."""
+
+    places: Int[Tensor, " row"]
+    """Among the rows that are wanted."""
+    batch: dict[str, Tensor]
+    """Cut to the longest row of the group, whether that is wanted or not."""
+
+
+def _cut(batch: Mapping[str, Tensor], rows: Tensor, wanted: Tensor) -> Group:
+    longest = int(batch["attention_mask"][rows].sum(dim=1).max())
+    places = torch.isin(wanted, rows).nonzero().flatten()
+    return Group(places, {key: batch[key][wanted[places], :longest] for key in READ})
+
+
+def _read_groups(model: nn.Module, groups: Sequence[Group], before: BeforePass | None) -> Predictions:
+    """What is predicted for the wanted rows, in their order; each group is read in a forward pass of its own."""
+    read, groups = [], [group for group in groups if len(group.places)]
+    for group in groups:
         if before is not None:
-            before(rows, own)
-        read.append(Predictions.from_model_output(completion_output(model, own).logits, own["labels"]))
+            before(group.places, group.batch)
+        logits = completion_output(model, group.batch).logits
+        read.append(Predictions.from_model_output(logits, group.batch["labels"]))
     width = max(one.labels.shape[1] for one in read)
-    order = torch.cat(list(groups)).argsort()
+    order = torch.cat([group.places for group in groups]).argsort()
     logits = torch.cat([pad(one.logits, (0, 0, 0, width - one.logits.shape[1])) for one in read])
     labels = torch.cat([pad(one.labels, (0, width - one.labels.shape[1]), value=NOT_SCORED) for one in read])
     return Predictions(logits[order], labels[order])
