@@ -118,7 +118,7 @@ def test_the_composed_adapter_is_the_sum_of_its_parts(filled: Files, taught: Tau
                 weights[name] += (config["lora_alpha"] / config["r"] * product).float()
     model.load_state_dict(weights)
     found = PeftModel.from_pretrained(plain(taught.target), str(composed(filled)))
-    torch.testing.assert_close(logits(found, taught.batch()), logits(model, taught.batch()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(logits(found, taught.batch()), logits(model, taught.batch()), atol=1e-4, rtol=0)
     assert float((logits(found, taught.batch()) - logits(plain(taught.target), taught.batch())).abs().max()) > 0.1
     ranks = [Ledger(filled.book).request(request).rank for request in (1, 2)]
     assert ranks == [8, 4]  # An anchored adapter has rank 2r; where A was frozen, half of it is nothing.
