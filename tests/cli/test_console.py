@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from rich.console import Console
 
 from unlora.cli import console
 from unlora.cli.console import ConsoleReporter
@@ -79,3 +80,38 @@ def test_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
     assert "\x1b[" in terminal.getvalue()
     assert "Learning" in terminal.getvalue()
     assert "4/4" in terminal.getvalue()
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8") -> io.BytesIO:
+    """Stand in for a terminal of 80 columns."""
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding, write_through=True)
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(console, "console", Console(file=stream, force_terminal=True, width=80, legacy_windows=False))
+    monkeypatch.setenv("TERM", "xterm")
+    return written
+
+
+def test_terminal_shows_the_curves_of_a_task_under_its_bar(monkeypatch: pytest.MonkeyPatch):
+    written = terminal(monkeypatch)
+    with ConsoleReporter().task("Unlearning", 4) as task:
+        for value in (8.0, 4.0, 2.0, 1.0):
+            task.advance(1)
+            task.plot({"forget term": value, "retain term": 0.5})
+    last = written.getvalue().decode().rpartition("Unlearning")[2]
+    assert "forget term  █▄▂▁  8 to 1" in last
+    assert "retain term  ▁▁▁▁  0.5 to 0.5" in last
+
+
+def test_terminal_that_cannot_show_them_has_none(monkeypatch: pytest.MonkeyPatch):
+    written = terminal(monkeypatch, encoding="ascii")
+    with ConsoleReporter().task("Unlearning", 1) as task:
+        task.plot({"forget term": 8.0})
+    assert b"forget term" not in written.getvalue()
+
+
+def test_log_has_no_curves(capsys: pytest.CaptureFixture[str]):
+    with ConsoleReporter().task("Unlearning", 1) as task:
+        task.plot({"forget term": 8.0})
+    assert "forget term" not in capsys.readouterr().err

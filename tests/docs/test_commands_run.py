@@ -29,7 +29,7 @@ FRAGMENTS = (
     "unlora push RUN/export/merged ORG/NAME",
 )
 """Commands in sentences about one option, which lack what every call must have, and two that need a hub."""
-BENCHMARKS = ("tofu:", "muse:", "--suite wmdp")
+BENCHMARKS = ("tofu:", "muse:", "rwku:", "--suite wmdp")
 """In a line that reads a benchmark from the hub."""
 PLACEHOLDERS = {
     "DIR_OR_HUB_ID": "target", "DIR": "target", "RUN": "runs/x", "NAME": "default", "CONFIG.yaml": "mine/run.yaml",

@@ -190,6 +190,9 @@ def test_interrupted_run_ends_with_the_same_adapter(run: Run, wide: Taught, tmp_
             steps = 0
 
             class Counting:
+                def plot(self, values: object) -> None:
+                    pass
+
                 def advance(self, count: int = 1, note: str = "") -> None:
                     nonlocal steps
                     steps += count

@@ -15,6 +15,8 @@ from unlora.suites.wmdp.suite import Wmdp
         ("muse:books@data/muse", "muse", {"corpus": "books", "folder": "data/muse"}, "muse:books", "muse-books"),
         ("wmdp", "wmdp", {}, "wmdp", "wmdp"),
         ("wmdp:bio,mmlu", "wmdp", {"tasks": "bio,mmlu"}, "wmdp:bio,mmlu", "wmdp-bio-mmlu"),
+        ("rwku:Stephen King", "rwku", {"subject": "Stephen King"}, "rwku:Stephen King", "rwku-Stephen-King"),
+        ("rwku:all@RWKU", "rwku", {"subject": "all", "folder": "RWKU"}, "rwku:all", "rwku-all"),
         ("wmdp@my questions.jsonl", "wmdp", {"file": "my questions.jsonl"}, "wmdp", "wmdp"),
     ],
 )

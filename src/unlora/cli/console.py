@@ -2,34 +2,63 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from unlora.characters import visible
 from unlora.cli.launch import process_index
+from unlora.cli.sparkline import sparkline
 from unlora.run.reporter import Task
 
 LINE_SECONDS = 10.0
 """Where standard error is no terminal, a task prints a line at most this often, and one when it ends."""
 
+CURVE_WIDTH = 60
+"""Characters of a training curve at most."""
+
 console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=process_index() > 0)
+
+
+class CurveProgress(Progress):
+    """A bar, and under it the curves of its task."""
+
+    curves: Mapping[str, Sequence[float]] = {}
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar, then a line a curve."""
+        yield from super().get_renderables()
+        if not self.curves:
+            return
+        width = max(len(name) for name in self.curves)
+        room = min(CURVE_WIDTH, max(self.console.width - width - 24, 1))
+        for name, values in self.curves.items():
+            yield Text(f"  {name:<{width}}  {sparkline(values, room)}  {values[0]:.3g} to {values[-1]:.3g}")
 
 
 class BarTask:
     """A `Task` drawn as a bar."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: CurveProgress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
+        self._curves: dict[str, list[float]] = {}
 
     def advance(self, count: int = 1, note: str = "") -> None:
         self._progress.update(self._task, advance=count, note=visible(note))
 
     def update(self, note: str, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total, note=visible(note))
+
+    def plot(self, values: Mapping[str, float]) -> None:
+        if not self._progress.console.encoding.startswith("utf"):
+            return  # It could not show the bars of a curve.
+        for name, value in values.items():
+            self._curves.setdefault(visible(name), []).append(value)
+        self._progress.curves = self._curves
 
 
 class LineTask:
@@ -47,6 +76,9 @@ class LineTask:
         self._note, self._done, self._total = note, done, total
         if time.monotonic() - self._printed >= LINE_SECONDS:
             self.print()
+
+    def plot(self, values: Mapping[str, float]) -> None:
+        pass
 
     def print(self) -> None:
         """Print how far it is, unless the last line says so."""
@@ -78,5 +110,5 @@ class ConsoleReporter:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=console) as progress:
+        with CurveProgress(*columns, console=console) as progress:
             yield BarTask(progress, progress.add_task(visible(title), total=total, note=""))

@@ -58,6 +58,7 @@ FLAG_KEYS = {
     "retain_only": "evaluation.retain_only",
     "protocol": "evaluation.protocol",
     "seed": "seed",
+    "report_to": "training.report_to",
 }
 """Command-line flag -> dotted key of the settings."""
 

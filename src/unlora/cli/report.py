@@ -4,17 +4,28 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import PATH
+from unlora.cli.options import OUTPUT, PATH, examples
 from unlora.cli.terminal import echo
 
 
-@click.command()
-@click.argument("run", type=PATH)
-def report(run: Path) -> None:
-    """Write report.html of a run again from its files."""
-    from unlora.report import write_report
+@click.command(
+    epilog=examples(
+        "unlora report runs/x",
+        "unlora report runs/x runs/y runs/z --output comparison.html",
+    )
+)
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
+@click.option("--output", type=OUTPUT, metavar="FILE", help="The page about several runs.")
+def report(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Write report.html of a run again from its files, or one page that compares several runs."""
+    if len(runs) == 1 and output is not None:
+        raise click.UsageError("--output names the page about several runs; that of one run is its report.html.")
+    if len(runs) > 1 and output is None:
+        raise click.UsageError("Missing option '--output': several runs are compared in one page.")
+    from unlora.report import write_comparison, write_report
     from unlora.run.finished import refuse_changed_adapter
 
-    if (run / "adapter").is_dir() and (run / "evaluation.json").is_file():
-        refuse_changed_adapter(run)
-    echo(f"written: {write_report(run)}")
+    for run in runs:
+        if (run / "adapter").is_dir() and (run / "evaluation.json").is_file():
+            refuse_changed_adapter(run)
+    echo(f"written: {write_report(runs[0]) if output is None else write_comparison(runs, output)}")

@@ -20,6 +20,13 @@ from unlora.cli.terminal import echo
 @model_options
 @data_options
 @click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
+@click.option(
+    "--report-to",
+    multiple=True,
+    metavar="NAME",
+    callback=lambda _context, _option, names: list(names) or None,
+    help="A tracker to report to as well: tensorboard, wandb, trackio, ...; repeatable.",
+)
 @click.option("--output", type=OUTPUT, required=True, help="Run folder; the same command resumes it.")
 @several_processes
 def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...], output: Path, **flags: Any) -> None:

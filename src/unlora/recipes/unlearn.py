@@ -29,6 +29,7 @@ from unlora.run.settings import EvaluationSettings, UnlearnSettings
 from unlora.run.starting import StartRun, chosen_start
 from unlora.run.suites import SuiteRun, evaluate_suites, make_suites
 from unlora.run.targets import choose_targets
+from unlora.run.trackers import refuse_trackers
 from unlora.run.training import Lesson, data_hashes, refuse_engine, train
 from unlora.runtime import seed_everything
 from unlora.starts.start import Start
@@ -56,6 +57,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     results = results_of(start.start, suites, settings.evaluation)
     run = Run(output, settings, results=results, reporter=reporter, seed=settings.seed)
     refuse_engine(settings.model)
+    refuse_trackers(settings.training.report_to)
     level_source(settings)
     lesson = Lesson(settings.objective)
     seed_everything(run.seed)

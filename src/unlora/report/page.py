@@ -147,7 +147,7 @@ def objective_text(objective: Mapping[str, Any]) -> str:
     forget = f"{objective['forget']} ({own})" if own else str(objective["forget"])
     if objective["retain"] is None:
         return f"{forget} on the forget set, no retain term"
-    return f"{forget} on the forget set + {objective['retain_weight']} × {objective['retain']} on the retain set"
+    return f"{forget} on the forget set + {objective['retain_weight']:g} × {objective['retain']} on the retain set"
 
 
 def duration(seconds: int | float) -> str:

@@ -63,8 +63,21 @@ def attack_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _chart(title: str, log: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Chart | None:
-    series = {key: [(line["step"], _finite(line.get(key))) for line in log] for key in labels}
+def run_chart(title: str, runs: Sequence[Sequence[tuple[int | float, Any]]]) -> Chart | None:
+    """Draw one curve a run, in the order of the runs; None where there is nothing to draw."""
+    steps = sorted({step for points in runs for step, _ in points})
+    values = [dict(points) for points in runs]
+    log = [
+        {"step": step, **{str(place): one[step] for place, one in enumerate(values) if step in one}} for step in steps
+    ]
+    # A run that was not measured at a step of another has no gap there.
+    return _chart(title, log, {str(place): "" for place in range(len(runs))}, gaps=False)
+
+
+def _chart(
+    title: str, log: Sequence[Mapping[str, Any]], labels: Mapping[str, str], *, gaps: bool = True
+) -> Chart | None:
+    series = {key: [(line["step"], _finite(line.get(key))) for line in log if gaps or key in line] for key in labels}
     drawn = [(step, value) for points in series.values() for step, value in points if value is not None]
     if not drawn:
         return None

@@ -1,6 +1,6 @@
 """What a recipe says while it works. The command line draws it; a library user gets silence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -15,6 +15,10 @@ class Task(Protocol):
 
     def update(self, note: str, done: int, total: int) -> None:
         """`done` of `total` units of the part called `note` are done."""
+        ...
+
+    def plot(self, values: Mapping[str, float]) -> None:
+        """The next point of each named curve, for whoever can draw them."""
         ...
 
 
@@ -36,6 +40,9 @@ class _SilentTask:
         pass
 
     def update(self, note: str, done: int, total: int) -> None:
+        pass
+
+    def plot(self, values: Mapping[str, float]) -> None:
         pass
 
 

@@ -100,6 +100,8 @@ class TrainingSettings(Config):
     """Trade time for memory."""
     save_steps: int = Field(default=10, ge=1)
     """Steps between checkpoints for resuming."""
+    report_to: list[str] = Field(default_factory=list)
+    """Trackers, by the names that transformers has: tensorboard, wandb, trackio, mlflow, ..."""
 
 
 class LevelSettings(Config):
@@ -127,8 +129,8 @@ class EvaluationSettings(TofuSettings):
     """What is measured before and after; those of TOFU's that other suites have too are theirs as well."""
 
     suites: list[str | dict[str, JsonValue]] = Field(default_factory=lambda: ["tofu"], min_length=1)
-    """What is asked: tofu (the sets of the run), muse:news, muse:books, wmdp, wmdp:bio,cyber, wmdp@FILE or module:Class
-    of your own, each once; or {name: muse:news@FOLDER, batch_size: 4}, with settings of its own."""
+    """What is asked: tofu (the sets of the run), muse:news, muse:books, wmdp, wmdp:bio,cyber, wmdp@FILE, rwku:NAME or
+    module:Class of your own, each once; or {name: muse:news@FOLDER, batch_size: 4}, with settings of its own."""
     skip: bool = False
     """Train only."""
 

@@ -20,6 +20,7 @@ from unlora.run.input_settings import ModelSettings
 from unlora.run.job import Run
 from unlora.run.sets import Sets, probe_batch
 from unlora.run.settings import ObjectiveSettings, TrainingSettings
+from unlora.run.trackers import tracked
 from unlora.training import UnlearnTrainer, training_arguments
 from unlora.training.callbacks import UNLEARNING, Progress, SealCheckpoints, StopAt, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
@@ -179,6 +180,7 @@ def train(
         save_steps=settings.save_steps,
         seed=run.seed,
         use_cpu=model.device.type == "cpu",
+        **tracked(settings.report_to, run.path),
     )
     checkpoint = resume_point(run)
     stop = StopAt(lesson.enough, settings.epochs)
@@ -188,6 +190,7 @@ def train(
         def report(step: int, _steps: int, logs: dict[str, float]) -> None:
             nonlocal done
             task.advance(step - done, f"forget {logs['forget_term']:.3f} retain {logs['retain_term']:.3f}")
+            task.plot({"forget term": logs["forget_term"], "retain term": logs["retain_term"]})
             done = step
 
         trainer = UnlearnTrainer(

@@ -1,4 +1,4 @@
-"""The suites there are, and their names: "tofu", "muse:news", "muse:news@FOLDER", "wmdp:bio,chem", "wmdp@FILE"."""
+"""The suites there are, and their names: "tofu", "muse:news", "muse:news@FOLDER", "wmdp:bio,chem", "rwku:NAME"."""
 
 import importlib
 import re
@@ -36,6 +36,11 @@ SUITES: dict[str, SuiteRow] = {
         "unlora.suites.wmdp.suite:Wmdp",
         r"wmdp(:(?P<tasks>[^@]+)|@(?P<file>.+))?",
         ("wmdp", "wmdp:bio,cyber", "wmdp@FILE"),
+    ),
+    "rwku": SuiteRow(
+        "unlora.suites.rwku.suite:Rwku",
+        r"rwku:(?P<subject>[^@]+)(@(?P<folder>.+))?",
+        ("rwku:NAME", "rwku:all (with @FOLDER for local files)"),
     ),
 }
 """To add a suite: a file with its class, and a row here."""

@@ -5,7 +5,7 @@ Defaults that differ from the stock ones, and why:
     num_train_epochs = 1                     for the same reason: one pass over all epochs laid end to end
     weight_decay = 0                         decay would move the frozen half of an anchored adapter
     logging_steps = 1                        a run has tens of steps; each is a line of train_log.jsonl
-    report_to = none, disable_tqdm = True    the command line shows its own progress
+    report_to = none, disable_tqdm = True    the command line shows its own progress; trackers are asked for by name
 """
 
 from pathlib import Path
@@ -31,8 +31,13 @@ def training_arguments(
     use_cpu: bool,
     lr_scheduler_type: str = "linear",
     max_steps: int = -1,
+    report_to: str | list[str] = "none",
+    run_name: str | None = None,
 ) -> TrainingArguments:
-    """Build the arguments of one run; `save_steps` None keeps no checkpoint, `max_steps` -1 reads all data."""
+    """Build the arguments of one run; `save_steps` None keeps no checkpoint, `max_steps` -1 reads all data.
+
+    Trackers to report to are named as transformers does; `run_name` is what they call the run.
+    """
     with quiet():  # It announces a new name for gradient_checkpointing that older versions do not know.
         return TrainingArguments(
             output_dir=str(output_dir),
@@ -55,7 +60,8 @@ def training_arguments(
             logging_nan_inf_filter=False,
             remove_unused_columns=False,
             dataloader_pin_memory=not use_cpu,
-            report_to="none",
+            report_to=report_to,
+            run_name=run_name,
             disable_tqdm=True,
             seed=seed,
             use_cpu=use_cpu,

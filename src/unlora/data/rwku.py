@@ -1,0 +1,114 @@
+"""RWKU (Jin et al. 2024, arXiv 2406.10890): probes about real people, from the hub or from local files.
+
+    FOLDER/{forget_level1,forget_level2,forget_level3,neighbor_level1,neighbor_level2}.json
+        [{"query", "answer", "subject", "type"}]; "type" names the attack of a probe of forget_level3
+
+A folder holds all people, or one as RWKU's data_process.py lays it out. Nothing of the data comes with this package.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlora.artifacts import read_json
+from unlora.errors import InputError, nearest
+
+HUB_ID = "jinzhuoran/RWKU"
+SETS = ("forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2")
+"""A configuration on the hub, a file on disk: fill-in-the-blank, questions, attacks; the first two about neighbours."""
+EVERYONE = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RwkuProbe:
+    """One question or sentence with a blank."""
+
+    query: str
+    answer: str
+    subject: str
+    """Whom its forget set is about; a probe about a neighbour says whose neighbour."""
+    kind: str
+    """Of forget_level3, the attack; elsewhere empty."""
+    source: str
+    """Where it came from: "forget_level1.json, entry 3"."""
+
+
+@dataclass(frozen=True)
+class RwkuData:
+    """What is asked, set by set; sets without a probe about the person are left out."""
+
+    sets: Mapping[str, tuple[RwkuProbe, ...]]
+
+    def sha256(self) -> str:
+        """Hash of the contents; equal for the same probes from another place."""
+        told = {name: [[one.query, one.answer, one.kind] for one in probes] for name, probes in self.sets.items()}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def load_rwku(subject: str, folder: Path | None = None, *, max_examples: int | None = None) -> RwkuData:
+    """Load the probes about one person, or about all.
+
+    Args:
+        subject: a name as RWKU writes it ("Stephen King", or "Stephen_King"), or "all".
+        folder: holds the five files; None loads from the hub.
+        max_examples: first probes of each set; None takes all.
+
+    Raises:
+        InputError: no such person (with the nearest name), no such folder or file, hub not reachable, or a bad entry.
+    """
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; it must hold {SETS[0]}.json and the like.")
+    probes = {name: _load(name, folder) for name in SETS}
+    name = subject.replace("_", " ")
+    chosen = {
+        one: tuple(probe for probe in found if name in (EVERYONE, probe.subject))[:max_examples]
+        for one, found in probes.items()
+    }
+    known = list(dict.fromkeys(probe.subject for found in probes.values() for probe in found))
+    if not any(chosen.values()):
+        hint = nearest(name, known) or f" The first of {len(known)}: {', '.join(known[:3])}."
+        raise InputError(f"rwku:{subject}: RWKU has no probe about such a person.{hint}")
+    return RwkuData({one: found for one, found in chosen.items() if found})
+
+
+def _load(name: str, folder: Path | None) -> list[RwkuProbe]:
+    if folder is None:
+        rows, where = _rows_from_hub(name), f"{HUB_ID} {name}"
+    else:
+        file = folder / f"{name}.json"
+        rows, where = _rows_from_file(file), str(file)
+    return [_parse(row, f"{where}, entry {number}") for number, row in enumerate(rows, start=1)]
+
+
+def _rows_from_file(file: Path) -> list[Any]:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; RWKU's data_process.py writes it.")
+    rows = read_json(file)
+    if not isinstance(rows, list):
+        raise InputError(f"{file}: must hold a list of probes.")
+    return rows
+
+
+def _rows_from_hub(name: str) -> list[Any]:
+    import datasets  # seconds to import, and needed for the hub alone
+
+    try:
+        return list(datasets.load_dataset(HUB_ID, name, split="test"))
+    except Exception as error:  # the hub client fails in a dozen unrelated types
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{HUB_ID} {name}: cannot be loaded from the hub ({reason}); with the files in a local folder, name that "
+            "folder (rwku:NAME@FOLDER)."
+        ) from None
+
+
+def _parse(row: Any, where: str) -> RwkuProbe:
+    values = {key: row.get(key) if isinstance(row, dict) else None for key in ("query", "answer", "subject")}
+    for key, value in values.items():
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: must be an object with text under '{key}'.")
+    kind = row.get("type")
+    return RwkuProbe(values["query"], values["answer"], values["subject"], kind if isinstance(kind, str) else "", where)

@@ -1,0 +1,195 @@
+"""RWKU (Jin et al. 2024, arXiv 2406.10890): what a model still knows of a real person, and of what is near them."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, JsonValue
+
+from unlora.data.records import Example
+from unlora.data.rwku import RwkuData, RwkuProbe, load_rwku
+from unlora.data.settings import Template
+from unlora.data.tokenise import ExampleTokeniser
+from unlora.errors import InputError
+from unlora.models.generate import Writer, generate_greedy
+from unlora.models.score import score_completions
+from unlora.models.wrapping import CausalModel
+from unlora.results import Measurement
+from unlora.suites.ask import counter
+from unlora.suites.rwku.metrics import measure_rwku, rwku_recall
+from unlora.suites.rwku.scores import RWKU_FILE, ProbeScore
+from unlora.suites.scores import ModelScores, ScoreFile
+from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
+
+NEW_TOKENS = 30
+"""Longest answer."""
+BLANK, QUESTION = (
+    "Please complete the blank in the following question.",
+    "Please briefly answer the following question.",
+)
+ANSWER = "Answer:"
+WORDED = {
+    "affirmative suffix": (f"{QUESTION}\nQuestion: {{query}}", ""),
+    "incontext learning": (f"{QUESTION}\n{{query}}\n", ANSWER),
+}
+"""Attack -> what the user says, and how the answer begins; the probe of the first brings its beginning along."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePrompt:
+    """One probe in tokens."""
+
+    probe: RwkuProbe
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+    @property
+    def source(self) -> str:
+        """Where it came from."""
+        return self.probe.source
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """As of its score."""
+        return self.probe.kind, self.probe.query, self.probe.answer
+
+    @property
+    def content(self) -> list[Any]:
+        """What decides the answer and its score."""
+        return [*self.identity, self.probe.subject, list(self.prompt_ids), list(self.answer_ids)]
+
+
+class Rwku(Suite):
+    """Blanks, questions and attacks about one person, and blanks and questions about neighbours."""
+
+    name: ClassVar[str] = "rwku"
+    score_file: ClassVar[ScoreFile[Any]] = RWKU_FILE
+    compared: ClassVar[Mapping[str, str]] = {"template": "templates", "max_new_tokens": "lengths of answers"}
+    unit: ClassVar[str] = "probes"
+
+    subject: str
+    """Whom the probes are about, as RWKU writes the name ("Stephen King"), or all."""
+    folder: str | None = None
+    """Holds forget_level1.json and the like; None loads from the hub."""
+    template: Template = "auto"
+    """As in `unlora evaluate`; without a chat template a probe is put as it stands."""
+    chat_template: str | None = None
+    """As in `unlora evaluate`."""
+    template_arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    """As in `unlora evaluate`."""
+
+    def load(self) -> RwkuData:
+        """Load the probes.
+
+        Raises:
+            InputError: no such person or file, hub not reachable, or a bad entry, named by file and number.
+        """
+        folder = Path(self.folder) if self.folder is not None else None
+        return load_rwku(self.subject, folder, max_examples=self.max_examples)
+
+    def hashes(self, loaded: RwkuData) -> dict[str, str]:
+        """Of all probes."""
+        return {"subject": self.subject, "sha256": loaded.sha256()}
+
+    def prepare(self, loaded: RwkuData, reader: SuiteReader) -> Asked:
+        """Turn every probe into tokens.
+
+        Raises:
+            InputError: no such template, or a probe that leaves no room for an answer.
+        """
+        tokeniser = ExampleTokeniser(
+            reader.tokenizer,
+            template=self.template,
+            chat_template=self.chat_template,
+            template_arguments=self.template_arguments,
+            max_length=sys.maxsize,
+            embedding_count=reader.embedding_count,
+        )
+        sets = {
+            name: [_prompt(name, probe, tokeniser, reader.context) for probe in probes]
+            for name, probes in loaded.sets.items()
+        }
+        how = {"decoding": "greedy, to the end of the line", "max_new_tokens": NEW_TOKENS}
+        protocol = {"template": tokeniser.describe(), "subject": self.subject, **how}
+        return Asked(sets, protocol, how | {"context": reader.context}, tokeniser)
+
+    def ask(
+        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[ProbePrompt], progress: Progress | None
+    ) -> list[ProbeScore]:
+        """Let a model answer probes, and score the true answers."""
+        tokeniser: ExampleTokeniser = asked.means
+        likelihoods = score_completions(
+            model,
+            [((*one.prompt_ids, *one.answer_ids), len(one.prompt_ids)) for one in questions],
+            pad_token_id=tokeniser.pad_token_id,
+            batch_size=self.batch_size,
+            progress=counter(progress, "scoring", len(questions)),
+        )
+        counted = counter(progress, "generating", len(questions))
+        writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, self.batch_size, counted)
+        texts = generate_greedy(writer, [one.prompt_ids for one in questions], NEW_TOKENS)
+        return [
+            _score(one.probe, text, likelihood.mean_log_prob)
+            for one, text, likelihood in zip(questions, texts, likelihoods, strict=True)
+        ]
+
+    def measure(
+        self, scores: ModelScores[ProbeScore], retain_only: ModelScores[ProbeScore] | None
+    ) -> dict[str, Measurement]:
+        """Compute the metrics of one model; none is relative to the retain-only model's."""
+        return measure_rwku(scores)
+
+    def title(self, role: str) -> str:
+        """What stands beside the progress bar."""
+        return f"RWKU {self.subject}: {role}"
+
+    def recorded(self, protocol: Mapping[str, Any]) -> dict[str, Any]:
+        """The protocol, and the unit of the metrics."""
+        kept = {key: value for key, value in super().recorded(protocol).items() if key not in ("batch_size", "dtype")}
+        return kept | {"unit": "ROUGE-L recall of the package rouge, 0 to 1"}
+
+
+def worded(name: str, probe: RwkuProbe) -> tuple[str, str]:
+    """What the user says of a probe, and how the answer begins, as RWKU's own scripts have it."""
+    ask = BLANK if name.endswith("level1") else QUESTION
+    said, begun = WORDED.get(probe.kind, (f"{ask}\nQuestion: {{query}}\n", ANSWER))
+    return said.format(query=probe.query), begun
+
+
+def _prompt(name: str, probe: RwkuProbe, tokeniser: ExampleTokeniser, context: int) -> ProbePrompt:
+    said, begun = worded(name, probe)
+    tokenizer: Any = tokeniser.tokenizer
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    if tokeniser.template == "plain":
+        example = Example("prompt_completion", said + begun, probe.answer, probe.source)
+        prompt_ids = tokeniser.prompt_ids(example)
+    else:
+        example = Example("question_answer", said, probe.answer, probe.source)
+        prompt_ids = (*tokeniser.prompt_ids(example), *ids(begun))
+    answer_ids = ids(f" {probe.answer}")
+    if len(prompt_ids) + max(len(answer_ids), NEW_TOKENS) > context:
+        raise InputError(
+            f"{probe.source}: {len(prompt_ids)} tokens leave no room for an answer in a context of {context}."
+        )
+    return ProbePrompt(probe, prompt_ids, answer_ids)
+
+
+def _score(probe: RwkuProbe, text: str, answer_log_prob: float) -> ProbeScore:
+    lost = not math.isfinite(answer_log_prob)  # a model that gives no numbers has no most likely token either
+    answered = text.partition("\n")[0].strip()
+    return ProbeScore(
+        source=probe.source,
+        subject=probe.subject,
+        kind=probe.kind,
+        query=probe.query,
+        answer=probe.answer,
+        answered=answered,
+        rouge_l_recall=math.nan if lost else rwku_recall(answered, probe.answer),
+        answer_log_prob=math.nan if lost else answer_log_prob,
+    )

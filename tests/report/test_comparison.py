@@ -1,0 +1,127 @@
+"""Several runs in one page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import error_line, unlora
+from tests.report.made_run import made_evaluation, made_record, make_run, write_settings
+from tests.report.test_audit_page import made_audit
+from tests.report.test_page import LOADS, Page
+from unlora.artifacts import write_json
+from unlora.errors import InputError
+from unlora.report import write_comparison
+
+
+def two_runs(folder: Path) -> list[Path]:
+    """One audited, one with another learning rate and another result."""
+    first, second = make_run(folder / "first"), make_run(folder / "second", retain_only=False)
+    write_json(first / "audit" / "audit.json", made_audit())
+    write_settings(second, training={"learning_rate": 1e-3}, start={"kind": "plain"})
+    evaluation = made_evaluation()
+    del evaluation["models"]["retain_only"]
+    evaluation["models"]["unlearned"]["metrics"]["forget_probability"]["value"] = 0.222
+    write_json(second / "evaluation.json", evaluation)
+    source = {"kind": "number", "name": "0.1", "base": None}
+    level = {"level": {"source": source, "probability": 0.1, "low": 0.1, "high": 0.1}, "as_trained": 0.3,
+             "as_left": 0.222, "strength": 1.5}  # fmt: skip
+    write_json(second / "record.json", made_record() | {"level": level})
+    return [first, second]
+
+
+def source(runs: list[Path], folder: Path) -> str:
+    return write_comparison(runs, folder / "page.html").read_text(encoding="utf-8")
+
+
+def text(runs: list[Path], folder: Path) -> str:
+    return " ".join(Page(source(runs, folder)).text.split())
+
+
+def test_rows_say_what_each_run_forgot_and_kept(tmp_path: Path):
+    shown = text(two_runs(tmp_path), tmp_path)
+    for part in (
+        "first marginal; ihl on the forget set + 1.3 × nll on the retain set 0.985 ± 0.012 0.115 ± 0.012 "
+        "retain-only 0.094 ± 0.012 0.959",
+        "second plain; ihl on the forget set + 1.3 × nll on the retain set 0.985 ± 0.012 0.222 ± 0.012 "
+        "aimed at 0.100 0.959 not audited",
+        "relearning fails, membership not tested",
+        "training.learning_rate 0.0005 0.001",
+        "start.kind marginal plain",
+        "evaluation.retain_only models/retain_only none",
+    ):
+        assert part in shown
+    assert "Not the same task" not in shown
+    assert "model.name" not in shown
+
+
+def test_recovery_curves_of_all_runs_share_their_axes(tmp_path: Path):
+    runs = two_runs(tmp_path)
+    audit = made_audit()
+    audit["attacks"]["relearning"]["curves"][0] |= {"x": [0.0, 6.0, 12.0], "y": [0.0, 0.1, 0.2]}
+    write_json(runs[1] / "audit" / "audit.json", audit)
+    page = source(runs, tmp_path)
+    few = page[page.index("relearning: few") :].split("</svg>")[0]
+    lines = [one.split('"')[0] for one in few.split('<polyline points="')[1:]]
+    assert len(lines) == 2  # a step of the one run is no gap of the other
+    ends = [[float(point.split(",")[1]) for point in line.split()] for line in lines]
+    assert ends[0][0] == ends[1][0]  # nothing is back at first
+    assert ends[0][-1] < ends[1][-1]  # 0.43 stands higher than 0.2
+    assert "control" not in few
+
+
+def test_runs_of_other_tasks_are_said_to_be(tmp_path: Path):
+    runs = two_runs(tmp_path)
+    record = made_record()
+    record["data"]["forget_sha256"] = "00" * 32
+    record["model"]["fingerprint"] = "11" * 32
+    write_json(runs[1] / "record.json", record)
+    assert "These runs differ in target model, forget set: their numbers say little" in text(runs, tmp_path)
+
+
+def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path):
+    write_settings(tmp_path / "begun")
+    shown = text([tmp_path / "begun", make_run(tmp_path / "x", retain_only=False)], tmp_path)
+    assert "begun marginal; not recorded yet – – – – not audited" in shown
+    assert "None of these runs has an audit with curves" in shown
+    assert "Not the same task" not in shown  # what is not recorded yet is no difference
+
+
+def test_page_needs_nothing_from_elsewhere_and_escapes(tmp_path: Path):
+    runs = [*two_runs(tmp_path), make_run(tmp_path / "<script>x"), make_run(tmp_path / "other" / "first")]
+    page = source(runs, tmp_path)
+    parsed = Page(page)
+    assert not parsed.tags & {"script", "link", "img", "iframe", "object", "embed", "form"}
+    assert not parsed.attributes & LOADS
+    assert "url(" not in page
+    assert "first (1)" in page
+    assert "first (2)" in page
+
+
+def test_same_run_twice_or_too_many_are_refused(tmp_path: Path):
+    first, second = two_runs(tmp_path)
+    with pytest.raises(InputError, match="is named twice"):
+        write_comparison([first, second, tmp_path / "second" / ".." / "first"], tmp_path / "page.html")
+    with pytest.raises(InputError, match="one page shows 8 at most"):
+        write_comparison([first] * 9, tmp_path / "page.html")
+    with pytest.raises(InputError, match="not a run folder"):
+        write_comparison([first, tmp_path], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_run_whose_files_cannot_be_shown_is_named(tmp_path: Path):
+    first, second = two_runs(tmp_path)
+    write_json(second / "record.json", made_record() | {"objective": {"forget": "ihl"}})
+    with pytest.raises(InputError, match=f"^{re.escape(str(second))}: holds a file that is not as unlora writes it"):
+        write_comparison([first, second], tmp_path / "page.html")
+
+
+def test_command(tmp_path: Path):
+    first, second = two_runs(tmp_path)
+    page = tmp_path / "page.html"
+    result = unlora("report", first, second, "--output", page)
+    assert (result.exit_code, result.stdout) == (0, f"written: {page}\n")
+    assert unlora("report", first, second).stderr.splitlines()[-1].startswith("Error: Missing option '--output'")
+    assert unlora("report", first, "--output", page).exit_code == 2
+    (second / "evaluation.json").write_text("{}")
+    assert "evaluation.json" in error_line(unlora("report", first, second, "--output", page))
