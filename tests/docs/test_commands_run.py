@@ -31,6 +31,8 @@ FRAGMENTS = (
 """Commands in sentences about one option, which lack what every call must have, and two that need a hub."""
 BENCHMARKS = ("tofu:", "muse:", "rwku:", "--suite wmdp")
 """In a line that reads a benchmark from the hub."""
+ELSEWHERE = ("--to gguf",)
+"""In a line that needs another program, tested in tests/consumers where that is here."""
 PLACEHOLDERS = {
     "DIR_OR_HUB_ID": "target", "DIR": "target", "RUN": "runs/x", "NAME": "default", "CONFIG.yaml": "mine/run.yaml",
 }  # fmt: skip
@@ -61,7 +63,7 @@ def runs_here(line: str) -> bool:
     needs_sweep = line.startswith("unlora sweep") or "best.yaml" in line
     if needs_sweep and importlib.util.find_spec("optuna") is None:
         return False
-    return line not in FRAGMENTS and not any(text in line for text in BENCHMARKS)
+    return line not in FRAGMENTS and not any(text in line for text in (*BENCHMARKS, *ELSEWHERE))
 
 
 def write_sweep(folder: Path) -> None:

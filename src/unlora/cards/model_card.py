@@ -28,7 +28,7 @@ _CARD = """---
 {% endfor %}
 Run in this folder{{ where }}:
 
-```python
+```{{ language }}
 {{ code }}```
 
 {% for note in notes %}- {{ note }}
@@ -122,6 +122,22 @@ def merged_card(settings: UnlearnSettings, record: Mapping[str, Any], target: St
     ).render()
 
 
+def converted_card(
+    settings: UnlearnSettings, record: Mapping[str, Any], target: Stack, form: tuple[str, str, str]
+) -> str:
+    """Render the card of what was written for another program: the hub's name of it, what it is, and how it is run."""
+    library, about, commands = form
+    return _Card(
+        f"Unlearned, for {library}",
+        f"Made with unlora {record['versions']['unlora']}. {about}",
+        {"library_name": library, **_origin_keys(target.base), "tags": [library, "unlearning", "unlora"]},
+        {**_target_rows(target, record["model"]), **_method_rows(settings)},
+        commands,
+        [NO_PROOF],
+        language="bash",
+    ).render()
+
+
 def fine_tuned_card(settings: FineTuneSettings, target: Stack, loaded: ModelSource, count: int) -> str:
     """Render the card of an adapter that was taught `count` examples: a target or a retain-only model."""
     taught = (
@@ -209,6 +225,8 @@ class _Card(NamedTuple):
     notes: Sequence[str]
     loads: Stack | None = None
     """What the code looks for in other places."""
+    language: str = "python"
+    """Of the code."""
 
     def render(self) -> str:
         parts = (self.loads.base, *self.loads.adapters) if self.loads is not None else ()
@@ -218,5 +236,6 @@ class _Card(NamedTuple):
             front=yaml.safe_dump(dict(self.front), allow_unicode=True, sort_keys=False),
             where=f" ({', '.join(unknown)} must lie in it)" if unknown else "",
             title=self.title, about=self.about, rows=self.rows, code=self.code, notes=self.notes,
+            language=self.language,
         )  # fmt: skip
         return text.encode("utf-8", "replace").decode("utf-8")  # A folder's name need not be text.

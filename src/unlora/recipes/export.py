@@ -70,7 +70,7 @@ def export_merged(
     settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
     refuse_leading_out(run, output)
     refuse_used_folder(output)
-    stack = _named(settings.model, output, base_name)
+    stack = named_stack(settings.model, output, base_name)
     model = model_of(run)
     bits = model.get("quantisation")
     if bits is not None and settings.model.quantisation is None:
@@ -78,7 +78,7 @@ def export_merged(
             f"{run}: a merge needs the target in full precision, and the files of {settings.model.name} hold it in "
             f"{bits}; deploy the adapter on it (--adapter)."
         )
-    target, how = _load_target(run, settings.model, full=True, reporter=reporter)
+    target, how = load_run_target(run, settings.model, full=True, reporter=reporter)
     adapted = load_trained_adapter(target.model, run / "adapter")
     expected = probe_logits(adapted)
     merged = merge_adapter(adapted, where=str(run / "adapter")).model
@@ -130,12 +130,12 @@ def export_adapter(
         factors = concatenate(adapter, factors)
     factors, error = squeeze(factors, rank or rank_of(factors))
 
-    target, how = _load_target(run, settings.model, full=public, reporter=reporter)
+    target, how = load_run_target(run, settings.model, full=public, reporter=reporter)
     adapted = load_trained_adapter(target.model, run / "adapter")
     expected = probe_logits(adapted)
     adapted.unload()
-    base = load(_public(settings.model)) if public else target
-    named = _named(settings.model, output, base_name)
+    base = load_public_base(settings.model) if public else target
+    named = named_stack(settings.model, output, base_name)
     named = Stack(named.base, ()) if public else named
     record = read_json_object(run / "record.json")
     record["model"] = {
@@ -187,7 +187,7 @@ def _factors_below(
     return found
 
 
-def _load_target(run: Path, settings: ModelSettings, *, full: bool, reporter: Reporter) -> tuple[LoadedModel, str]:
+def load_run_target(run: Path, settings: ModelSettings, *, full: bool, reporter: Reporter) -> tuple[LoadedModel, str]:
     """Load the run's target as it was, or in full precision where it was rounded for the run; say how it was got."""
     reporter.say(f"Loading the target model {settings.name}")
     target = load(settings)
@@ -208,12 +208,14 @@ def _in_full(settings: UnlearnSettings) -> UnlearnSettings:
     return settings.model_copy(update={"model": settings.model.model_copy(update={"quantisation": None})})
 
 
-def _public(target: ModelSettings) -> ModelSettings:
-    """The model under every adapter."""
-    return target.model_copy(update={"name": plain_base(target.name, target.base), "base": None, "quantisation": None})
+def load_public_base(target: ModelSettings) -> LoadedModel:
+    """Load the model under every adapter, in full precision."""
+    under = {"name": plain_base(target.name, target.base), "base": None, "quantisation": None}
+    return load(target.model_copy(update=under))
 
 
-def _named(model: ModelSettings, output: Path, base_name: str | None) -> Stack:
+def named_stack(model: ModelSettings, output: Path, base_name: str | None) -> Stack:
+    """How files in `output` name the target, whose base may be called otherwise than it is here."""
     found = name_target(model, output)
     if base_name is None:
         return found

@@ -1,18 +1,20 @@
 """MUSE (Shi et al. 2024, arXiv 2407.06460) on one of its two corpora."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from unlora.data.muse import Corpus, MuseData, load_muse_data
+from unlora.errors import InputError
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
 from unlora.suites.muse.ask import ANSWER_TOKENS, CONTINUATION_TOKENS, Asker, Prompt, WholeText, few_shot_prefix
 from unlora.suites.muse.metrics import UNITS, MuseScores, measure_muse
+from unlora.suites.muse.open_unlearning import NAME, read_muse_log, write_open_unlearning_muse
 from unlora.suites.muse.scores import KINDS, MUSE_FILE, AnswerScore, TextScore
-from unlora.suites.scores import ScoreFile
+from unlora.suites.scores import REMEDY, AskedSets, ModelScores, ScoreFile
 from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
 
 
@@ -29,8 +31,9 @@ class Muse(Suite):
     folder: str | None = None
     """Holds news/ and books/ as MUSE's load_data.py writes them, or is the folder of one; None loads from the hub."""
     retain_only: str | None = None
-    """A model that never saw the forget texts, or its saved scores (.jsonl): what PrivLeak is relative to. None takes
-    MUSE's published number for its own 7B model, which means little for another."""
+    """A model that never saw the forget texts, its saved scores (.jsonl), or OpenUnlearning's log of it
+    (MUSE_EVAL.json): what PrivLeak is relative to. None takes MUSE's published number for its own 7B model, which means
+    little for another."""
     batch_size: int = Field(default=8, ge=1)
     """Sequences per forward pass; whole texts are scored, so that logits are large."""
 
@@ -79,6 +82,28 @@ class Muse(Suite):
     def measure(self, scores: MuseScores, retain_only: MuseScores | None) -> dict[str, Measurement]:
         """Compute MUSE's metrics for one model."""
         return measure_muse(scores, retain_only=retain_only)
+
+    def readers(self) -> dict[str, Callable[[Path], ModelScores[Any]]]:
+        """Scores as this program saves them, or OpenUnlearning's log."""
+        return {".jsonl": MUSE_FILE.load, ".json": read_muse_log}
+
+    def check_comparable(self, scores: AskedSets, reference: AskedSets) -> None:
+        """Refuse to set two models side by side that were not asked the same thing in the same way.
+
+        Of OpenUnlearning's log, which does not hold the texts, only their numbers are compared.
+        """
+        if reference.protocol.get("name") != NAME:
+            super().check_comparable(scores, reference)
+            return
+        for part in scores.sets.keys() & reference.sets.keys():
+            counts = [len(one.sets[part]) for one in (scores, reference)]
+            if counts[0] != counts[1]:
+                raise InputError(f"scores: {part} has {counts[0]} items, and {counts[1]} in the log; {REMEDY}.")
+
+    def write_more(self, folder: Path, models: Mapping[str, MuseScores]) -> None:
+        """Write what OpenUnlearning reads."""
+        for role, scores in models.items():
+            write_open_unlearning_muse(folder / "open_unlearning" / role, scores, models.get("retain_only"))
 
     def title(self, role: str) -> str:
         """What stands beside the progress bar."""
