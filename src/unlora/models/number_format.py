@@ -14,7 +14,7 @@ LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables by which oneDNN, which multiplies for torch, is kept from instructions of the processor."""
 
 
-class Wanted(Protocol):
+class FormatChoice(Protocol):
     """What the choice depends on, of the settings of a model."""
 
     @property
@@ -27,7 +27,7 @@ class Wanted(Protocol):
     def trust_remote_code(self) -> bool: ...
 
 
-def number_format(wanted: Wanted, device: torch.device) -> torch.dtype:
+def number_format(wanted: FormatChoice, device: torch.device) -> torch.dtype:
     """Return the format that is named; for "auto" the fastest in which nothing of the files is lost.
 
     On an accelerator that is bfloat16. On a processor it is float32, but for bfloat16 files where bfloat16 products are

@@ -56,8 +56,7 @@ def muse_logs(scores: Scores, retain_only: Scores | None) -> dict[str, dict[str,
     logs["mia_min_k"] = _membership(scores)
     if retain_only is not None:
         auc, reference = logs["mia_min_k"]["agg_value"], _membership(retain_only)["agg_value"]
-        known = auc is not None and reference is not None
-        value = (reference - auc) / (1 - reference + TINY) * 100 if known else None
+        value = None if auc is None or reference is None else (reference - auc) / (1 - reference + TINY) * 100
         logs["privleak"] = {"agg_value": value}
     return {metric: log for metric, log in logs.items() if log["agg_value"] is not None}
 
