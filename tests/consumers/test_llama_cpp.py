@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
 
 from tests.cli.commands import error_line, unlora
 from unlora.adapters.export import read_adapter
+from unlora.consumers import llama_cpp, llama_runtime
 from unlora.consumers.answers import LogProbs
 from unlora.consumers.llama_cpp import GgufAdapter, GgufModel, GgufSettings, find_converter
 from unlora.consumers.mlx import MlxAdapter
@@ -153,3 +155,15 @@ def test_real_converter_writes_the_same_update(finished_run: Path, tmp_path: Pat
     export_adapter(finished_run, tmp_path / "peft")
     expected = read_adapter(tmp_path / "peft")[1]["model.layers.0.mlp.up_proj"]
     numpy.testing.assert_allclose(found, (expected.lora_b @ expected.lora_a).numpy(), atol=1e-6)
+
+
+def test_a_library_that_does_not_load_here_is_one_that_is_missing(monkeypatch: pytest.MonkeyPatch):
+    def get_lib() -> None:
+        raise RuntimeError("version `GLIBC_2.38' not found")
+
+    broken = SimpleNamespace(get_lib=get_lib, get_ffi=lambda: None)
+    monkeypatch.setattr(llama_runtime, "import_module", lambda _name: broken)
+    monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: True)
+    with pytest.raises(llama_runtime.LlamaError, match="GLIBC"):
+        llama_runtime.Native()
+    assert "loads here" in str(llama_cpp._Gguf.missing(SimpleNamespace()))  # type: ignore[arg-type]

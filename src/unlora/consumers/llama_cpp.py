@@ -44,7 +44,13 @@ class _Gguf:
 
     def missing(self) -> str | None:
         """What to install to have it tried; None where it is here."""
-        return None if find_spec(llama_runtime.PACKAGE) else llama_runtime.DISTRIBUTION
+        if not find_spec(llama_runtime.PACKAGE):
+            return llama_runtime.DISTRIBUTION
+        try:
+            llama_runtime.Native()
+        except llama_runtime.LlamaError:
+            return f"a {llama_runtime.DISTRIBUTION} whose library loads here"
+        return None
 
     def runtime(self) -> str:
         """What it is tried in."""

@@ -30,9 +30,13 @@ class Native:
 
         Raises:
             ImportError: it is not installed.
+            LlamaError: it does not load on this system (an older C library than it was built with, for instance).
         """
         bindings: Any = import_module(f"{PACKAGE}._cffi_bindings")
-        self.library, self.types = bindings.get_lib(), bindings.get_ffi()
+        try:
+            self.library, self.types = bindings.get_lib(), bindings.get_ffi()
+        except (RuntimeError, OSError) as error:
+            raise LlamaError(f"{DISTRIBUTION}: its library does not load here ({error}).") from None
         self._silent = self.types.callback("ggml_log_callback", lambda *_: None)
         self.library.llama_log_set(self._silent, self.types.NULL)
         self.library.llama_backend_init()
