@@ -28,4 +28,5 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     for run in runs:
         if (run / "adapter").is_dir() and (run / "evaluation.json").is_file():
             refuse_changed_adapter(run)
-    echo(f"written: {write_report(runs[0]) if output is None else write_comparison(runs, output)}")
+    pages = [write_report(run) for run in runs] if output is None else [write_comparison(runs, output)]
+    echo(f"written: {pages[0]}")

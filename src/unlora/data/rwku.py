@@ -106,9 +106,13 @@ def _rows_from_hub(name: str) -> list[Any]:
 
 
 def _parse(row: Any, where: str) -> RwkuProbe:
-    values = {key: row.get(key) if isinstance(row, dict) else None for key in ("query", "answer", "subject")}
-    for key, value in values.items():
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: must be an object with text under '{key}'.")
-    kind = row.get("type")
-    return RwkuProbe(values["query"], values["answer"], values["subject"], kind if isinstance(kind, str) else "", where)
+    fields = row if isinstance(row, dict) else {}
+    query, answer, subject = (_text(fields.get(key), key, where) for key in ("query", "answer", "subject"))
+    kind = fields.get("type")
+    return RwkuProbe(query, answer, subject, kind if isinstance(kind, str) else "", where)
+
+
+def _text(value: Any, key: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where}: must be an object with text under '{key}'.")
+    return value
