@@ -57,7 +57,7 @@ def _accelerated() -> bool:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn a name into a dtype; "auto" is float32 on a CPU and bfloat16 on an accelerator (`models.number_format`)."""
+    """Turn a name into a dtype; "auto" is float32 on a CPU and bfloat16 on an accelerator (`run.number_format`)."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return DTYPES[name]

@@ -8,7 +8,7 @@ from unlora.errors import InputError
 from unlora.locks import entries
 from unlora.models.embedded import cache_folder, embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
-from unlora.models.number_format import number_format
+from unlora.run.number_format import number_format
 from unlora.run.reporter import Reporter
 from unlora.run.settings import ModelSettings
 from unlora.runtime import keep_freed_memory, resolve_device

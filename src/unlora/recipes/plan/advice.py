@@ -7,10 +7,10 @@ from typing import Any
 import psutil
 import torch
 
-from unlora.models.number_format import number_format
 from unlora.recipes.plan.batches import RunData
 from unlora.recipes.plan.cost import RunPlan, make_plan
 from unlora.run.input_settings import ModelSettings
+from unlora.run.number_format import number_format
 from unlora.run.presets import laid_over
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start

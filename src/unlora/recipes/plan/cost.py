@@ -16,13 +16,13 @@ from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.experts import ExpertModule
 from unlora.models.formats import recorded_quantisation
-from unlora.models.number_format import number_format
 from unlora.models.quantised import Quantisation
 from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
 from unlora.recipes.plan import arithmetic
 from unlora.recipes.plan.batches import RunData, measured_shapes, training_shapes
+from unlora.run.number_format import number_format
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start, freezes_a
 from unlora.run.targets import choose_targets

@@ -1,33 +1,20 @@
 """The number format in which a model's weights are held where the user leaves the choice to us."""
 
 import os
-from typing import Protocol
 
 import torch
 
 from unlora.models.adapter_target import plain_base
 from unlora.models.load import read_config
 from unlora.models.locate import locate
+from unlora.run.input_settings import ModelSettings
 from unlora.runtime import resolve_dtype
 
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables by which oneDNN, which multiplies for torch, is kept from instructions of the processor."""
 
 
-class FormatChoice(Protocol):
-    """What the choice depends on, of the settings of a model."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def base(self) -> str | None: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def trust_remote_code(self) -> bool: ...
-
-
-def number_format(wanted: FormatChoice, device: torch.device) -> torch.dtype:
+def number_format(wanted: ModelSettings, device: torch.device) -> torch.dtype:
     """Return the format that is named; for "auto" the fastest in which nothing of the files is lost.
 
     On an accelerator that is bfloat16. On a processor it is float32, but for bfloat16 files where bfloat16 products are

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.tiny import build_tiny_model
-from unlora.models import number_format as subject
-from unlora.models.number_format import multiplies_bfloat16_fast, number_format
+from unlora.run import number_format as subject
 from unlora.run.input_settings import ModelSettings
+from unlora.run.number_format import multiplies_bfloat16_fast, number_format
 
 CPU = torch.device("cpu")
 
