@@ -1,5 +1,8 @@
 """Which number format `auto` takes, by processor, files and the environment."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    for name in subject.LIMITS:
-        monkeypatch.delenv(name, raising=False)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "multiplies_bfloat16_fast", lambda: True)
 
 
 def saved(folder: Path, dtype: torch.dtype) -> str:
@@ -27,7 +28,7 @@ def saved(folder: Path, dtype: torch.dtype) -> str:
     return str(folder)
 
 
-@pytest.mark.usefixtures("amx")
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize(
     ("held", "wanted", "found"),
     [
@@ -43,18 +44,43 @@ def test_format_by_files(tmp_path: Path, held: torch.dtype, wanted: str, found: 
     assert number_format(settings, CPU) == found
 
 
-@pytest.mark.usefixtures("amx")
-@pytest.mark.parametrize(
-    ("limit", "fast"),
-    [("AVX512_CORE_BF16", False), ("AVX512_CORE_AMX", True), ("default", True), ("", True), ("AVX2", False)],
-)
-@pytest.mark.parametrize("name", subject.LIMITS)
-def test_environment_that_rules_amx_out_is_heard(monkeypatch: pytest.MonkeyPatch, name: str, limit: str, *, fast: bool):
-    monkeypatch.setenv(name, limit)
-    assert multiplies_bfloat16_fast() == fast
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: dict[torch.dtype, float]) -> None:
+    """A processor whose products take so long."""
+    now = [0.0]
 
+    def multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        now[0] += seconds[left.dtype]
+        return torch.empty(0)
 
-def test_processor_without_amx_stays_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(torch.Tensor, "__matmul__", multiply)
+    monkeypatch.setattr(subject.time, "perf_counter", lambda: now[0])
+    subject._speedup.cache_clear()
+
+
+@pytest.mark.parametrize(("bfloat16", "fast"), [(1.0, True), (2.0, False), (4.0, False), (12.0, False)])
+def test_a_processor_is_fast_by_what_it_does(monkeypatch: pytest.MonkeyPatch, bfloat16: float, *, fast: bool):
+    clock(monkeypatch, {torch.float32: 2.9, torch.bfloat16: bfloat16})
+    try:
+        assert multiplies_bfloat16_fast() == fast
+    finally:
+        subject._speedup.cache_clear()
+
+
+def test_without_the_instructions_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock(monkeypatch, {torch.float32: 2.9, torch.bfloat16: 0.1})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     settings = ModelSettings.from_mapping({"name": saved(tmp_path / "model", torch.bfloat16)})
-    assert number_format(settings, CPU) == torch.float32
+    try:
+        assert number_format(settings, CPU) == torch.float32
+    finally:
+        subject._speedup.cache_clear()
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
+def test_the_library_that_is_kept_from_the_instructions_is_slow(limit: str):
+    """oneDNN reads its limit once, so another process asks; torch names the instructions all the same."""
+    asked = "from unlora.run.number_format import multiplies_bfloat16_fast as fast; print(fast())"
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
+    done = subprocess.run([sys.executable, "-c", asked], env=limited, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
