@@ -44,6 +44,13 @@ def text_in_words(error: Exception) -> str:
     return re.sub(r"\b[A-Za-z_]+(?:Error|Exception): ", "", " ".join(str(error).split())).rstrip(".")
 
 
+def listed(names: Iterable[str], longest: int = 200) -> str:
+    """Join names with commas, as many as fit into so many characters; the rest is counted."""
+    every = list(names)
+    shown = [name for place, name in enumerate(every) if not place or len(", ".join(every[: place + 1])) <= longest]
+    return ", ".join(shown) + (f" and {len(every) - len(shown)} more" if len(shown) < len(every) else "")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" when one of `choices` is spelt almost like `name`, otherwise an empty string."""
     matches = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)

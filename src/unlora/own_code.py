@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from unlora.errors import InputError, nearest
+from unlora.errors import InputError, listed, nearest
 
 
 def import_own(text: str, where: str) -> object:
@@ -43,7 +43,7 @@ def refuse_unknown(names: Sequence[str], known: Collection[str], what: str) -> N
     """
     for name in names:
         if ":" not in name and name not in known:
-            hint = nearest(name, known) or f" Known: {', '.join(known)}; or module:Class for one of your own."
+            hint = nearest(name, known) or f" Known: {listed(known)}; or module:Class for one of your own."
             raise ValueError(f"unknown {what} '{name}'.{hint}".removesuffix("."))
 
 

@@ -106,6 +106,19 @@ def test_adapter_is_merged_into_its_base(arch: Architecture, tmp_path: Path):
     assert not any("lora" in name for name, _ in result.model.named_modules())
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_target_that_changed_its_base_at_its_start_is_what_peft_loads(start: str, tmp_path: Path):
+    """PEFT takes the same leading part out of the base at each load, so base and adapter together are one model."""
+    base = save_tiny(tmp_path / "base")
+    save_adapter(tmp_path / "adapter", base)
+    unchanged = logits(loaded(tmp_path / "adapter").model)
+    edit_json(tmp_path / "adapter" / "adapter_config.json", init_lora_weights=start)
+    expected = logits(PeftModel.from_pretrained(loaded(base).model, str(tmp_path / "adapter")).eval())
+    result = loaded(tmp_path / "adapter")
+    torch.testing.assert_close(logits(result.model), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(unchanged, expected, atol=1e-2)
+
+
 def test_base_of_an_adapter_can_be_given(tmp_path: Path):
     base = save_tiny(tmp_path / "base")
     expected = save_adapter(tmp_path / "adapter", base)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from unlora.errors import InputError, nearest, text_in_words
+from unlora.errors import InputError, listed, nearest, text_in_words
 
 TENSORBOARD_FOLDER = "TENSORBOARD_LOGGING_DIR"
 """Environment variable; without it the events would lie among the checkpoints and go with them."""
@@ -21,7 +21,7 @@ def refuse_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
-            hint = nearest(name, INTEGRATION_TO_CALLBACK) or f" Known: {', '.join(INTEGRATION_TO_CALLBACK)}."
+            hint = nearest(name, INTEGRATION_TO_CALLBACK) or f" Known: {listed(INTEGRATION_TO_CALLBACK)}."
             raise InputError(f"training.report_to: there is no tracker '{name}'.{hint}")
         try:
             INTEGRATION_TO_CALLBACK[name]()

@@ -230,8 +230,9 @@ CASES = [
         for how in ("target", "unlearn", "retain-only")
     ),
     *(case(f"folder: {name}", spoil, right, "over") for name, (spoil, right) in CONFIGS.items()),
+    # PEFT takes the leading part out of the base in the same way each time: as a target, that is the model.
     *(
-        case(f"folder: {name}", spoil, right, "target")
+        case(f"folder: {name}", spoil, works() if name == "starts by pissa" else right, "target")
         for name, (spoil, right) in CONFIGS.items()
         if name
         in (
