@@ -79,7 +79,7 @@ def test_without_the_instructions_nothing_is_timed(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
 def test_the_library_that_is_kept_from_the_instructions_is_slow(limit: str):
-    """oneDNN reads its limit once, so another process asks; torch names the instructions all the same."""
+    """Another process asks, since oneDNN reads its limit once; torch names the instructions all the same."""
     asked = "from unlora.run.number_format import multiplies_bfloat16_fast as fast; print(fast())"
     limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": limit}
     done = subprocess.run([sys.executable, "-c", asked], env=limited, capture_output=True, text=True, check=True)
