@@ -21,3 +21,6 @@ def test_demo_forgets_two_people_and_keeps_the_others(tmp_path: Path) -> None:
     assert record["checks"]["output_at_step_0"]["largest_difference"] == 0
     assert "before" in output
     assert "forget_quality" in output
+    audited = json.loads((run / "audit" / "audit.json").read_text())
+    assert audited["attacks"]["relearning"]["outcome"] != "not tested"
+    assert f"Is it gone? {audited['verdict']}" in " ".join(output.split())

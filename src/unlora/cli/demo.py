@@ -20,5 +20,6 @@ def demo(output: Path) -> None:
     print_answers("Forgotten people", result.forgotten)
     print_answers("Kept people", result.kept)
     print_evaluation(result.evaluation)
+    echo(f"\nIs it gone? {result.verdict}\n")
     for name, path in result.files.items():
         echo(f"{name}: {path}")

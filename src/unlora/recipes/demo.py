@@ -1,12 +1,14 @@
-"""The whole story on a small scale: teach fictitious people, forget two of them, look at the answers."""
+"""The whole story on a small scale: teach fictitious people, forget two of them, look at the answers, teach again."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unlora.audit.settings import AuditSettings
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.data.user_jsonl import to_jsonl
 from unlora.locks import alone_in_output
+from unlora.recipes.audit import audit
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.unlearn import unlearn
 from unlora.run.presets import DEFAULT_PRESET, resolve_settings
@@ -19,6 +21,8 @@ FORGOTTEN = 2
 QUESTIONS_PER_PERSON = 6
 SHOWN = 3
 """Questions shown of each set."""
+AUDIT = {"attacks": ["relearning"], "relearning": {"attackers": ["lora_5e-4_few"], "fraction": 0.25}}
+"""One attacker of many: three of the twelve forgotten questions are taught again."""
 
 
 class Answer(NamedTuple):
@@ -34,6 +38,8 @@ class DemoResult(NamedTuple):
     """What the demo made."""
 
     evaluation: dict[str, Any]
+    verdict: str
+    """Of an audit that tries one attacker."""
     forgotten: list[Answer]
     kept: list[Answer]
     files: dict[str, Path]
@@ -78,8 +84,11 @@ def run_demo(output: Path, *, reporter: Reporter = SILENT) -> DemoResult:
         overrides=[],
     )
     evaluation = unlearn(settings, run, reporter=reporter)
+    reporter.say("audit: some of the forgotten questions are taught again, to see whether the others come back")
+    audited = audit(run, AuditSettings.from_mapping(AUDIT), run / "audit", reporter=reporter)
     return DemoResult(
         evaluation,
+        audited["verdict"],
         answers(run, "forget"),
         answers(run, "retain"),
         {"adapter": run / "adapter", "evaluation": run / "evaluation.json", "record": run / "record.json"},

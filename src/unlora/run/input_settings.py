@@ -16,7 +16,7 @@ class ModelSettings(Config):
     """Where the base of an adapter lies, when not where its own config says."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base weights; auto is bfloat16 on an accelerator, and on a processor that multiplies it fast
-    (AMX) for files in bfloat16; float32 otherwise."""
+    for files in bfloat16; float32 otherwise."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quantisation: Literal["4bit", "8bit"] | None = None
