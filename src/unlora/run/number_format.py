@@ -59,6 +59,6 @@ def _speedup() -> float:
         for dtype in shortest:
             left, right = torch.ones(rows, inputs, dtype=dtype), torch.ones(outputs, inputs, dtype=dtype)
             begun = time.perf_counter()
-            left @ right.T
+            torch.mm(left, right.T)
             shortest[dtype] = min(shortest[dtype], time.perf_counter() - begun)
     return shortest[torch.float32] / shortest[torch.bfloat16]
