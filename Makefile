@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 REAL := $(wildcard tests/end_to_end/test_real_*.py) tests/models/test_embedded.py
 SLOW := tests/research tests/examples tests/distributed tests/faults tests/benchmarks
 
-.PHONY: install demo test rest check lint types imports docs site real slow faults clean
+.PHONY: install demo test rest check lint types imports docs site real slow faults oldest clean
 
 install: $(STAMP)
 
@@ -45,6 +45,15 @@ faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness kills --count 100
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness pairs --count 20
 
+# The core with the oldest versions that pyproject.toml allows, in an environment of its own; on Linux that brings CUDA.
+CORE := adapters importance losses low_rank metrics data starts training run models/test_load.py models/test_score.py
+oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
+		-e ".[embedded,sweep]" -e ./research pytest pytest-randomly pytest-xdist hypothesis beartype
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 $(CORE:%=tests/%)
+
 check: lint types imports
 
 lint: $(STAMP)
@@ -65,4 +74,4 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-oldest runs

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.errors import InputError
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules, peft_target_modules
-from unlora.starts import peft_factors
+from unlora.starts import peft_factors, peft_layers
 from unlora.starts.initialise import initial_factors
 from unlora.starts.peft_factors import corda_factors, data_free_factors, eva_factors, lora_ga_factors
 
@@ -245,3 +246,16 @@ def test_peft_that_has_no_such_initialiser_is_named(missing: str, factors: Facto
     version = "0.19" if missing == "loraga" else "0.18"
     with pytest.raises(InputError, match=rf"needs peft {version} or newer \(installed: "):
         factors(model, find_target_modules(model), FORGET)
+
+
+def test_a_module_that_peft_lacks_is_not_called_an_old_peft(monkeypatch: pytest.MonkeyPatch):
+    """PEFT 0.21's CorDA imports attrs, which PEFT does not ask for (findings/peft-corda-attrs.sh)."""
+
+    def fail(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'attr'", name="attr" if name.endswith("corda") else name)
+
+    monkeypatch.setattr(peft_layers.importlib, "import_module", fail)
+    with pytest.raises(InputError, match=r"corda: PEFT .* needs the module 'attr' for it, which is not installed"):
+        peft_layers.peft_module("corda", "tuners.lora.corda", "0.18")
+    with pytest.raises(InputError, match=r"eva: needs peft 0\.18 or newer"):
+        peft_layers.peft_module("eva", "tuners.lora.eva", "0.18")

@@ -29,11 +29,15 @@ def peft_module(kind: str, name: str, version: str) -> Any:
     """Import a module of PEFT that not every supported version has.
 
     Raises:
-        InputError: the installed one has not.
+        InputError: the installed one has not, or it imports what is not installed (findings/peft-corda-attrs.sh).
     """
     try:
         return importlib.import_module(f"peft.{name}")
     except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and not (error.name or "peft").startswith("peft"):
+            raise InputError(
+                f"{kind}: PEFT {peft.__version__} needs the module '{error.name}' for it, which is not installed."
+            ) from None
         raise InputError(f"{kind}: needs peft {version} or newer (installed: {peft.__version__}; {error}).") from None
 
 
