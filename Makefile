@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 REAL := $(wildcard tests/end_to_end/test_real_*.py) tests/models/test_embedded.py
 SLOW := tests/research tests/examples tests/distributed tests/faults tests/benchmarks
 
-.PHONY: install demo test rest check lint types imports docs site real slow faults oldest clean
+.PHONY: install demo test rest check lint types imports docs site real slow faults oldest consumers clean
 
 install: $(STAMP)
 
@@ -53,6 +53,10 @@ oldest:
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
 		-e ".[embedded,sweep]" -e ./research pytest pytest-randomly pytest-xdist hypothesis beartype
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 $(CORE:%=tests/%)
+
+# What PEFT, TRL, lm-eval, llama.cpp, MLX and ONNX Runtime make of exports, as far as they are installed (docs/serving.md).
+consumers: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m unlora_research.consumers runs/consumers
 
 check: lint types imports
 

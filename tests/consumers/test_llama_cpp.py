@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -158,12 +157,11 @@ def test_real_converter_writes_the_same_update(finished_run: Path, tmp_path: Pat
 
 
 def test_a_library_that_does_not_load_here_is_one_that_is_missing(monkeypatch: pytest.MonkeyPatch):
-    def get_lib() -> None:
+    def broken(_name: str) -> None:
         raise RuntimeError("version `GLIBC_2.38' not found")
 
-    broken = SimpleNamespace(get_lib=get_lib, get_ffi=lambda: None)
-    monkeypatch.setattr(llama_runtime, "import_module", lambda _name: broken)
+    monkeypatch.setattr(llama_runtime, "import_module", broken)
     monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: True)
     with pytest.raises(llama_runtime.LlamaError, match="GLIBC"):
         llama_runtime.Native()
-    assert "loads here" in str(llama_cpp._Gguf.missing(SimpleNamespace()))  # type: ignore[arg-type]
+    assert "loads here" in str(GgufAdapter(GgufSettings()).missing())

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from tests.tiny import ARCHITECTURES, Architecture, build_tiny_model
 from unlora.errors import InputError
-from unlora.models.score import score_completions
+from unlora.models.score import _score_tokens, score_completions
 
 # Lengths and prompt lengths differ, one sequence has no prompt, one has a single completion token.
 SHAPES = [(9, 4), (5, 0), (12, 11), (30, 7), (3, 1), (9, 8)]
@@ -126,6 +126,15 @@ def test_argmax_match_is_true_on_the_greedy_continuation():
     greedy, other = score_completions(model, [(tokens, 2), (changed, 2)], pad_token_id=0)
     assert greedy.argmax_match.tolist() == [True] * 6
     assert other.argmax_match.tolist() == [True] * 5 + [False]
+
+
+def test_a_nearly_certain_token_of_a_large_vocabulary_keeps_its_loss():
+    """49,151 others at e^-17 of it: log(1 + 49151 e^-17) is lost, by a sixteenth or more, in a log_softmax on a CPU."""
+    logits = torch.full((1, 49152), -17.0)
+    logits[0, 7] = 0.0
+    for moments in (False, True):
+        score = _score_tokens(logits, torch.tensor([7]), moments)
+        assert score.token_log_probs[0] == pytest.approx(-math.log1p(49151 * math.exp(-17)), rel=1e-3)
 
 
 def test_means_follow_from_the_token_scores():

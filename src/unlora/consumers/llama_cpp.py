@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -54,7 +54,7 @@ class _Gguf:
 
     def runtime(self) -> str:
         """What it is tried in."""
-        return f"{llama_runtime.DISTRIBUTION} {version(llama_runtime.DISTRIBUTION)}"
+        return f"{llama_runtime.DISTRIBUTION} {import_module(llama_runtime.PACKAGE).__version__}"
 
 
 class GgufAdapter(_Gguf):

@@ -1,8 +1,6 @@
-"""llama.cpp itself, through the prebuilt library of the package llama-cpp-py-sync: the logits of a GGUF model.
+"""llama.cpp itself, through the functions that the package llama-cpp-python binds: the logits of a GGUF model."""
 
-It imports nothing of this package, so that an environment that has the library alone can use the file as it is.
-"""
-
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,11 +9,12 @@ from typing import Any
 
 import numpy
 
-PACKAGE, DISTRIBUTION = "llama_cpp_py_sync", "llama-cpp-py-sync"
-FORMATS = {"Q8_0": 7, "Q4_K_M": 15}
+PACKAGE, DISTRIBUTION = "llama_cpp", "llama-cpp-python"
+FORMATS = {"f16": 1, "q8_0": 7, "q4_k_m": 15}
 """llama.cpp's numbers of the formats that a model can be rounded to."""
-FLOAT32 = 0
-"""llama.cpp's number of it, as a type of a tensor."""
+
+_KEPT: list[Any] = []
+"""What the library calls in place of writing: it must outlive every object here, the library calls it at any time."""
 
 
 class LlamaError(Exception):
@@ -23,22 +22,22 @@ class LlamaError(Exception):
 
 
 class Native:
-    """The library and its types."""
+    """The library's functions."""
 
     def __init__(self) -> None:
         """Load it, and have it write nothing on the terminal.
 
         Raises:
             ImportError: it is not installed.
-            LlamaError: it does not load on this system (an older C library than it was built with, for instance).
+            LlamaError: it does not load on this system (it was built for another processor or C library, for instance).
         """
-        bindings: Any = import_module(f"{PACKAGE}._cffi_bindings")
         try:
-            self.library, self.types = bindings.get_lib(), bindings.get_ffi()
+            self.library: Any = import_module(f"{PACKAGE}.llama_cpp")
         except (RuntimeError, OSError) as error:
             raise LlamaError(f"{DISTRIBUTION}: its library does not load here ({error}).") from None
-        self._silent = self.types.callback("ggml_log_callback", lambda *_: None)
-        self.library.llama_log_set(self._silent, self.types.NULL)
+        if not _KEPT:
+            _KEPT.append(self.library.llama_log_callback(lambda *_: None))
+        self.library.llama_log_set(_KEPT[0], None)
         self.library.llama_backend_init()
 
     def quantise(self, source: Path, output: Path, name: str, threads: int = 1) -> None:
@@ -47,9 +46,10 @@ class Native:
         Raises:
             LlamaError: it cannot be rounded.
         """
-        settings = self.types.new("llama_model_quantize_params *", self.library.llama_model_quantize_default_params())
+        settings = self.library.llama_model_quantize_default_params()
         settings.ftype, settings.nthread = FORMATS[name], threads
-        if self.library.llama_model_quantize(str(source).encode(), str(output).encode(), settings) != 0:
+        words = str(source).encode(), str(output).encode()
+        if self.library.llama_model_quantize(*words, ctypes.byref(settings)) != 0:
             raise LlamaError(f"{source}: cannot be rounded to {name}.")
 
     def logits(
@@ -71,7 +71,7 @@ class Native:
         settings = self.library.llama_model_default_params()
         settings.n_gpu_layers = 0
         model = self.library.llama_model_load_from_file(str(file).encode(), settings)
-        if model == self.types.NULL:
+        if not model:
             raise LlamaError(f"{file}: llama.cpp does not read it.")
         try:
             yield model
@@ -84,10 +84,10 @@ class Native:
         settings.n_ctx = settings.n_batch = settings.n_ubatch = length
         settings.n_threads = settings.n_threads_batch = threads
         # All in float32 that can be: keys and values are kept in float16 otherwise.
-        settings.type_k = settings.type_v = FLOAT32
-        settings.flash_attn_type = 0
+        settings.type_k = settings.type_v = self.library.GGML_TYPE_F32
+        settings.flash_attn_type = self.library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = self.library.llama_init_from_model(model, settings)
-        if context == self.types.NULL:
+        if not context:
             raise LlamaError("llama.cpp makes no context for the model.")
         try:
             yield context
@@ -95,11 +95,12 @@ class Native:
             self.library.llama_free(context)
 
     def _put_on(self, model: Any, context: Any, file: Path) -> None:
-        adapter = self.library.llama_adapter_lora_init(model, str(file).encode())
-        if adapter == self.types.NULL:
+        library = self.library
+        adapter = library.llama_adapter_lora_init(model, str(file).encode())
+        if not adapter:
             raise LlamaError(f"{file}: llama.cpp does not put it on this model.")
-        adapters, scales = self.types.new("struct llama_adapter_lora *[]", [adapter]), self.types.new("float[]", [1.0])
-        if self.library.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
+        adapters, scales = (library.llama_adapter_lora_p_ctypes * 1)(adapter), (ctypes.c_float * 1)(1.0)
+        if library.llama_set_adapters_lora(context, adapters, 1, scales) != 0:
             raise LlamaError(f"{file}: llama.cpp does not put it on this model.")
 
     def _read(self, model: Any, context: Any, tokens: Sequence[int]) -> numpy.ndarray:
@@ -116,5 +117,5 @@ class Native:
         finally:
             library.llama_batch_free(batch)
         width = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
-        rows = (self.types.buffer(library.llama_get_logits_ith(context, place), 4 * width) for place in range(count))
-        return numpy.stack([numpy.frombuffer(row, dtype=numpy.float32) for row in rows])
+        rows = (library.llama_get_logits_ith(context, place) for place in range(count))
+        return numpy.stack([numpy.ctypeslib.as_array(row, shape=(width,)) for row in rows])
