@@ -20,6 +20,8 @@ from transformers import (
     PreTrainedModel,
     RecurrentGemmaConfig,
     RecurrentGemmaForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from tests.tiny import ARCHITECTURES, build_tiny_model
@@ -68,6 +70,12 @@ def build_recurrent_gemma() -> PreTrainedModel:
     )
 
 
+def build_roberta() -> PreTrainedModel:
+    """Positions begin after that of padding, where they are left to the model."""
+    sizes: dict[str, Any] = {"intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    return RobertaForCausalLM(RobertaConfig(**COMMON, **sizes, is_decoder=True, pad_token_id=1))
+
+
 OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mamba": build_mamba,
     "lfm2": build_lfm2,
@@ -75,6 +83,7 @@ OTHERS: dict[str, Callable[[], PreTrainedModel]] = {
     "recurrent_gemma": build_recurrent_gemma,
     "bloom": build_bloom,
     "opt": build_opt,
+    "roberta": build_roberta,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tests.models.test_load import save_adapter
 from tests.tiny import save_tiny
@@ -15,6 +15,8 @@ from unlora.errors import InputError
 from unlora.models.formats import recorded_quantisation
 from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import find_target_modules
+from unlora.models.without_values import read_shapes
+from unlora_research.model_map.configurations import tiny_configuration
 
 LLAMA_2_7B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
@@ -84,3 +86,31 @@ def test_rounding_of_the_files_is_recognised():
 def test_config_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(InputError, match=r"cannot be loaded .*model type `nothing`"):
         skeleton_of(tmp_path, {"model_type": "nothing"})
+
+
+@pytest.mark.parametrize("kind", ["opt", "bloom", "mamba"])
+def test_classes_that_compute_with_the_mask_are_read_without_values(kind: str):
+    """Their own masks have two dimensions; the operations are those of the same model with weights."""
+    config: Any = tiny_configuration(kind)
+    found = []
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            model: Any = AutoModelForCausalLM.from_config(config).eval()
+        model.set_experts_implementation("batched_mm")
+        found.append(footprint(model, 2, 9).flops)
+    assert found[0] == pytest.approx(found[1], rel=0.1)  # The kernels of attention are not the same.
+
+
+def test_where_a_class_picks_tokens_all_of_them_are_picked():
+    def read(inputs: dict[str, Any]) -> torch.Size:
+        return torch.nonzero(inputs["input_ids"]).shape
+
+    assert read_shapes(torch.zeros(2, 3, dtype=torch.long, device="meta"), read) == (6, 2)
+
+
+def test_class_whose_code_cannot_do_without_values_is_told_in_one_line():
+    def read(inputs: dict[str, Any]) -> None:
+        assert bool(inputs["input_ids"].any())
+
+    with pytest.raises(InputError, match=r"^model: cannot be read before it has values"):
+        read_shapes(torch.zeros(2, 3, dtype=torch.long, device="meta"), read)

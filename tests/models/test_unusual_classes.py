@@ -9,7 +9,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from tests.tiny import build_tiny_tokenizer
+from unlora.errors import InputError
+from unlora.models.causality import refuse_two_sided
 from unlora.models.choose import choose_target_modules, is_linear
+from unlora.models.forward import Reader, completion_logits
 from unlora.models.peft_trial import RENAMED
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
@@ -55,3 +58,41 @@ def test_configuration_that_takes_no_old_keys_is_saved_without_them(tmp_path: Pa
     save_model(model, build_tiny_tokenizer(), tmp_path / "model")
     again: Any = AutoConfig.from_pretrained(tmp_path / "model")
     assert again.rope_parameters == model.config.rope_parameters
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("reformer", "inconsistent with step sign"), ("blt", "has no attribute 'num_hidden_layers'")]
+)
+def test_class_that_cannot_read_as_texts_are_scored_is_refused_when_it_is_loaded(kind: str, why: str):
+    """Reformer pads to multiples of its chunk and not the places it is given; BLT's memory asks for layers it lacks."""
+    with pytest.raises(InputError, match=f"^model 'm': cannot be computed with .*{why}"):
+        refuse_two_sided("m", tiny(kind))
+
+
+def test_class_that_asks_in_training_which_tokens_are_of_an_image_is_told_none_are():
+    model = tiny("molmo2", AutoModelForImageTextToText)
+    ids = torch.arange(12).reshape(2, 6)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    with torch.no_grad():
+        evaluated = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits
+        model.train()
+        with pytest.raises(ValueError, match="mm_token_type_ids"):
+            model(input_ids=ids, attention_mask=batch["attention_mask"])
+        trained = completion_logits(model, batch)
+    torch.testing.assert_close(trained, evaluated[:, -trained.shape[1] :], atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_class_that_takes_only_places_that_lie_behind_one_another_is_read_on():
+    model, ids = tiny("kosmos-2.5", AutoModelForImageTextToText), torch.arange(2, 14).reshape(2, 6)
+    reader, mask = Reader(model), torch.ones(2, 6, dtype=torch.long)
+    reader.read(ids[:, :2], mask[:, :2], keep=1, more=True)
+    last = reader.read(ids[:, 2:], mask[:, 2:], keep=4, more=False)
+    expected = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 2:]
+    torch.testing.assert_close(last, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_reason_that_is_told_where_no_layer_is_left_is_that_of_the_language_model():
+    """The layers of images come first and are none of the matter: PEFT loads no adapter of this class's text part."""
+    with pytest.raises(InputError, match=rf"{RENAMED} \(model\.language_model\."):
+        choose_target_modules(tiny("deepseek_ocr2", AutoModelForImageTextToText), rank=2)

@@ -135,7 +135,8 @@ def narrowed(model: CausalModel, choice: Choice, names: Collection[str], why: st
 
 
 def _none_left(wanted: Mapping[str, TargetModule], left_out: Mapping[str, str], rank: int) -> InputError:
-    name, why = next(((name, left_out[name]) for name in wanted), next(iter(left_out.items())))
+    told = [(name, left_out[name]) for name in wanted] or list(left_out.items())
+    name, why = min(told, key=lambda one: one[1] == NOT_TEXT)  # What happened to the language model says more.
     if why == _narrow(rank):
         layer, widest = wanted[name], max(min(layer.d_out, layer.d_in) for layer in wanted.values())
         return InputError(

@@ -39,8 +39,10 @@ def completion_output(model: nn.Module, batch: Mapping[str, Tensor], **options: 
     kept = labels.shape[1] - max(first_label - 1, 0)
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     inputs |= {"use_cache": False, **options}
-    if takes_logits_to_keep(model):
+    if takes(model, "logits_to_keep"):
         inputs["logits_to_keep"] = last_positions(kept, labels.shape[1], batch["input_ids"].device)
+    if takes(model, "mm_token_type_ids"):  # Which tokens are of an image. Molmo2 asks for them in training.
+        inputs["mm_token_type_ids"] = torch.zeros_like(batch["input_ids"])
     return model(**inputs)
 
 
@@ -67,6 +69,7 @@ class Reader:
         """Start with nothing read."""
         self._model = model
         self._accepted = inspect.signature(model.forward).parameters
+        self._first_place = first_place(model)
         self._input_ids = self._mask = torch.empty(0, 0, dtype=torch.long, device=model.device)
         self._cache: Cache | None = None
         self._from_start = False
@@ -110,7 +113,7 @@ class Reader:
         if unread < mask.shape[1]:
             inputs |= {"past_key_values": self._cache, "use_cache": True}
         if "position_ids" in self._accepted:  # Others count positions by the mask themselves, or have none.
-            inputs["position_ids"] = _places(mask)[:, -unread:]
+            inputs["position_ids"] = self._first_place + _places(mask)[:, -unread:].contiguous()
         if "logits_to_keep" in self._accepted:
             inputs["logits_to_keep"] = last_positions(keep, unread, input_ids.device)
         return self._model(**inputs)
@@ -133,16 +136,25 @@ class Reader:
             self._cache.reorder_cache(index)  # pyright: ignore[reportArgumentType]  an int64 tensor is meant
 
 
+def first_place(model: PreTrainedModel) -> int:
+    """The position of a text's first token where the model counts them itself: 0, or the one after padding's.
+
+    RoBERTa and those made from it count so. transformers' generate counts from 0 (findings/generate-positions.sh).
+    """
+    counting = (one for one in model.modules() if hasattr(one, "create_position_ids_from_input_ids"))
+    return next((int(getattr(one, "padding_idx", -1)) + 1 for one in counting), 0)
+
+
 def takes_past(model: PreTrainedModel) -> bool:
     """Whether the model's forward can take up what it has read before."""
     return "past_key_values" in inspect.signature(model.forward).parameters
 
 
-def takes_logits_to_keep(model: nn.Module) -> bool:
-    """Whether the model's own forward, below PEFT's and accelerate's wrappers, can compute the last logits only."""
+def takes(model: nn.Module, argument: str) -> bool:
+    """Whether the model's own forward, below PEFT's and accelerate's wrappers, has an argument of this name."""
     while hasattr(model, "get_base_model") or hasattr(model, "module"):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator, assignment]
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
+    return argument in inspect.signature(model.forward).parameters
 
 
 def _places(mask: TokenIds) -> TokenIds:

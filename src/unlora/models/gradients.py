@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError
-from unlora.models.forward import takes_logits_to_keep
+from unlora.models.forward import takes
 from unlora.models.target_modules import find_target_modules
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
 
@@ -89,6 +89,6 @@ def _squared_norms(model: PreTrainedModel, weights: Sequence[nn.Parameter]) -> I
 def _mean_nll(model: PreTrainedModel, input_ids: Sequence[int], start: int) -> Float[Tensor, ""]:
     tokens = torch.tensor([list(input_ids)], device=model.device)
     kept = tokens.shape[1] - start + 1
-    options = {"logits_to_keep": kept} if takes_logits_to_keep(model) else {}
+    options = {"logits_to_keep": kept} if takes(model, "logits_to_keep") else {}
     logits = model(input_ids=tokens, use_cache=False, **options).logits[0, -kept:-1]
     return nn.functional.cross_entropy(logits.float(), tokens[0, start:])

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unlora.models.target_modules import TargetModule
+from unlora.models.without_values import read_shapes
 from unlora.models.wrapping import CausalModel, unwrap
+from unlora.shapes import TokenIds
 
 EXAMPLES, LENGTH = 3, 11
 """Of the text that is read: two primes that no width of a layer is."""
@@ -42,9 +44,18 @@ def try_layers(model: CausalModel, layers: Mapping[str, TargetModule]) -> dict[s
         stack.enter_context(_gradients_from_the_embedding(plain, embedded))
         for name, layer in layers.items():
             stack.callback(layer.module.register_forward_hook(_watching(uses[name])).remove)
-        logits = model(**_text(plain), use_cache=False).logits
-        if logits.requires_grad:
-            torch.autograd.grad(logits.float().sum(), embedded, allow_unused=True)
+
+        def read(inputs: dict[str, Any]) -> None:
+            embedded.clear()
+            logits = model(**inputs, use_cache=False).logits
+            if logits.requires_grad:
+                torch.autograd.grad(logits.float().sum(), embedded, allow_unused=True)
+
+        ids = _text(plain)
+        if ids.is_meta:
+            read_shapes(ids, read)
+        else:
+            read({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     return uses
 
 
@@ -92,14 +103,6 @@ def _gradients_from_the_embedding(model: PreTrainedModel, embedded: list[Tensor]
         handle.remove()
 
 
-def _text(model: PreTrainedModel) -> dict[str, Tensor]:
-    device = model.device
+def _text(model: PreTrainedModel) -> TokenIds:
     vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    ids = (torch.arange(EXAMPLES * LENGTH, device=device) % vocabulary).reshape(EXAMPLES, LENGTH)
-    if device.type == "meta":
-        # In four dimensions a mask is taken as it is; every other one is looked into, and here it has no values.
-        return {
-            "input_ids": ids,
-            "attention_mask": torch.ones(EXAMPLES, 1, LENGTH, LENGTH, dtype=torch.bool, device=device),
-        }
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return (torch.arange(EXAMPLES * LENGTH, device=model.device) % vocabulary).reshape(EXAMPLES, LENGTH)

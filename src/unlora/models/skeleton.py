@@ -1,6 +1,6 @@
 """A model without its weights: shapes, parameters, and what a step on it keeps and computes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -9,10 +9,12 @@ from transformers import PreTrainedModel
 
 from unlora.models.adapter_target import plain_base
 from unlora.models.formats import settle_format
+from unlora.models.forward import takes
 from unlora.models.load import read_config
 from unlora.models.locate import locate
 from unlora.models.named_class import auto_class
 from unlora.models.reading import reading
+from unlora.models.without_values import read_shapes
 
 
 def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
@@ -45,23 +47,29 @@ def footprint(model: nn.Module, sequences: int, length: int) -> Footprint:
     Every tensor that autograd saves counts once, whatever views of it are saved, but for those of shape
     (..., length, length): fused kernels keep no attention weights. Give an odd length, which no width of a layer is.
     Logits are taken of one token a sequence and have to be added.
+
+    Raises:
+        InputError: the model cannot be read without values.
     """
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     # Weights of experts, copied for each token, which the default does without.
     experts = {shape for each in model.parameters() if each.ndim == 3 for shape in (each.shape[1:], each.shape[:0:-1])}
-    kept: dict[int, torch.UntypedStorage] = {}
+    options = {"use_cache": False} | ({"logits_to_keep": 1} if takes(model, "logits_to_keep") else {})
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        copied = tensor.ndim == 3 and tensor.shape[1:] in experts
-        if storage._cdata not in own and tensor.shape[-2:] != (length, length) and not copied:
-            kept[storage._cdata] = storage  # held, so that its place is not given to another
-        return tensor
+    def read(inputs: dict[str, Any]) -> Footprint:
+        kept: dict[int, torch.UntypedStorage] = {}
 
-    device = next(model.parameters()).device
-    ids = torch.zeros(sequences, length, dtype=torch.long, device=device)
-    # In four dimensions a mask is taken as it is; every other one is looked into, and a skeleton has no values.
-    mask = torch.ones(sequences, 1, length, length, dtype=torch.bool, device=device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), FlopCounterMode(display=False) as count:
-        model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits.sum().backward()
-    return Footprint(sum(storage.nbytes() for storage in kept.values()), count.get_total_flops())
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            copied = tensor.ndim == 3 and tensor.shape[1:] in experts
+            if storage._cdata not in own and tensor.shape[-2:] != (length, length) and not copied:
+                kept[storage._cdata] = storage  # held, so that its place is not given to another
+            return tensor
+
+        unpack, count = (lambda tensor: tensor), FlopCounterMode(display=False)
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack), count:
+            model(**inputs, **options).logits[:, -1:].sum().backward()
+        return Footprint(sum(storage.nbytes() for storage in kept.values()), count.get_total_flops())
+
+    ids = torch.zeros(sequences, length, dtype=torch.long, device=next(model.parameters()).device)
+    return read_shapes(ids, read)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import psutil
+from torch import nn
 from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
-from unlora.models.experts import ExpertModule
+from unlora.models.experts import ExpertModule, experts_tensor
 from unlora.models.formats import recorded_quantisation
 from unlora.models.quantised import Quantisation
 from unlora.models.skeleton import footprint, load_skeleton
@@ -211,9 +212,7 @@ def _training(
     """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
     chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank
     anchored = start.anchored
-    adapted = attach_plain_adapter(
-        skeleton.model, skeleton.targets, rank=2 * rank if anchored else rank, alpha=settings.adapter.alpha
-    )
+    adapted = _adapted(skeleton, 2 * rank if anchored else rank)
     largest = _largest(batches)
     kept, flops = footprint(adapted, largest.rows, largest.length)
     flops_a_token = flops / largest.tokens
@@ -246,6 +245,20 @@ def _training(
             arithmetic.reference_logit_bytes(batch, skeleton.vocabulary, skeleton.size, share) for batch in batches
         )
     return arithmetic.with_buffers(parts), policy + reference
+
+
+def _adapted(skeleton: Skeleton, rank: int) -> nn.Module:
+    """The skeleton with what a backward pass through the adapter needs.
+
+    PEFT adds the update of experts to their weights, in a block that knows no tensor without values: a gradient with
+    respect to those weights keeps the same tensors and takes the same products.
+    """
+    layers = {name: one for name, one in skeleton.targets.items() if not isinstance(one, ExpertModule)}
+    adapted = attach_plain_adapter(skeleton.model, layers, rank=rank, alpha=rank) if layers else skeleton.model
+    for target in skeleton.targets.values():
+        if isinstance(target, ExpertModule):
+            experts_tensor(target).requires_grad_(True)
+    return adapted
 
 
 def _largest(batches: Iterable[BatchShape]) -> BatchShape:
