@@ -16,7 +16,8 @@ def add_by_hand(model: nn.Module, adapter: Path) -> None:
     """Add s B A to every weight that the files of an adapter name.
 
     The wrappers of several tensors of one module lie in each other: the innermost is that of the tensor that comes
-    first in the module. A layer that several blocks share stands in the files once for each, and gets its update once.
+    first in the module. A layer that several blocks share stands in the files once for each, and gets its update once;
+    layers that share a weight and not more have an adapter each, which parts them.
     A tensor (expert, d_out, d_in) has A as (expert x rank, d_in), expert by expert, and B as
     (d_out, rank x expert), the experts of a rank together; one that says it is transposed is (expert, d_in, d_out).
     """
@@ -34,11 +35,11 @@ def add_by_hand(model: nn.Module, adapter: Path) -> None:
         dtype = next(module.parameters()).dtype
         lora_a, lora_b = lora_a.to(dtype), lora_b.to(dtype)
         if not held:
-            weight, update = module.get_parameter("weight"), scaling * lora_b @ lora_a
-            if id(weight) in changed:
+            if id(module) in changed:
                 continue
-            changed.add(id(weight))
-            weight += update.T if isinstance(module, Conv1D) else update
+            changed.add(id(module))
+            weight, update = module.get_parameter("weight"), scaling * lora_b @ lora_a
+            module.weight = nn.Parameter(weight + (update.T if isinstance(module, Conv1D) else update))
             continue
         weight = module.get_parameter(held[len(held) - 1 - name.split(".").count("base_layer")])
         _add_to_experts(weight, lora_a, scaling * lora_b, transposed=getattr(module, "is_transposed", False))

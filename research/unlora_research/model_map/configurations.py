@@ -17,7 +17,7 @@ SPARE = 400
 DEPTHS = (
     "num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers",
     "num_encoder_layers", "num_blocks", "depth", "mtp_num_hidden_layers", "num_layers_per_stack", "encoder_num_layers",
-    "decoder_num_layers", "vision_num_hidden_layers", "num_global_layers",
+    "decoder_num_layers", "vision_num_hidden_layers", "num_global_layers", "layers",
 )  # fmt: skip
 WIDTHS = (
     "hidden_size", "d_model", "n_embd", "embed_dim", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim",
@@ -117,7 +117,7 @@ def tiny_values(made: type[PreTrainedConfig], exceptions: Mapping[str, Any]) -> 
     for name in names:
         given = _given(usual, name)
         if name in inside or isinstance(given, PreTrainedConfig):
-            of = type(given) if isinstance(given, PreTrainedConfig) else inside[name]
+            of = type(given) if isinstance(given, PreTrainedConfig) else _part(made, name)
             own = exceptions.get(name, {})
             values[name] = own if own is None or isinstance(own, str) else of(**tiny_values(of, own)).to_dict()
         elif name in VOCABULARIES and isinstance(given, int):
@@ -142,6 +142,12 @@ def tiny_values(made: type[PreTrainedConfig], exceptions: Mapping[str, Any]) -> 
     return {**values, **{name: value for name, value in exceptions.items() if name not in inside or value is None}}
 
 
+def _part(made: type[PreTrainedConfig], name: str) -> type[PreTrainedConfig]:
+    """Class of a configuration inside another: named, or of the model type that stands for it."""
+    spec: Any = made.sub_configs_defaults[name]
+    return spec.config_class if spec.model_type is None else CONFIG_MAPPING[spec.model_type]
+
+
 def _given(usual: PreTrainedConfig | None, name: str) -> Any:
     """What the defaults have under a name; None where that differs from layer to layer."""
     try:
@@ -162,10 +168,15 @@ def _by_layer(usual: PreTrainedConfig | None, names: list[str], values: Mapping[
     """Cut what is listed by layer to few layers, so that every value that a list has is there."""
     depth_name = next((name for name in DEPTHS if name in values), None)
     depth = getattr(usual, depth_name, None) if depth_name else None
+    if not isinstance(depth, int):
+        return {}
     lists = {
         name: value
         for name in names
-        if isinstance(value := _given(usual, name), list | tuple) and len(value) == depth and len(value) > 1
+        if isinstance(value := _given(usual, name), list | tuple)
+        and len(value) == depth
+        and len(value) > 1
+        and not sorted(map(str, value)) == sorted(map(str, range(depth)))  # Names every layer: no property of it.
     }
     if not lists or depth_name is None:
         return {}

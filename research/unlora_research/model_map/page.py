@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlora.reach import percent
-from unlora_research.model_map.verdict import LOGITS, MEANINGS, NATS, Verdict
+from unlora_research.model_map.verdict import LOGITS, MEANINGS, NATS, PLANNED, Verdict
 
 SHOWN = 6
 """Names of what is left out, in a row."""
@@ -30,7 +30,10 @@ with the adapter merged.
 Of these, transformers itself builds {built} that read text alone; {fine} of them
 ({percent(fine / max(built, 1))}) work. "Works" means: the logits of plain PEFT and of the merged model equal those of
 the adapter's factors added to the weights by hand, to {LOGITS:.0e} of the largest logit (float32); scores alone and in
-padded batches agree to {NATS:.0e} nats.
+padded batches agree with the model's own forward pass to {NATS:.0e} nats. {_planned(verdicts)}
+
+Decoders that count positions from the one after padding's, as RoBERTa does, are read at those. transformers 5.23's own
+`generate` counts from 0, and reads another model than the one that was trained (`findings/generate-positions.sh`).
 
 | | classes |
 |---|---:|
@@ -57,6 +60,14 @@ def differences(old: Sequence[Verdict], new: Sequence[Verdict]) -> list[str]:
         elif was.left_out != now.left_out:
             lines.append(f"{kind}: leaves out {_names(now) or 'nothing'}; before {_names(was) or 'nothing'}")
     return sorted(lines)
+
+
+def _planned(verdicts: Sequence[Verdict]) -> str:
+    """Say of how many classes `plan` was right, and of which it says that it can say nothing."""
+    right = sum(one.plan_difference is not None and one.plan_difference <= PLANNED for one in verdicts)
+    names = [one.kind for one in verdicts if one.plan_line]
+    rest = f"; of {', '.join(names)} it says in one line that it cannot" if names else ""
+    return f"`unlora plan` was right about\nweights, reach and adapter of {right} of them, to {PLANNED:.0%}{rest}."
 
 
 def _rounding(verdicts: Sequence[Verdict]) -> str:

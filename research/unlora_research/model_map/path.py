@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -32,6 +33,8 @@ from unlora.models.quiet import quiet
 from unlora.models.score import score_completions
 from unlora.reach import Reach
 from unlora.recipes.export import export_merged
+from unlora.recipes.plan.batches import read_run_data
+from unlora.recipes.plan.cost import make_plan
 from unlora.recipes.unlearn import unlearn
 from unlora.run.settings import UnlearnSettings
 from unlora_research.model_map.by_hand import add_by_hand
@@ -41,6 +44,8 @@ from unlora_research.small_world import train_tokenizer
 
 RANK = 2
 LENGTH = 14
+LEAST = -1e30
+"""Below it a logit says that a token is forbidden: Chameleon sets those of images so."""
 
 
 class _Ended(Exception):
@@ -88,8 +93,8 @@ def all_kinds() -> list[str]:
 
 
 def class_name(kind: str) -> str:
-    """Of the class that the automatic classes make of a model type."""
-    names = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)  # Imports no model.
+    """Of the class that is made of a model type: of several parts where it has both."""
+    names = (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)  # Imports no model.
     found = next((mapping[kind] for mapping in names if kind in mapping), "?")
     return found if isinstance(found, str) else found[0]
 
@@ -117,7 +122,7 @@ def _make(kind: str, place: Path, found: dict[str, Any]) -> Made:
     _enliven(model)
     ids = _text(1)
     with torch.no_grad():
-        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     if logits.shape[:2] != ids.shape or not logits.isfinite().all():
         raise _Ended("not built", "build", f"its logits have shape {tuple(logits.shape)}, or are not finite")
     people = generate_people(5, seed=0).examples[: 2 * EXAMPLES]
@@ -127,9 +132,9 @@ def _make(kind: str, place: Path, found: dict[str, Any]) -> Made:
 
 
 def _model_of(config: PretrainedConfig) -> PreTrainedModel:
-    auto: Any = AutoModelForCausalLM
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        auto = AutoModelForImageTextToText
+    """The class that checkpoints of the type name: of several parts where there is one, not its text part alone."""
+    parts = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    auto: Any = AutoModelForImageTextToText if parts else AutoModelForCausalLM
     return auto.from_config(config)
 
 
@@ -172,7 +177,10 @@ def _walk(made: Made, place: Path) -> dict[str, Any]:
             doubled.append(_stage(f"in double ({start})", "error", lambda run=run: _in_double(made, run / "adapter")))
     record = json.loads((place / STARTS[-1] / "record.json").read_text(encoding="utf-8"))
     reach = Reach.from_json(record["reach"])
+    planned, refusal = _stage("plan", "error", lambda: _planned(made, place / STARTS[-1], reach))
     return found | {
+        "plan_difference": planned,
+        "plan_line": refusal,
         "reach": reach.share,
         "left_out": {one.name: one.why for one in reach.left_out},
         "notes": reach.notes,
@@ -198,14 +206,39 @@ def _settings(made: Made, start: str) -> UnlearnSettings:
     )
 
 
+def _planned(made: Made, run: Path, reach: Reach) -> tuple[float | None, str]:
+    """Largest relative difference between what is planned and what was made: weights, share reached, adapter.
+
+    Or why `plan` cannot say: some classes look at values, and a plan has none.
+    """
+    settings = _settings(made, STARTS[-1])
+    try:
+        plan = make_plan(settings, read_run_data(settings))
+    except UnloraError as error:
+        return None, str(error)
+    adapter = load_file(run / "adapter" / "adapter_model.safetensors")
+    files = (tensor.numel() for tensor in adapter.values())
+    pairs = ((plan.reach.share, reach.share), (plan.reach.whole, reach.whole), (plan.adapter_parameters, sum(files)))
+    return max(abs(told / made - 1) for told, made in pairs), ""
+
+
 def _scores(loaded: LoadedModel) -> dict[str, Any]:
-    """Completions of several lengths, one after another and in padded batches."""
+    """Completions of several lengths: by the model's own forward, one after another, and in padded batches."""
     rows = [(row.tolist()[: LENGTH - 2 * place], 3) for place, row in enumerate(_text(4))]
     rows += [(rows[0][0][:3] + rows[1][0][:5], 3)]  # The prompt of the first, read once for both.
     alone = [score_completions(loaded.model, [row], pad_token_id=1)[0].token_log_probs for row in rows]
     together = [one.token_log_probs for one in score_completions(loaded.model, rows, pad_token_id=1, batch_size=5)]
-    differences = [numpy.abs(one - other).max() for one, other in zip(alone, together, strict=True)]
+    plain = [_own_scores(loaded.model, *row) for row in rows]
+    pairs = zip((*alone, *together), (*plain, *plain), strict=True)
+    differences = [numpy.abs(one - own).max() for one, own in pairs]
     return {"score_difference": float(max(differences))}
+
+
+@torch.no_grad()
+def _own_scores(model: PreTrainedModel, ids: list[int], start: int) -> Any:
+    """Log-probability of every token from `start` on, by one forward pass that is given the tokens and nothing else."""
+    log_probs = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1].float().log_softmax(-1)
+    return log_probs.gather(1, torch.tensor(ids[start:])[:, None])[:, 0].numpy()
 
 
 def _text(rows: int) -> Tensor:
@@ -247,5 +280,8 @@ def _in_double(made: Made, adapter: Path) -> float:
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
+    if not torch.equal(expected < LEAST, found < LEAST):
+        return float("inf")
+    expected, found = (one[expected >= LEAST] for one in (expected, found))
     scale = max(1.0, float(expected.abs().max()))
     return float((expected - found).abs().max()) / scale

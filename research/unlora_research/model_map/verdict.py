@@ -27,7 +27,9 @@ LOGITS = 1e-5
 """Largest difference of a logit between an adapter's factors, added to the weights by hand, and plain PEFT; relative to
 the largest logit where that is above one."""
 NATS = 1e-4
-"""Largest difference of a token's log-probability alone and in a padded batch."""
+"""Largest difference of a token's log-probability, alone or in a padded batch, from the model's own forward pass."""
+PLANNED = 0.1
+"""Largest relative difference between what `plan` says and what was made: share reached, weights, adapter."""
 
 
 class Verdict(Config):
@@ -58,6 +60,10 @@ class Verdict(Config):
     """As `peft_difference`, in float64; measured where that is above LOGITS."""
     score_difference: float | None = None
     """See NATS."""
+    plan_difference: float | None = None
+    """See PLANNED."""
+    plan_line: str = ""
+    """Why `plan` can say nothing of it, if so."""
     weights: int = 0
     """In the tiny model."""
     seconds: float = 0.0
@@ -76,7 +82,9 @@ class Verdict(Config):
         if self.merged_difference is not None and not self.merged_difference <= LOGITS:
             faults.append(f"the merged model differs by {self.merged_difference:.1e}")
         if self.score_difference is not None and not self.score_difference <= NATS:
-            faults.append(f"padded batches differ by {self.score_difference:.1e} nats")
+            faults.append(f"scores differ by {self.score_difference:.1e} nats")
+        if self.plan_difference is not None and not self.plan_difference <= PLANNED:
+            faults.append(f"the plan differs by {self.plan_difference:.0%}")
         if self.moved is not None and not self.moved > 0:
             faults.append("the adapter changes nothing")
         return "; ".join(faults)

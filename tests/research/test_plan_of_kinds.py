@@ -1,0 +1,45 @@
+"""What `plan` says of mixtures, hybrids and models of several parts, against what is measured on tiny ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unlora.adapters.anchored import attach_plain_adapter
+from unlora.models.load import load_model
+from unlora.models.skeleton import footprint
+from unlora.recipes.plan.batches import read_run_data, training_shapes
+from unlora.recipes.plan.cost import _largest, make_plan
+from unlora.run.starting import chosen_start
+from unlora.run.targets import choose_targets
+from unlora_research.model_map.path import _make, _settings
+
+KINDS = ("llama", "qwen3_moe", "gpt_oss", "deepseek_v3", "bamba", "llava")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_reach_and_memory_by_part_are_those_of_the_run(kind: str, tmp_path: Path):
+    made = _make(kind, tmp_path, {})
+    settings = _settings(made, "marginal")
+    reading = read_run_data(settings)
+    plan = make_plan(settings, reading)
+    model: Any = load_model(str(made.folder), device=torch.device("cpu")).model
+    start = chosen_start(settings)
+    choice = choose_targets(settings.adapter, start, model, settings.objective)
+    assert plan.parameters == sum(one.numel() for one in model.parameters())
+    assert plan.reach == choice.reach
+    assert plan.training_memory["base weights"] == sum(one.nbytes for one in model.parameters())
+    batch = _largest(list(training_shapes(settings.training, reading, settings.seed)))
+    adapted = attach_plain_adapter(model, choice.targets, rank=2 * settings.adapter.rank, alpha=1)
+    factors = [one for name, one in adapted.named_parameters() if ".lora_" in name]
+    assert plan.training_memory["adapter"] == sum(one.nbytes for one in factors)
+    ids = torch.ones(2, 5, dtype=torch.long)
+    optimiser = torch.optim.AdamW(factors)
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    optimiser.step()
+    moments = [state[name] for state in optimiser.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    kept = sum(one.nbytes for one in moments) + sum(one.nbytes for one in factors)
+    assert plan.training_memory["gradients and AdamW"] == pytest.approx(kept, rel=0.1)
+    kept = footprint(adapted, batch.rows, batch.length).activation_bytes
+    assert plan.training_memory["activations"] == pytest.approx(kept, rel=0.1)
