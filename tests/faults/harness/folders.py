@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.harness.areas.runs import strip
+from unlora.artifacts import file_sha256
 
 TIMES = (
     "seconds",
@@ -59,11 +60,26 @@ def content(file: Path, folder: Path) -> Any:
     """What must be the same."""
     if file.name in LOGS:
         return [strip(json.loads(line), TIMES) for line in file.read_text().splitlines()]
+    if file.name == "record.json":
+        return strip(_own_evaluation(json.loads(OWN_CACHE.sub("", text(file, folder))), file.parent), TIMES)
     if file.suffix == ".json":
-        return strip(json.loads(OWN_CACHE.sub("", file.read_text().replace(str(folder.parent), ""))), TIMES)
+        return strip(json.loads(OWN_CACHE.sub("", text(file, folder))), TIMES)
     if file.suffix == ".jsonl":
-        return OWN_CACHE.sub("", file.read_text().replace(str(folder.parent), ""))
+        return OWN_CACHE.sub("", text(file, folder))
     if file.suffix == ".csv":
         rows = list(csv.DictReader(file.read_text().splitlines()))
         return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
     return file.read_bytes() if file.suffix in SAME_BYTES else None
+
+
+def text(file: Path, folder: Path) -> str:
+    """A file without the name of where the folder lies."""
+    return file.read_text().replace(str(folder.parent), "")
+
+
+def _own_evaluation(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Whether the hash is that of the evaluation beside it, in its place: names of folders stand in what is hashed."""
+    hashed = record.get("evaluation_sha256")
+    if hashed is None:
+        return record
+    return {**record, "evaluation_sha256": hashed == file_sha256(folder / "evaluation.json")}
