@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unlora.importance import ratio
 from unlora.importance.importance_map import (
     FactoredImportance,
     FullImportance,
@@ -59,6 +60,23 @@ def test_lora_factors_take_the_ratio_of_the_products():
     rows = [3 / 1.3 + 4 / 2.3, 4 / 3.3 + 8 / 6.3]
     torch.testing.assert_close(ratio.row_weights, torch.tensor(rows))
     torch.testing.assert_close(ratio.column_weights, torch.tensor([3 / 1.3 + 4 / 3.3, 4 / 2.3 + 8 / 6.3]))
+
+
+@pytest.mark.parametrize("with_retain", [True, False])
+def test_sums_over_rows_at_a_time_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch, *, with_retain: bool):
+    monkeypatch.setattr(ratio, "CHUNK_ENTRIES", 40)  # three rows of thirteen, and one that is left over
+    generator = torch.Generator().manual_seed(0)
+    sets = [
+        FactoredImportance(torch.rand(10, 2, generator=generator) ** 4, torch.rand(2, 13, generator=generator) ** 4)
+        for _ in range(2)
+    ]
+    importance = ModuleImportance(sets[0], sets[1] if with_retain else None)
+    found, whole = module_ratio(importance, 0.5), module_ratio(importance, 0.5, elementwise=True)
+    assert whole.weights is not None
+    torch.testing.assert_close(found.row_weights, whole.weights.sum(dim=1))
+    torch.testing.assert_close(found.column_weights, whole.weights.sum(dim=0))
+    assert found.floored_fraction == whole.floored_fraction
+    assert found.weights is None
 
 
 def test_matrix_is_returned_when_asked_for():

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from unlora.shapes import Weight
 
 RELATIVE_FLOOR = 0.01
 """The floor is this share of the mean retain importance of the same layer (of its rows, its columns or its entries)."""
+
+CHUNK_ENTRIES = 1 << 18
+"""Entries of M that are formed at a time: a MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,13 @@ def module_ratio(
 ) -> ModuleRatio:
     """Ratio of one module.
 
-    Marginals give a separable ratio: rows over rows times columns over columns. In the other spaces M is formed for
-    this module alone and its row and column sums are returned (what FILA and VILA weight rows with); M itself only
-    when `elementwise` asks for it, as large as the weight. Without a retain set the denominator is one.
+    Marginals give a separable ratio: rows over rows times columns over columns. In the other spaces the row and column
+    sums of M are returned (what FILA and VILA weight rows with); M itself only when `elementwise` asks for it, as large
+    as the weight. From factors, and if it is not asked for, M is formed some rows at a time, which stay in the
+    processor's cache. Without a retain set the denominator is one.
     """
+    if isinstance(importance.forget, FactoredImportance) and not elementwise:
+        return _factored_ratio(importance.forget, importance.retain, relative_floor)
     forget = _parts(importance.forget)
     retain = _parts(importance.retain) if importance.retain is not None else [None] * len(forget)
     divided = [_ratio(*parts, relative_floor) for parts in zip(forget, retain, strict=True)]
@@ -48,6 +55,25 @@ def module_ratio(
     rows, columns = ratios if separable else (ratios[0].sum(dim=1), ratios[0].sum(dim=0))
     floored_fraction = sum(count for _, count in divided) / sum(ratio.numel() for ratio in ratios)
     return ModuleRatio(rows, columns, floored_fraction, ratios[0] if elementwise and not separable else None)
+
+
+def _factored_ratio(forget: FactoredImportance, retain: SetImportance | None, relative_floor: float) -> ModuleRatio:
+    """The sums of M = B_f A_f / (B_r A_r + floor), chunk by chunk."""
+    d_out, d_in = len(forget.lora_b), forget.lora_a.shape[1]
+    if not isinstance(retain, FactoredImportance):
+        rows, columns = forget.lora_b @ forget.lora_a.sum(dim=1), forget.lora_b.sum(dim=0) @ forget.lora_a
+        return ModuleRatio(rows, columns, 0.0)
+    mean = retain.lora_b.sum(dim=0) @ retain.lora_a.sum(dim=1) / (d_out * d_in)
+    floor = relative_floor * mean
+    row_sums, column_sums, floored = [], torch.zeros_like(forget.lora_a[0]), 0
+    step = max(CHUNK_ENTRIES // d_in, 1)
+    for start in range(0, d_out, step):
+        part = slice(start, start + step)
+        ratio, count = _over(forget.lora_b[part] @ forget.lora_a, retain.lora_b[part] @ retain.lora_a, floor)
+        row_sums.append(ratio.sum(dim=1))
+        column_sums += ratio.sum(dim=0)
+        floored += count
+    return ModuleRatio(torch.cat(row_sums), column_sums, floored / (d_out * d_in))
 
 
 def module_score(importance: ModuleImportance) -> float:
@@ -84,7 +110,10 @@ def _ratio(forget: Tensor, retain: Tensor | None, relative_floor: float) -> tupl
     """Return the ratio and in how many denominators the floor exceeds the retain importance."""
     if retain is None:
         return forget, 0
-    floor = relative_floor * retain.mean()
+    return _over(forget, retain, relative_floor * retain.mean())
+
+
+def _over(forget: Tensor, retain: Tensor, floor: Tensor) -> tuple[Tensor, int]:
     if floor <= 0:  # The retain set does not touch this layer: there is nothing to divide by.
         return forget, retain.numel()
     return forget / (retain + floor), int((retain < floor).sum())
