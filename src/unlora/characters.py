@@ -1,14 +1,18 @@
-"""Characters that a text from elsewhere must not bring to a terminal or a page: they hide, recolour or forge what is
-read there.
+"""What is known of single characters: which belong to scripts that write no blanks, and which a text from elsewhere
+must not bring to a terminal or a page, since they hide, recolour or forge what is read there.
 
-They are the control characters C0 and C1 without newline and tab, the separators and marks that break a line or turn
-its direction round, and halves of surrogate pairs, which no UTF-8 output can hold.
+The second are the control characters C0 and C1 without newline and tab, the separators and marks that break a line or
+turn its direction round, and halves of surrogate pairs, which no UTF-8 output can hold.
 """
 
 import re
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 REPLACEMENT = "\ufffd"
+
+WITHOUT_BLANKS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF),
+                  (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
+"""Code points of scripts that write no blanks between words: Thai, Lao, Burmese, Khmer, Kana and Han."""
 
 
 def visible(text: str) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GenerationConfig
 
 from tests.audit.subjects import bench_for
 from unlora.audit.subject import AuditSubject
 from unlora.data.records import ExampleSet
+from unlora.models.wrapping import unwrap
 
 
 class Work:
@@ -45,6 +47,16 @@ def test_other_weights_data_settings_or_names_are_other_work(subject: AuditSubje
     bench.once("other", "target", {"step": 1}, work)
     bench_for(fewer, tmp_path).once("work", "target", {"step": 1}, work)
     assert work.count == 5
+
+
+def test_answers_that_end_elsewhere_are_other_work(
+    subject: AuditSubject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+    bench_for(subject, tmp_path).once("work", "target", {}, work)
+    monkeypatch.setattr(unwrap(subject.model), "generation_config", GenerationConfig(eos_token_id=[0, 7]))
+    bench_for(subject, tmp_path).once("work", "target", {}, work)
+    assert work.count == 2
 
 
 CUT_SHORT = ["", '{"result"', "[]", '{"identity": {}}', '{"result": [], "sha256": 3}', '{"result": {"count": 1}}']

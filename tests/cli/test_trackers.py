@@ -1,6 +1,8 @@
 """Trackers of the Trainer: by their names, refused before any work, heard every step."""
 
+import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +37,13 @@ class Missing(TrainerCallback):
 
     def __init__(self) -> None:
         raise RuntimeError("Missing requires missing to be installed. Run `pip install missing`.")
+
+
+class HalfMade(Missing):
+    """One that looks for what it has not got when it goes, as MLflow's does."""
+
+    def __del__(self) -> None:
+        raise AttributeError("'HalfMade' object has no attribute '_auto_end_run'")
 
 
 @pytest.fixture
@@ -72,6 +81,18 @@ def test_a_wrong_or_missing_tracker_is_refused_before_any_work(inputs: Inputs, t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_missing_tracker_says_one_line_and_nothing_when_it_goes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "half", HalfMade)
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with pytest.raises(InputError, match="'half': Missing requires missing to be installed"):
+        refuse_trackers(["half"])
+    gc.collect()
+    assert said == []
+    HalfMade.__new__(HalfMade)  # the hook hears what is not kept from it
+    assert len(said) == 1
+
+
 def test_no_tracker_unless_one_is_named(taught: Taught):
     assert taught.settings().training.report_to == []
     assert tracked([], Path("runs/x"))["report_to"] == "none"
@@ -87,3 +108,5 @@ def test_tensorboard_writes_into_the_run_unless_told_otherwise(monkeypatch: pyte
     monkeypatch.delenv(TENSORBOARD_FOLDER)
     tracked(["tensorboard"], Path("runs/x"))
     assert os.environ[TENSORBOARD_FOLDER] == "runs/x/tensorboard"
+    tracked(["tensorboard"], Path("runs/y"))  # the next run of the same process
+    assert os.environ[TENSORBOARD_FOLDER] == "runs/y/tensorboard"

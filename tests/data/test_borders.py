@@ -52,6 +52,20 @@ def _text(tokeniser: ExampleTokeniser, ids: tuple[int, ...]) -> str:
 # --- text that was rendered before ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["plain", "bos", "bos_and_eos", "chat"])
+@pytest.mark.parametrize("behind", ["", "\n", " \n\n"])
+def test_an_end_token_that_was_rendered_before_ends_what_is_scored(name: str, behind: str) -> None:
+    """ChatML writes a line end behind the end of each turn; a model stops before it, and a second end never comes."""
+    tokeniser = ExampleTokeniser(TOKENIZERS[name], max_length=100)
+    bare = tokeniser.encode(Example("prompt_completion", "Who?", " Noor.", "here"))
+    assert bare.input_ids[-1] == END
+    assert tokeniser.encode(Example("prompt_completion", "Who?", f" Noor.<|end|>{behind}", "here")) == bare
+    asked = Example("question_answer", "Who?", f"Noor.<|end|>{behind}", "here")
+    plain = ExampleTokeniser(TOKENIZERS[name], template="plain", max_length=100)
+    assert plain.encode(asked).input_ids[-2:].count(END) == 1
+    assert plain.encode(asked).input_ids[-1] == END
+
+
 @pytest.mark.parametrize("name", ["bos", "bos_and_eos"])
 @pytest.mark.parametrize(("prompt", "completion"), [("<|start|>Who?", " Noor."), ("", "<|start|>Who? Noor.")])
 def test_text_that_begins_with_the_start_token_has_one(name: str, prompt: str, completion: str) -> None:

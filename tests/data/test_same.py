@@ -108,6 +108,31 @@ def test_another_record_is_none_of_the_spellings(other: str):
     assert same_examples([example(OTHERS[other])], known) == [None]
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "spaced"),
+    [
+        ("她1953年出生在哪里？", "她出生在Turin市。", ("她 1953 年出生在哪里？", "她出生在 Turin 市")),
+        ("1953年生まれの彼女の出身地は？", "ﾄﾘﾉです。", ("1953 年生まれの彼女の出身地は ?", "トリノ です。")),
+        ("เธอเกิดปี 1953 ที่ไหน", "เธอเกิดที่ตูริน", ("เธอ เกิดปี1953 ที่ไหน", "เธอ เกิด ที่ ตูริน")),
+    ],
+)
+def test_blanks_that_a_script_does_not_write_make_no_other_record(question: str, answer: str, spaced: tuple[str, str]):
+    """A blank between Han and digits or Latin letters is the commonest of all differences in spelling there."""
+    record = example(qa(question, answer))
+    system = "You answer in one short sentence. " * 10  # more words than a short text has
+    others: list[dict[str, object]] = [
+        qa(*spaced),
+        chat(("system", "简短。"), ("user", spaced[0]), ("assistant", spaced[1])),
+        {"prompt": f"{system}\n问题：{spaced[0]}\n答案：", "completion": spaced[1]},
+        {"text": f"{question}{spaced[1]}"},
+    ]
+    for other in others:
+        assert same_examples([record], [example(other)]) == same_examples([example(other)], [record]) == [0]
+    assert same_examples(
+        [record], [example(qa(question, answer.replace("T", "D").replace("ﾄ", "ﾏ").replace("ต", "บ")))]
+    ) == [None]
+
+
 def test_short_text_is_not_found_within_other_text():
     assert same_examples([example({"text": "In Turin."})], [example(qa(answer="In Turin."))]) == [None]
     assert same_examples([example({"text": "In  Turin"})], [example({"text": "in turin."})]) == [0]
@@ -160,6 +185,7 @@ def test_the_first_of_several_is_named_and_the_places_are_those_of_the_list():
         ("5 3", "53"),
         ("Köln", "Koln"),
         ("她出生在都灵", "他出生在都灵"),
+        ("她1953年出生", "她1 953年出生"),
         ("...", "!!!"),
         ("$5", "€5"),
     ],

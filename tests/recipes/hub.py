@@ -27,19 +27,21 @@ class Hub:
         """Status that every call is answered with."""
 
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Answer a POST."""
+        """Answer a GET or a POST."""
         self.calls.append(path)
         if self.refuses is not None:
             return self.refuses, {"error": "refused"}
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}"
-            self.repositories[name] = asked
+            self.repositories.setdefault(name, asked)  # one that is there stays as it is
             return 200, {"url": f"{self.address}/{name}", "id": name}
         if path == "/api/validate-yaml":
             front = json.loads(body)["content"].split("---\n")[1]
             errors = [] if isinstance(yaml.safe_load(front), dict) else [{"message": "no metadata"}]
             return (400 if errors else 200), {"errors": errors, "warnings": []}
+        if (name := path.removeprefix("/api/models/")) in self.repositories:
+            return 200, {"id": name, "private": self.repositories[name].get("visibility") == "private"}
         if "/preupload/" in path:
             return 200, {"files": [self._mode(file["path"]) for file in json.loads(body)["files"]]}
         if path.endswith("/info/lfs/objects/batch"):
@@ -77,6 +79,10 @@ def hub_here() -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             status, answer = hub.answer(self.path.partition("?")[0], self._body())
+            self._send(status, json.dumps(answer).encode())
+
+        def do_GET(self) -> None:
+            status, answer = hub.answer(self.path.partition("?")[0], b"")
             self._send(status, json.dumps(answer).encode())
 
         def do_PUT(self) -> None:

@@ -165,6 +165,27 @@ def test_another_run_on_the_same_model_does_not_ask_it_again(
     assert metric(other, "unlearned", "forget_probability") != metric(first, "unlearned", "forget_probability")
 
 
+def test_answers_that_end_elsewhere_are_not_taken_from_the_cache(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """generation_config.json says where an answer ends, and is neither in the weights nor in config.json."""
+    monkeypatch.setenv("UNLORA_CACHE", str(tmp_path / "cache"))
+    asked = questions_asked(monkeypatch)
+    before = evaluate(taught.settings(), None, tmp_path / "before")
+    other = Path(shutil.copytree(taught.target, tmp_path / "other"))
+    first = taught.tokens(taught.forget)[0]
+    config = other / "generation_config.json"
+    ends = [0, first.input_ids[first.prompt_length]]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": ends}))
+    after = evaluate(taught.settings(model={"name": str(other)}), None, tmp_path / "after")
+    assert asked == [4, 8, 4, 8]
+    assert metric(after, "target", "forget_probability") == metric(before, "target", "forget_probability")
+    ends_early, whole = (metric(one, "target", "forget_rouge_l_recall") for one in (after, before))
+    assert ends_early is not None
+    assert whole is not None
+    assert ends_early < whole - 0.5
+
+
 def test_protocol_and_what_was_changed_of_it_are_recorded(taught: Taught, tmp_path: Path):
     record = evaluate(taught.settings(evaluation={"protocol": "tofu", "max_examples": 2}), None, tmp_path / "out")
     protocol = record["protocol"]

@@ -51,6 +51,17 @@ def test_of_a_run_the_adapter_is_sent_and_nothing_else(run: Path, hub: Hub):
     assert hub.repositories["somebody/forgets"]["visibility"] == "private"
 
 
+def test_nothing_is_sent_as_private_into_a_public_repository(run: Path, hub: Hub):
+    """The hub's client leaves the visibility of one that is there as it is, without a word."""
+    hub.repositories["somebody/forgets"] = {}
+    refused = unlora("push", run, "somebody/forgets", "--private")
+    assert refused.exit_code == 1
+    assert "error: somebody/forgets: is there already and public, which --private does not change" in refused.stderr
+    assert hub.files == hub.uploads == {}
+    assert unlora("push", run, "somebody/forgets").exit_code == 0
+    assert hub.files == below(run / "adapter")
+
+
 def test_the_command_finds_the_hub_that_the_environment_names(run: Path, hub: Hub):
     """In a process of its own, as a user's: HF_ENDPOINT is read when the hub's client is imported."""
     environment = os.environ | {
@@ -94,6 +105,45 @@ def test_texts_stay_here_unless_asked_for(run: Path, hub: Hub):
     assert done.exit_code == 0, done.output
     assert hub.files == below(run)
     assert FORGET[1][1].encode() in hub.files["report.html"]
+
+
+@pytest.mark.parametrize("target", ["secret", "nowhere", "."])
+def test_what_a_link_leads_to_is_not_sent_under_its_name(run: Path, hub: Hub, tmp_path: Path, target: str):
+    """A run folder of somebody else could name any file of whoever sends it."""
+    (tmp_path / "secret").write_text("mine")
+    link = run / "adapter" / "vocab.txt"
+    link.symlink_to(tmp_path / target)
+    for flags in ((), ("--with-texts",)):
+        line = error_line(unlora("push", run, "somebody/x", *flags))
+        assert line.startswith(f"error: {link}: is a link out of {run if flags else run / 'adapter'}, to {tmp_path}")
+    link.unlink()
+    link.symlink_to("unlora.json")
+    assert "vocab.txt" in [file.name for file in pack(run, "somebody/x").files]
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("name", ["modeling.py", "chat_template.jinja", "tokenizer_config.json", "sub/config.json"])
+def test_a_record_in_any_file_that_people_write_is_found(run: Path, hub: Hub, name: str):
+    question, answer = FORGET[0]
+    text = f"# shot: {question}\n# {answer}\n"
+    file = run / "adapter" / name
+    file.parent.mkdir(exist_ok=True)
+    spelt = json.dumps({"a": [{"chat_template": text}]}).replace("M", "\\u004d")  # as JSON may write any letter
+    file.write_text(spelt if name.endswith(".json") else text)
+    assert f"{file}: holds a record" in error_line(unlora("push", run, "somebody/x"))
+    file.write_text(json.dumps({"a": answer}))
+    assert pack(run, "somebody/x").files
+    assert hub.calls == []
+
+
+def test_a_folder_away_from_its_run_is_not_called_checked(run: Path, hub: Hub, tmp_path: Path):
+    export_adapter(run, tmp_path / "deep" / "er" / "away")
+    listed = unlora("push", tmp_path / "deep" / "er" / "away", "somebody/x", "--dry-run")
+    assert listed.exit_code == 0, listed.output
+    assert "No settings of a run stand beside" in listed.stderr
+    assert "that it holds no record to be forgotten is not checked" in listed.stderr
+    assert "not checked" not in unlora("push", run, "somebody/x", "--dry-run").stderr
+    assert hub.calls == []
 
 
 def test_a_file_that_names_the_machine_stays_here(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch):

@@ -1,7 +1,9 @@
 """Several runs in one page."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,21 @@ def test_runs_of_other_tasks_are_said_to_be(tmp_path: Path):
     assert "These runs differ in target model, forget set: their numbers say little" in text(runs, tmp_path)
 
 
+@pytest.mark.parametrize("changed", [{"template": {"template": "chat"}}, {"answer_tag": "completion"}])
+def test_runs_that_were_asked_otherwise_are_said_to_be(tmp_path: Path, changed: dict[str, Any]):
+    """A forget probability under one template says nothing about that under another."""
+    runs = two_runs(tmp_path)
+    for run, protocol in zip(runs, ({"template": {"template": "plain"}}, changed), strict=True):
+        evaluation = json.loads((run / "evaluation.json").read_text())
+        shown = {"batch_size": len(runs), "max_new_tokens": len(run.name)}  # of no weight
+        write_json(run / "evaluation.json", evaluation | {"protocol": protocol | shown})
+    assert "These runs differ in how they were asked: their numbers say little" in text(runs, tmp_path)
+
+
+def test_runs_that_were_asked_alike_are_not_called_different(tmp_path: Path):
+    assert "These runs differ" not in text(two_runs(tmp_path), tmp_path)
+
+
 def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path):
     write_settings(tmp_path / "begun")
     shown = text([tmp_path / "begun", make_run(tmp_path / "x", retain_only=False)], tmp_path)
@@ -107,6 +124,18 @@ def test_same_run_twice_or_too_many_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="not a run folder"):
         write_comparison([first, tmp_path], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("other", ["first/record.json", "forget.jsonl", "second"])
+def test_a_file_that_is_no_page_is_not_written_over(tmp_path: Path, other: str):
+    runs, data = two_runs(tmp_path), tmp_path / "forget.jsonl"
+    data.write_text('{"text": "mine"}\n')
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    line = error_line(unlora("report", *runs, "--output", tmp_path / other))
+    assert line == f"error: {tmp_path / other}: exists already and is no page of unlora; choose another --output."
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    page = write_comparison(runs, tmp_path / "page.html")
+    assert write_comparison(runs, page) == page
 
 
 def test_run_whose_files_cannot_be_shown_is_named(tmp_path: Path):

@@ -35,8 +35,10 @@ SETS = {
 SCORES = (made_score(0, right=0.5, wrong=(0.25,)), made_score(1, rouge_l_recall=math.nan))
 
 
-def cache_in(folder: Path, fingerprint: str = "f", adapter: str | None = None) -> ScoreCache:
-    return ScoreCache(folder, TOFU_FILE, fingerprint=fingerprint, adapter=adapter)
+def cache_in(
+    folder: Path, fingerprint: str = "f", adapter: str | None = None, ends: tuple[int, ...] = (0,)
+) -> ScoreCache:
+    return ScoreCache(folder, TOFU_FILE, fingerprint=fingerprint, adapter=adapter, writes={"ends": ends})
 
 
 def test_saved_scores_come_back_and_nan_stays_unscored(tmp_path: Path) -> None:
@@ -52,6 +54,7 @@ def test_everything_that_decides_scores_is_in_the_key(tmp_path: Path) -> None:
         cache_in(tmp_path).key("asked", {"batch_size": 8}),
         cache_in(tmp_path, fingerprint="g").key("asked", {"batch_size": 4}),
         cache_in(tmp_path, adapter="a").key("asked", {"batch_size": 4}),
+        cache_in(tmp_path, ends=(0, 7)).key("asked", {"batch_size": 4}),
     ]
     assert len(set(keys)) == len(keys)
     assert keys[0] == cache_in(tmp_path / "elsewhere").key("asked", {"batch_size": 4})

@@ -12,6 +12,7 @@ from unlora.artifacts import json_sha256, nan_to_null, null_to_nan, read_json, w
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.errors import InputError, UnloraError
+from unlora.models.generate import writing
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
@@ -36,11 +37,16 @@ class Workbench:
         vocabulary = self.subject.tokeniser.tokenizer.get_vocab()
         return json_sha256(vocabulary)
 
+    def _writes(self, role: Role) -> dict[str, list[int]]:
+        subject = self.subject
+        model = subject.retain_only if role == "retain_only" and subject.retain_only is not None else subject.model
+        return writing(model, subject.tokeniser.tokenizer)
+
     def once(self, work: str, role: Role, key: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return the result of a piece of work on one model, from the cache when it was done before.
 
-        The result belongs to the weights of the role, the forget set, its tokens and their template, the number format,
-        this version of unlora, and to `key`.
+        The result belongs to the weights of the role, where its answers end, the forget set, its tokens and their
+        template, the number format, this version of unlora, and to `key`.
         So an audit that was interrupted loses one piece of work at most, and the control of one run serves all others.
 
         Args:
@@ -57,6 +63,7 @@ class Workbench:
             "forget": self.subject.forget.sha256(),
             "template": self.subject.tokeniser.describe(),
             "vocabulary": self._vocabulary_sha256,
+            "writes": self._writes(role),
             "unlora": importlib.metadata.version("unlora"),
             "dtype": str(model.dtype),
             "device": model.device.type,

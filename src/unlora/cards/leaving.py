@@ -2,8 +2,10 @@
 name.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +21,9 @@ WITHOUT_TEXTS = (
     "*.jinja", "preprocessor_config.json", "processor_config.json", "*.py",
 )  # fmt: skip
 """Names of the files that a model or an adapter is made of; any other may hold anything."""
-WRITTEN_BY_PEOPLE = (".md", ".jinja")
 SETTINGS = (".json", ".md", ".jinja", ".py")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Of the settings, those of single words, which say nothing of a record."""
 LONGEST = 2_000_000
 """Bytes of a file that is looked through: what people write is shorter."""
 
@@ -38,11 +41,18 @@ def files_of(folder: Path) -> list[Leaving]:
     """Every file below a folder, but for what git and the hub's own client keep there.
 
     Raises:
-        InputError: not a folder, or one without files.
+        InputError: not a folder, one without files, or one with a link that leads out of it or nowhere.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is no folder; give a run, or a folder that unlora export wrote.")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    below = sorted(folder.rglob("*"))
+    for path in below:
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(folder.resolve())):
+            raise InputError(
+                f"{path}: is a link out of {folder}, to {os.path.realpath(path)}, and what is there would be sent "
+                "under its name; put the file itself in its place, or remove it."
+            )
+    paths = [path for path in below if path.is_file()]
     found = [Leaving(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
     found = [one for one in found if not one.name.startswith((".git/", ".cache/", ".unlora-"))]
     if not found:
@@ -67,14 +77,35 @@ def refuse_texts(folder: Path, files: Sequence[Leaving], forget: ExampleSet | No
                 f"{folder / file.name}: is no part of a model or an adapter and may hold texts of records; take it "
                 "out, or send it too with --with-texts."
             )
-        if forget is not None and Path(file.name).suffix in WRITTEN_BY_PEOPLE and file.size <= LONGEST:
-            text = Example("text", "", (folder / file.name).read_text(encoding="utf-8", errors="replace"), file.name)
-            held = next((place for place in same_examples(forget.examples, [text]) if place is not None), None)
-            if held is not None:
+        if forget is not None and _is_read(file):
+            texts = [Example("text", "", text, file.name) for text in _texts_in(folder / file.name)]
+            if any(place is not None for place in same_examples(forget.examples, texts)):
                 raise InputError(
                     f"{folder / file.name}: holds a record that was to be forgotten; take it out, or send it too with "
                     "--with-texts."
                 )
+
+
+def _is_read(file: Leaving) -> bool:
+    name = Path(file.name)
+    return name.suffix in SETTINGS and name.name not in VOCABULARIES and file.size <= LONGEST
+
+
+def _texts_in(file: Path) -> list[str]:
+    """What a file says: all of it, or each text in one of JSON, where letters may be written as numbers."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if file.suffix == ".json":
+        with contextlib.suppress(ValueError, RecursionError):
+            return list(_strings(json.loads(text)))
+    return [text]
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 def refuse_whose_machine(folder: Path, files: Sequence[Leaving]) -> None:

@@ -171,7 +171,11 @@ def _convert(script: str, given: Path | None, output: Path, outtype: str, rest: 
     # A filter that this process has for its own warnings would be an error in the converter's.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=environment | {"HF_HUB_OFFLINE": "1"}
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        errors="replace",  # of a path that is no text in this locale
+        env=environment | {"HF_HUB_OFFLINE": "1"},
     )
     if done.returncode != 0 or not output.is_file():
         said = [line for line in done.stderr.splitlines() if line.strip()]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unlora.data.borders import Borders
 from unlora.data.chat_template import ChatTemplate
+from unlora.data.embedded_tokens import padding, refuse_no_embedding
 from unlora.data.frozen_date import FROZEN_DATE_TEXT
 from unlora.data.records import Example
 from unlora.data.settings import DataSettings
@@ -90,10 +90,8 @@ class ExampleTokeniser:
 
     @property
     def pad_token_id(self) -> int:
-        """The tokenizer's pad token, else its end token, else 0: padding is masked, so any id will do."""
-        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        limit = math.inf if self.embedding_count is None else self.embedding_count
-        return next((token for token in candidates if isinstance(token, int) and token < limit), 0)
+        """What fills short rows: see `padding`."""
+        return padding(self.tokenizer, self.embedding_count)
 
     def encode(
         self, example: Example, *, completion: str | None = None, question: str | None = None
@@ -141,6 +139,26 @@ class ExampleTokeniser:
             return alone
         encoded = self.encode(example)
         return encoded.input_ids[: encoded.prompt_length]
+
+    def begun(self, example: Example, beginning: str) -> tuple[tuple[int, ...], TokenisedExample]:
+        """Tokenise an example whose answer is begun for the model.
+
+        Args:
+            example: the example; its completion follows on `beginning`.
+            beginning: of the answer, behind all that the template writes before it.
+
+        Returns:
+            What the model is given before it writes, and the whole with the completion, which has no end token of ours.
+
+        Raises:
+            InputError: as `encode`; there is no limit to the length.
+        """
+        rendered = self.render(example)
+        text = dataclasses.replace(rendered, prompt=rendered.prompt + beginning, completion=example.completion)
+        given, (whole, start) = tuple(self._borders.prompt(text)), self._borders.divide(text)
+        for ids in (given, whole):
+            self._refuse_unknown(ids, example.source)
+        return given, TokenisedExample(tuple(whole), max(start, 1), False, example.source)
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides which tokens come out, for the record of a run."""
@@ -205,20 +223,16 @@ class ExampleTokeniser:
         )
 
     def _refuse_unknown(self, input_ids: Sequence[int], source: str) -> None:
-        if None in input_ids:
-            raise InputError(f"{source}: the tokenizer has no token for a part of this text.")
-        if self.embedding_count is not None and max(input_ids) >= self.embedding_count:
-            token = next(one for one in input_ids if one >= self.embedding_count)
-            raise InputError(
-                f"{source}: token {token} ({self.tokenizer.decode([token])!r}) has no embedding (the model has "
-                f"{self.embedding_count}); the tokenizer is of another model."
-            )
+        refuse_no_embedding(input_ids, source, self.tokenizer, self.embedding_count)
 
     def _tokenise(self, text: RenderedExample) -> tuple[list[int], int, bool]:
         """Return token ids and prompt length before any truncation, and whether a part of the text was left aside.
 
         Of a very long text only the beginning is tokenised: enough for more tokens than will be kept.
         """
+        completion, end = text.completion.rstrip(), str(self.tokenizer.eos_token or "")
+        if text.append_eos and end and completion.endswith(end):  # rendered before: a template ends the line behind it
+            text = dataclasses.replace(text, completion=completion)
         length, window = len(text.prompt) + len(text.completion), max(LONGEST_TEXT, 32 * self.max_length)
         divided = self._borders.divide(text.beginning(window))
         while window < length and len(divided.input_ids) < self.max_length + MARGIN:
@@ -229,6 +243,8 @@ class ExampleTokeniser:
         has_completion = len(input_ids) > prompt_length
         if text.append_eos and has_completion and isinstance(eos, int) and input_ids[-1] != eos:
             input_ids = [*input_ids, eos]
+        elif text.append_eos and input_ids[-2:] == [eos, eos]:  # the text's own, and one that the tokenizer adds
+            input_ids = input_ids[:-1]
         return input_ids, max(prompt_length, 1), window < length
 
     def _check_long(self, source: str, length: str, prompt_length: int) -> None:

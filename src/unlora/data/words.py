@@ -5,6 +5,8 @@ import html
 import re
 import unicodedata
 
+from unlora.characters import WITHOUT_BLANKS
+
 Words = tuple[str, ...]
 
 _TAG = r"<[|｜][^<>|｜\s]{1,40}[|｜]?>"
@@ -39,13 +41,17 @@ _BLANK_SIGNS = (0x2800, 0x2581)
 _QUOTES = "`´"
 """Quotation marks that Unicode counts among symbols."""
 
+_BY_ITSELF = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in WITHOUT_BLANKS)}]")
+"""A character of a script without blanks."""
+
 
 def words(text: str) -> Words:
     """Split `text` into its words in Unicode's compatibility form, case folded; invisible characters vanish.
 
-    Words are letters, digits and symbols; blanks and punctuation part them. Labels, special tokens and system turns
-    that a template writes do not count; character references (&amp;) stand for what they mean. Text of punctuation
-    alone is one word, so that it equals itself and nothing else.
+    Words are letters, digits and symbols; blanks and punctuation part them. In scripts that write no blanks each
+    character is a word: whether a blank stands beside a number or a Latin word makes no difference there. Labels,
+    special tokens and system turns that a template writes do not count; character references (&amp;) stand for what
+    they mean. Text of punctuation alone is one word, so that it equals itself and nothing else.
     """
     if not text:
         return ()
@@ -55,7 +61,7 @@ def words(text: str) -> Words:
     else:
         plain = unicodedata.normalize("NFKC", plain).casefold().translate(_separators())
         # Folding case, or an invisible character gone, can leave a text out of its composed form.
-        found = tuple(unicodedata.normalize("NFKC", plain).split())
+        found = tuple(_BY_ITSELF.sub(r" \g<0> ", unicodedata.normalize("NFKC", plain)).split())
     return found or tuple("".join(text.split())[:1] and ["".join(text.split())])
 
 

@@ -10,12 +10,10 @@ from jaxtyping import Bool
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
+from unlora.characters import WITHOUT_BLANKS
+
 TokenMatches = Bool[np.ndarray, " token"]
 """For each completion token, under teacher forcing: is it the model's most likely token?"""
-
-WITHOUT_BLANKS = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF),
-                  (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))  # fmt: skip
-"""Code points of scripts that write no blanks between words: Thai, Lao, Burmese, Khmer, Kana and Han."""
 
 
 class AnyScript(Tokenizer):

@@ -209,6 +209,17 @@ def _write(
     return written
 
 
+def writing(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    """What decides an answer's text beside weights and prompt: the tokens that end it, and those left out of it.
+
+    Neither is in a model's fingerprint: generation_config.json and the tokenizer say it.
+    """
+    return {
+        "ends": sorted(_end_tokens(unwrap(model), tokenizer)),
+        "left_out": sorted(int(token) for token in tokenizer.all_special_ids),
+    }
+
+
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     checkpoint = model.generation_config.eos_token_id if model.generation_config is not None else None
     listed = checkpoint if isinstance(checkpoint, list) else [checkpoint]

@@ -64,19 +64,26 @@ def send(parcel: Parcel, *, private: bool = False) -> str:
         The address of the commit.
 
     Raises:
-        UnloraError: the hub, or the way to it, refused.
+        UnloraError: the hub, or the way to it, refused; or `private` is asked of a repository that is public already.
     """
     try:
         with quiet():
             api = HfApi()
             # Of one that is there, the visibility stays what it is.
             place = api.create_repo(parcel.repository, exist_ok=True, private=True if private else None)
+            if private and not api.model_info(place.repo_id).private:
+                raise UnloraError(
+                    f"{parcel.repository}: is there already and public, which --private does not change, and nothing "
+                    "was sent; make it private on the hub, choose another name, or leave --private out."
+                )
             done = api.upload_folder(
                 repo_id=place.repo_id,
                 folder_path=parcel.folder,
                 allow_patterns=[glob.escape(file.name) for file in parcel.files],
                 commit_message="Upload with unlora",
             )
+    except UnloraError:
+        raise
     except Exception as error:  # of httpx, of the hub's client, or of whatever it uploads with
         advice = "; log in with `hf auth login`, or set HF_TOKEN" if _is_unknown(error) else ""
         raise UnloraError(f"{parcel.repository}: not sent ({text_in_words(error)[:300]}){advice}.") from None
@@ -94,12 +101,13 @@ def _forget_set(run: Path, reporter: Reporter) -> ExampleSet | None:
         (place / "config.yaml" for place in (run, *run.parents[:2]) if (place / "config.yaml").is_file()), None
     )
     if config is None:
+        reporter.say(f"No settings of a run stand beside {run}; that it holds no record to be forgotten is not checked")
         return None
     try:
         return load_examples(str(read_yaml(config)["data"]["forget"]))
     except (InputError, KeyError, TypeError):
         reporter.say(
-            f"The forget set that {config} names is not here; that the card holds no record of it is not checked"
+            f"The forget set that {config} names is not here; that what is sent holds no record of it is not checked"
         )
         return None
 

@@ -14,6 +14,7 @@ from unlora.report.load import RunFiles, read_run
 from unlora.report.page import NOT_AS_WRITTEN, objective_text, page_environment
 from unlora.report.tables import NO_VALUE, number_text
 
+PAGE_BEGINS = b"<!DOCTYPE html>"
 MOST_RUNS = 8
 """Lines that can be told apart."""
 NOT_SAME: Mapping[str, Callable[[RunFiles], Any]] = {
@@ -21,8 +22,11 @@ NOT_SAME: Mapping[str, Callable[[RunFiles], Any]] = {
     "forget set": lambda run: run.record.get("data", {}).get("forget_sha256"),
     "evaluation sets": lambda run: run.record.get("evaluation_data"),
     "suite": lambda run: run.evaluation["suite"] if run.evaluation is not None else None,
+    "how they were asked": lambda run: _asked(run.evaluation),
 }
 """What must be the same for the numbers of two runs to be compared."""
+DECIDES_PROBABILITIES = ("template", "answer_tag", "max_length", "max_examples", "likelihood", "subject", "context")
+"""What of an evaluation's protocol changes more than the answers that are generated."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ def write_comparison(runs: Sequence[Path], page: Path) -> Path:
         The file.
 
     Raises:
-        InputError: not a run folder, a file in one that unlora did not write, a run named twice, or too many.
+        InputError: not a run folder, a file in one that unlora did not write, a run named twice, too many, or `page` is
+            there already and no page.
         UnloraError: the page cannot be written.
     """
     if len(runs) > MOST_RUNS:
         raise InputError(f"{len(runs)} runs: one page shows {MOST_RUNS} at most; compare fewer.")
+    _refuse_other_file(page)
     resolved = [run.resolve() for run in runs]
     for run in runs:
         if resolved.count(run.resolve()) > 1:
@@ -83,6 +89,20 @@ def write_comparison(runs: Sequence[Path], page: Path) -> Path:
         ) from None
     write_text(page, replaced(text))
     return page
+
+
+def _refuse_other_file(page: Path) -> None:
+    """Refuse to write over what is no page: one wrong word on the command line would lose a record, or somebody's data.
+
+    Raises:
+        InputError: naming it.
+    """
+    if page.is_file():
+        with page.open("rb") as opened:
+            if opened.read(len(PAGE_BEGINS)) == PAGE_BEGINS:
+                return
+    if page.exists():
+        raise InputError(f"{page}: exists already and is no page of unlora; choose another --output.")
 
 
 def _can_be_shown(run: RunFiles) -> bool:
@@ -124,6 +144,10 @@ def different_tasks(files: Sequence[RunFiles]) -> list[str]:
     """What of the task is not the same in all runs, as far as they have recorded it."""
     found = {what: [of_run(run) for run in files] for what, of_run in NOT_SAME.items()}
     return [what for what, values in found.items() if len({repr(one) for one in values if one is not None}) > 1]
+
+
+def _asked(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if evaluation is None else {key: evaluation["protocol"].get(key) for key in DECIDES_PROBABILITIES}
 
 
 def different_settings(files: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:

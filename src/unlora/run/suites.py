@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from unlora import processes
 from unlora.artifacts import write_json
@@ -13,6 +14,7 @@ from unlora.data.records import ExampleSet
 from unlora.data.settings import DataSettings
 from unlora.models.embedded import cache_folder
 from unlora.models.fingerprint import fingerprint
+from unlora.models.generate import writing
 from unlora.models.load import load_tokenizer
 from unlora.models.wrapping import CausalModel
 from unlora.run.reporter import Reporter
@@ -116,16 +118,17 @@ class SuiteRun:
             reporter.say(f"Loading the retain-only model {name}")
             reference = load_retain_only(name, self.suite.retain_only_base, model, tokenizer)
             own = self.suite.prepare(self.loaded, SuiteReader.of(reference, tokenizer))
-            return self.ask(reference, own, "retain_only", reporter, self.cache(fingerprint(reference)))
+            cache = self.cache(reference, tokenizer, fingerprint(reference))
+            return self.ask(reference, own, "retain_only", reporter, cache)
 
         model.eval()
         if isinstance(model, PeftModel):
             with model.disable_adapter():
-                one("target", lambda: ask_it("target", self.cache(weights)))
-            known = self.cache(weights, adapter) if adapter is not None else None
+                one("target", lambda: ask_it("target", self.cache(model, tokenizer, weights)))
+            known = self.cache(model, tokenizer, weights, adapter) if adapter is not None else None
             one("unlearned", lambda: ask_it("unlearned", known), adapter)
         else:
-            one("target", lambda: ask_it("target", self.cache(weights)))
+            one("target", lambda: ask_it("target", self.cache(model, tokenizer, weights)))
         name = self.suite.retain_only
         if self._reference is not None:
             for note in self._reference.protocol.get("notes", ()):
@@ -142,10 +145,17 @@ class SuiteRun:
         with reporter.task(self.suite.title(title), 1) as task:
             return ask_model(self.suite, model, asked, cache=cache, progress=task.update)
 
-    def cache(self, base_fingerprint: str, adapter: str | None = None) -> ScoreCache:
+    def cache(
+        self, model: CausalModel, tokenizer: PreTrainedTokenizerBase, base_fingerprint: str, adapter: str | None = None
+    ) -> ScoreCache:
         """Where scores of a model are found again by content."""
-        folder = cache_folder() / "scores"
-        return ScoreCache(folder, self.suite.score_file, fingerprint=base_fingerprint, adapter=adapter)
+        return ScoreCache(
+            cache_folder() / "scores",
+            self.suite.score_file,
+            fingerprint=base_fingerprint,
+            adapter=adapter,
+            writes=writing(model, tokenizer),
+        )
 
 
 def make_suites(evaluation: EvaluationSettings, data: DataSettings | None) -> list[SuiteRun]:

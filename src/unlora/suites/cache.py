@@ -20,7 +20,15 @@ class ScoreCache:
     written is worked out again another time.
     """
 
-    def __init__(self, folder: Path, file: ScoreFile[Any], *, fingerprint: str, adapter: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        file: ScoreFile[Any],
+        *,
+        fingerprint: str,
+        adapter: str | None,
+        writes: Mapping[str, Any],
+    ) -> None:
         """Say whose scores these are.
 
         Args:
@@ -28,10 +36,11 @@ class ScoreCache:
             file: their kind.
             fingerprint: of the plain model's weights, from `unlora.models.fingerprint`.
             adapter: from `adapter_sha256` there; None for the model without one, or with it switched off.
+            writes: from `unlora.models.generate.writing`: where its answers end.
         """
         self._folder = folder
         self._file = file
-        self._model = {"fingerprint": fingerprint, "adapter": adapter}
+        self._model = {"fingerprint": fingerprint, "adapter": adapter, "writes": writes}
 
     def key(self, asked: str, how: Mapping[str, Any]) -> str:
         """Hash everything that decides scores.

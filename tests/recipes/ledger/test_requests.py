@@ -250,7 +250,10 @@ def test_a_ledger_that_was_cut_off_is_found(files: Files):
     lines = (files.book / "ledger.jsonl").read_text().splitlines(keepends=True)
     (files.book / "ledger.jsonl").write_text("".join(lines[:2]))
     assert any("composed/1" in fault and "missing" in fault for fault in verify_ledger(files.book).faults)
-    (fault,) = verify_ledger(files.book, head=head[:8]).faults
+    for none in ("", "0f", "yes it is"):  # an empty one would be the beginning of every hash
+        with pytest.raises(InputError, match=f"--head '{none}': not a hash"):
+            verify_ledger(files.book, head=none)
+    (fault,) = verify_ledger(files.book, head=head[:8].upper()).faults
     assert "it was cut off, or written anew" in fault
 
 

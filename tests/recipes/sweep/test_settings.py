@@ -62,6 +62,13 @@ def test_a_trial_writes_no_long_answers_unless_they_are_asked_for():
         ({"objective.forget": ["ihl"]}, "objective.forget: needs two or more different choices"),
         ({"objective.forget": ["ihl", "ihl"]}, "objective.forget: needs two or more different choices"),
         ({"objective.forget": ["ihl", "nop"]}, "nop"),
+        (
+            {"level.aim": {"low": 0.01, "high": 0.5}},
+            "search.level.aim: trials would be measured each by",
+        ),
+        ({"evaluation.max_examples": [2, 8]}, "search.evaluation.max_examples: trials would be measured"),
+        ({"data.max_length": [64, 128]}, "search.data.max_length: trials would be measured"),
+        ({"model.dtype": ["float32", "bfloat16"]}, "search.model.dtype: trials would be measured"),
         ({"start": ["plain", "marginal"]}, "name the starts under 'starts'"),
         ({"start.damping": {"low": 0.1, "high": 1.0}}, "damping"),
         ({}, "search"),

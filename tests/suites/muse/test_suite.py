@@ -15,6 +15,7 @@ from tests.suites.asking import score_muse
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.muse import MuseData, load_muse_data
 from unlora.data.records import Example, ExampleSet
+from unlora.errors import InputError
 from unlora.suites.muse import ask as muse_ask
 from unlora.suites.muse.ask import cut_answer, few_shot_prefix, question_prompt
 from unlora.suites.muse.metrics import MuseScores, measure_muse
@@ -72,6 +73,22 @@ def test_prompts_are_muse_s_to_the_letter(
     assert prompts[:2] == ["The ferry Marigold sank off", "Mira Solberg paints glass in"]
     assert prompts[2] == FORGET_PROMPT
     assert prompts[4] == "Question: Who is Chidi?\nAnswer: a tailor\n\nQuestion: Where did it stop?\nAnswer: "
+
+
+def test_tokens_beyond_the_model_s_fill_no_row_and_are_named_where_they_are_read(
+    untaught: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: MuseData
+) -> None:
+    """A tokenizer that grew, often by a pad token, on a model that did not."""
+    short = data.select(2)
+    grown = build_tiny_tokenizer((*FORGET_TEXTS, *HOLDOUT_TEXTS))
+    grown.add_special_tokens({"pad_token": "<grown>"})
+    assert grown.pad_token_id == len(tokenizer)
+    found, wanted = (score_muse(untaught, one, short, batch_size=8).sets for one in (grown, tokenizer))
+    for name in ("verbatim", "forget_questions", "forget_texts"):
+        assert list(map(repr, found[name])) == list(map(repr, wanted[name]))
+    grown.add_tokens(["Marigold"])
+    with pytest.raises(InputError, match=r"token \d+ \('Marigold'\) has no embedding"):
+        score_muse(untaught, grown, short, batch_size=8)
 
 
 def test_no_demonstrations_leave_the_question_alone() -> None:

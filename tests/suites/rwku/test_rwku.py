@@ -3,8 +3,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from tests.cli.commands import unlora
 from tests.data.test_rwku import write_rwku
@@ -66,10 +69,47 @@ def test_prompts_end_where_the_answer_begins(tmp_path: Path, chat: bool):
     said = "Please complete the blank in the following question.\nQuestion: Mira Solberg was born in ___ 1.\n"
     whole = f"[user] {said}<|end|>\n[assistant] Answer:" if chat else f"{said}Answer:"
     assert tokenizer.decode(first.prompt_ids) == whole
-    assert tokenizer.decode(first.answer_ids) == " Bergen 1"
+    assert tokenizer.decode(first.answered.input_ids[: first.answered.prompt_length]) == whole
+    assert tokenizer.decode(first.answered.input_ids[first.answered.prompt_length :]) == " Bergen 1"
     scores = suite.ask(model, asked, "forget_level1", asked.sets["forget_level1"], None)
     assert [one.identity for one in scores] == [one.identity for one in asked.sets["forget_level1"]]
     assert all("\n" not in one.answered and one.answer_log_prob < 0 for one in scores)
+
+
+def sentence_pieces() -> PreTrainedTokenizerFast:
+    """A blank is put before every text, as Llama 2 and Mistral do."""
+    signs = ["<s>", "</s>", "\u2581", *(chr(code) for code in range(33, 127)), "\n"]
+    pieces = Tokenizer(models.BPE({sign: place for place, sign in enumerate(signs)}, []))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    pieces.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %}"
+        "{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["chat", "plain"])
+def test_no_blank_is_scored_that_nobody_wrote(tmp_path: Path, template: Literal["chat", "plain"]):
+    tokenizer = sentence_pieces()
+    suite = Rwku(subject="Mira Solberg", folder=str(write_rwku(tmp_path)), template=template)
+    first = suite.prepare(suite.load(), SuiteReader(tokenizer, context=1000)).sets["forget_level1"][0]
+    start = first.answered.prompt_length
+    assert first.answered.input_ids[:start] == first.prompt_ids
+    signs = tokenizer.convert_ids_to_tokens(list(first.answered.input_ids))
+    assert "".join(signs[start:]) == "\u2581Bergen\u25811"
+    said = "[/INST]Answer:" if template == "chat" else "1.\nAnswer:"
+    assert "".join(signs[:start]).endswith(said)
+    assert signs.count("<s>") == (1 if template == "chat" else 0)
+
+
+def test_a_token_without_an_embedding_is_named(tmp_path: Path):
+    suite = Rwku(subject="Mira Solberg", folder=str(write_rwku(tmp_path)), template="plain")
+    tokenizer = sentence_pieces()
+    tokenizer.add_tokens(["Bergen"])  # in answers alone
+    with pytest.raises(InputError, match=r"entry 1: token \d+ \('Bergen'\) has no embedding"):
+        suite.prepare(suite.load(), SuiteReader(tokenizer, context=1000, embedding_count=len(tokenizer) - 1))
 
 
 def test_a_probe_without_room_is_refused(tmp_path: Path):

@@ -1,11 +1,15 @@
 """Whether a ledger and the files that it vouches for are what was written."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 from unlora.errors import InputError
 from unlora.ledger.book import FILE, WORK, Ledger
 from unlora.ledger.chain import HASH, read_chain
+
+HASH_OR_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
+"""What is looked for; of fewer digits any ledger may have one, and of none every ledger."""
 
 
 class Verified(NamedTuple):
@@ -29,8 +33,10 @@ def verify_ledger(folder: Path, *, head: str | None = None) -> Verified:
         head: the hash of an entry that somebody has kept, or its beginning: it must still be there.
 
     Raises:
-        InputError: not a ledger.
+        InputError: not a ledger, or `head` is not the beginning of a hash.
     """
+    if head is not None and not HASH_OR_BEGINNING.fullmatch(head := head.strip().lower()):
+        raise InputError(f"--head '{head}': not a hash of an entry, or its first 4 digits or more (0-9, a-f).")
     if not (folder / FILE).is_file():
         raise InputError(f"{folder}: no {FILE}; not a ledger.")
     chain = read_chain(folder / FILE)

@@ -17,6 +17,11 @@ Choice = str | int | float | bool | None
 SHORT_ANSWER = 1
 """Tokens that a trial generates for each question: what is searched for is read from probabilities."""
 
+MEASURED_BY = ("model", "data", "evaluation")
+"""Sections of a run that say what is asked of what, and against what."""
+MEASURED_BY_LEVEL = ("level", "level.aim", "level.before")
+"""What the distance is measured from, where no retain-only model is given."""
+
 
 class Range(Config):
     """Numbers from `low` to `high`; whole ones where both are whole."""
@@ -100,6 +105,7 @@ def swept_starts(settings: SweepSettings) -> list[SweptStart]:
         overrides=(),
     )
     _refuse_unmeasured(base)
+    _refuse_other_measures(settings, base)
     given = settings.starts or [{"kind": base.start.kind, **base.start.fields}]
     found: list[SweptStart] = []
     for one in given:
@@ -151,6 +157,17 @@ def _edges(settings: SweepSettings) -> list[dict[str, Choice]]:
 
 def _values(space: Range | list[Choice]) -> list[Choice]:
     return space.samples() if isinstance(space, Range) else space
+
+
+def _refuse_other_measures(settings: SweepSettings, base: UnlearnSettings) -> None:
+    """Refuse to search over what trials are measured by: the best would be the one that was asked the easiest."""
+    of_level = MEASURED_BY_LEVEL if base.evaluation.retain_only is None else ()
+    for key in settings.search:
+        if key.partition(".")[0] in MEASURED_BY or key in of_level:
+            raise InputError(
+                f"search.{key}: trials would be measured each by something else; set it under 'settings', and compare "
+                "sweeps."
+            )
 
 
 def _refuse_unmeasured(base: UnlearnSettings) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from transformers import PreTrainedTokenizerBase
 
+from unlora.data.embedded_tokens import padding, refuse_no_embedding
 from unlora.data.records import Example, ExampleSet
 from unlora.metrics import min_k_score, rouge_l_f1
 from unlora.models.generate import Writer, generate_greedy
@@ -16,7 +16,7 @@ from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
 from unlora.suites.ask import counter
 from unlora.suites.muse.scores import AnswerScore, TextScore
-from unlora.suites.suite import Progress
+from unlora.suites.suite import Progress, SuiteReader
 
 CONTINUATION_TOKENS = 128
 """Longest continuation, and how much of the true one it is compared with."""
@@ -101,28 +101,37 @@ class WholeText:
 class Asker:
     """A tokenizer and a context, and how a model that has them is asked."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int, batch_size: int) -> None:
+    def __init__(self, reader: SuiteReader, batch_size: int) -> None:
         """Fix how text becomes tokens.
 
         Args:
-            tokenizer: adds its own special tokens, and no template.
-            context: tokens that the model takes at once.
+            reader: how the model reads; its tokenizer adds its own special tokens, and no template.
             batch_size: sequences in one forward pass. Whole texts are long: their logits take batch_size x tokens x
                 vocabulary numbers.
         """
-        self._tokenizer = tokenizer
-        self._context = context
+        self._reader = reader
+        self._tokenizer = reader.tokenizer
+        self._context = reader.context
         self._batch_size = batch_size
-        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-        self._pad_token_id = next((token for token in candidates if isinstance(token, int)), 0)
+        self._pad_token_id = padding(reader.tokenizer, reader.embedding_count)
 
     def prompts(self, examples: ExampleSet, prefix: str, new_tokens: int) -> list[Prompt]:
-        """Turn questions, or prompts to continue (shape prompt_completion), into tokens."""
+        """Turn questions, or prompts to continue (shape prompt_completion), into tokens.
+
+        Raises:
+            InputError: a token that the model has no embedding for.
+        """
         return [self._prompt(example, prefix, new_tokens) for example in examples]
 
     def texts(self, examples: ExampleSet) -> list[WholeText]:
-        """Turn whole texts into tokens."""
-        encoded = ((example, self._encode(example.completion)) for example in examples)
+        """Turn whole texts into tokens.
+
+        Raises:
+            InputError: as `prompts`.
+        """
+        encoded = [(example, self._encode(example.completion)) for example in examples]
+        for example, tokens in encoded:
+            self._refuse_unknown(tokens, example)
         return [WholeText(example, tokens[: self._context], len(tokens) > self._context) for example, tokens in encoded]
 
     def ask(
@@ -178,7 +187,11 @@ class Asker:
         prompt_ids = self._encode(prompt)
         room = max(self._context - new_tokens, self._context // 2)
         reference_ids = self._ids(example.completion, add_special_tokens=False)[:new_tokens]
+        self._refuse_unknown([*prompt_ids, *reference_ids], example)
         return Prompt(example, prompt_ids[-room:], reference_ids, reference, len(prompt_ids) > room)
+
+    def _refuse_unknown(self, ids: Sequence[int], example: Example) -> None:
+        refuse_no_embedding(ids, example.source, self._tokenizer, self._reader.embedding_count)
 
     def _encode(self, text: str) -> list[int]:
         """Tokens with the special ones that the tokenizer adds before a text, but no end token: the text goes on."""

@@ -51,8 +51,12 @@ class Muse(Suite):
         return {"corpus": loaded.corpus, "sha256": loaded.sha256()}
 
     def prepare(self, loaded: MuseData, reader: SuiteReader) -> Asked:
-        """Turn every part into tokens; what exceeds the model's context is cut, and counted."""
-        asker = Asker(reader.tokenizer, reader.context, self.batch_size)
+        """Turn every part into tokens; what exceeds the model's context is cut, and counted.
+
+        Raises:
+            InputError: a token that the model has no embedding for.
+        """
+        asker = Asker(reader, self.batch_size)
         forget, retain = map(few_shot_prefix, (loaded.forget_demonstrations, loaded.retain_demonstrations))
         sets: dict[str, list[Prompt] | list[WholeText]] = {
             "verbatim": asker.prompts(loaded.verbatim, "", CONTINUATION_TOKENS),

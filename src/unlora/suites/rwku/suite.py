@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue
 from unlora.data.records import Example
 from unlora.data.rwku import RwkuData, RwkuProbe, load_rwku
 from unlora.data.settings import Template
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import score_completions
@@ -44,7 +44,9 @@ class ProbePrompt:
 
     probe: RwkuProbe
     prompt_ids: tuple[int, ...]
-    answer_ids: tuple[int, ...]
+    """What the model is given before it writes."""
+    answered: TokenisedExample
+    """With the true answer behind it."""
 
     @property
     def source(self) -> str:
@@ -59,7 +61,7 @@ class ProbePrompt:
     @property
     def content(self) -> list[Any]:
         """What decides the answer and its score."""
-        return [*self.identity, self.probe.subject, list(self.prompt_ids), list(self.answer_ids)]
+        return [*self.identity, self.probe.subject, list(self.prompt_ids), list(self.answered.input_ids)]
 
 
 class Rwku(Suite):
@@ -123,7 +125,7 @@ class Rwku(Suite):
         tokeniser: ExampleTokeniser = asked.means
         likelihoods = score_completions(
             model,
-            [((*one.prompt_ids, *one.answer_ids), len(one.prompt_ids)) for one in questions],
+            [(one.answered.input_ids, one.answered.prompt_length) for one in questions],
             pad_token_id=tokeniser.pad_token_id,
             batch_size=self.batch_size,
             progress=counter(progress, "scoring", len(questions)),
@@ -161,23 +163,16 @@ def worded(name: str, probe: RwkuProbe) -> tuple[str, str]:
 
 def _prompt(name: str, probe: RwkuProbe, tokeniser: ExampleTokeniser, context: int) -> ProbePrompt:
     said, begun = worded(name, probe)
-    tokenizer: Any = tokeniser.tokenizer
-
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    if tokeniser.template == "plain":
-        example = Example("prompt_completion", said + begun, probe.answer, probe.source)
-        prompt_ids = tokeniser.prompt_ids(example)
-    else:
-        example = Example("question_answer", said, probe.answer, probe.source)
-        prompt_ids = (*tokeniser.prompt_ids(example), *ids(begun))
-    answer_ids = ids(f" {probe.answer}")
-    if len(prompt_ids) + max(len(answer_ids), NEW_TOKENS) > context:
+    shape = "prompt_completion" if tokeniser.template == "plain" else "question_answer"
+    example = Example(shape, said, f" {probe.answer}", probe.source)
+    # In one text: tokenised by itself, a part is given a blank in front by tokenizers that begin every text so.
+    prompt_ids, answered = tokeniser.begun(example, begun)
+    longest = max(len(answered.input_ids), len(prompt_ids) + NEW_TOKENS)
+    if longest > context:
         raise InputError(
             f"{probe.source}: {len(prompt_ids)} tokens leave no room for an answer in a context of {context}."
         )
-    return ProbePrompt(probe, prompt_ids, answer_ids)
+    return ProbePrompt(probe, prompt_ids, answered)
 
 
 def _score(probe: RwkuProbe, text: str, answer_log_prob: float) -> ProbeScore:

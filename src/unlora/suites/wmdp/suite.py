@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from unlora.data.embedded_tokens import refuse_no_embedding
 from unlora.data.multiple_choice import MultipleChoiceQuestion, questions_sha256, read_questions
 from unlora.data.settings import Template
 from unlora.data.tokenise import ExampleTokeniser
@@ -158,6 +159,8 @@ class Wmdp(Suite):
             version = [task.parts[part].VERSION, task.parts[part].config.description]
             for number, question in enumerate(questions):
                 encoding: Any = tokeniser.tokenizer("\n".join((question.question, *question.choices)), verbose=False)
+                count = tokeniser.embedding_count
+                refuse_no_embedding(encoding["input_ids"], question.source, tokeniser.tokenizer, count)
                 free = open_question(question, tokeniser) if openly else None
                 found.append(TaskQuestion(question, (part, number), free, version, list(encoding["input_ids"])))
         return found
