@@ -93,6 +93,13 @@ def test_failure_of_the_converter_is_one_line_and_leaves_nothing(finished_run: P
     assert [path.name for path in tmp_path.iterdir()] == ["llama.cpp"]
 
 
+def test_base_that_is_not_converted_says_how_to_go_on(tmp_path: Path):
+    """llama.cpp's converter refuses tokenizers that it does not know; that of adapters does not ask for one."""
+    form = GgufAdapter(GgufSettings(llama_cpp=checkout(tmp_path / "llama.cpp", FAILING)))
+    with pytest.raises(UnloraError, match=r"this model is not known; --base-gguf takes .* --no-check writes"):
+        form.score(tmp_path, tmp_path, "f32", [([1, 2], 1)])
+
+
 def test_base_that_is_no_gguf_file_is_refused_before_any_work(finished_run: Path, tmp_path: Path):
     (tmp_path / "base.gguf").write_text("no")
     options = ("--llama-cpp", checkout(tmp_path / "llama.cpp", SPEAKING), "--base-gguf", tmp_path / "base.gguf")

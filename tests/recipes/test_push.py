@@ -17,6 +17,7 @@ from tests.taught import FORGET
 from unlora.errors import InputError
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.push import pack
+from unlora.run.reporter import SilentReporter
 
 
 @pytest.fixture
@@ -31,6 +32,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def run(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+class Told(SilentReporter):
+    """Keeps what is said."""
+
+    def __init__(self, told: list[str]) -> None:
+        self.told = told
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
 
 
 def below(folder: Path) -> dict[str, bytes]:
@@ -84,6 +95,21 @@ def test_cards_are_taken_by_the_hub_s_own_check(run: Path, hub: Hub):
         assert card.data.tags[-1] == "unlora"
         assert pack(folder, "somebody/forgets").files
     assert hub.calls == ["/api/validate-yaml"] * 3
+
+
+def test_an_adapter_whose_base_nobody_finds_is_said(run: Path, hub: Hub):
+    config = run / "adapter" / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    export_adapter(run, run / "named", base_name="somebody/model")
+    cases = {"../../target": "a path from here (../../target)", None: "names no base", "somebody/model": ""}
+    for base, said in cases.items():
+        config.write_text(json.dumps(settings | {"base_model_name_or_path": base}))
+        told: list[str] = []
+        pack(run / "adapter", "somebody/forgets", reporter=Told(told))
+        assert [said in line and "--base-name" in line for line in told] == ([True] if said else []), told
+    done = unlora("push", run / "named", "somebody/forgets", "--dry-run")
+    assert "Warning" not in done.stderr
+    assert hub.calls == []
 
 
 def test_texts_stay_here_unless_asked_for(run: Path, hub: Hub):

@@ -127,11 +127,30 @@ def refuse_whose_machine(folder: Path, files: Sequence[Leaving]) -> None:
             )
 
 
+def unfindable_base(folder: Path, files: Sequence[Leaving]) -> str | None:
+    """Say why whoever downloads an adapter does not find its base; None where they do, or there is no adapter."""
+    if "adapter_config.json" not in (file.name for file in files):
+        return None
+    base = _base_in((folder / "adapter_config.json").read_text(encoding="utf-8", errors="replace"))
+    if base is not None and not base.startswith("."):
+        return None
+    named = "names no base" if base is None else f"names its base by a path from here ({base})"
+    return (
+        f"{folder / 'adapter_config.json'}: {named}, which nobody who downloads it has; unlora export RUN --adapter "
+        "--base-name ORG/MODEL writes it with the base's hub id"
+    )
+
+
 def _absolute_base(file: Leaving, text: str) -> str | None:
     if Path(file.name).name != "adapter_config.json":
         return None
+    base = _base_in(text)
+    return base if base is not None and Path(base).is_absolute() else None
+
+
+def _base_in(text: str) -> str | None:
     try:
         base = json.loads(text).get("base_model_name_or_path")
     except (ValueError, AttributeError):
         return None
-    return base if isinstance(base, str) and Path(base).is_absolute() else None
+    return base if isinstance(base, str) and base else None

@@ -81,7 +81,13 @@ class GgufAdapter(_Gguf):
         model = self.settings.base
         if model is None:
             model = base / "base.gguf"
-            convert_model(base, model, dtype, self.settings.llama_cpp)
+            try:
+                convert_model(base, model, dtype, self.settings.llama_cpp)
+            except UnloraError as error:
+                raise UnloraError(
+                    f"the base could not be converted, so the adapter was not tried on it, nor kept: {error}; "
+                    "--base-gguf takes a base that was converted, --no-check writes the adapter untried."
+                ) from None
         return _score(model, folder / self.file, answers)
 
     def commands(self, base: str) -> str:

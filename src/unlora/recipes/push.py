@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from unlora.cards.leaving import Leaving, files_of, refuse_texts, refuse_whose_machine
+from unlora.cards.leaving import Leaving, files_of, refuse_texts, refuse_whose_machine, unfindable_base
 from unlora.config import read_yaml
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
@@ -33,7 +33,7 @@ def pack(run: Path, repository: str, *, with_texts: bool = False, reporter: Repo
         run: a finished run, of which its adapter is sent; or a folder that `unlora export` wrote.
         repository: ORGANISATION/NAME on the hub.
         with_texts: send the whole folder as it is, records, answers and settings of a run included.
-        reporter: told what could not be looked for.
+        reporter: told what could not be looked for, and of an adapter whose base nobody will find.
 
     Raises:
         InputError: no such folder, an adapter that was changed, a card that the hub would not take, a file that may
@@ -54,6 +54,9 @@ def pack(run: Path, repository: str, *, with_texts: bool = False, reporter: Repo
         refuse_texts(folder, files, _forget_set(run, reporter))
         refuse_whose_machine(folder, files)
     _refuse_card(folder)
+    unfindable = unfindable_base(folder, files)
+    if unfindable is not None:
+        reporter.say(f"Warning: {unfindable}")
     return Parcel(folder, files, repository)
 
 
