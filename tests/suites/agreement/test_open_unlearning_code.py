@@ -1,0 +1,187 @@
+"""TOFU's and MUSE's numbers are those of OpenUnlearning's own code on the same model, where its checkout is given.
+
+UNLORA_OPEN_UNLEARNING=CHECKOUT pytest tests/suites/agreement       (needs hydra-core and hydra_colorlog)
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from tests.muse_files import FORGET_TEXTS, HOLDOUT_TEXTS, QUESTIONS, VERBATIM, learn_texts, write_muse
+from tests.suites.asking import score_muse
+from tests.taught import FORGET, RETAIN, Taught
+from tests.tiny import build_tiny_model, build_tiny_tokenizer
+from unlora.data.muse import load_muse_data
+from unlora.data.records import Example, ExampleSet
+from unlora.data.tokenise import ExampleTokeniser
+from unlora.models.save import save_model
+from unlora.suites.muse.open_unlearning import muse_logs
+from unlora.suites.scores import ModelScores
+from unlora.suites.tofu.ask import ask_set, prepare_sets
+from unlora.suites.tofu.open_unlearning import evaluation_logs, write_open_unlearning
+from unlora.suites.tofu.protocols import PROTOCOLS
+
+CHECKOUT = os.environ.get("UNLORA_OPEN_UNLEARNING")
+pytestmark = pytest.mark.skipif(CHECKOUT is None, reason="UNLORA_OPEN_UNLEARNING names no checkout of OpenUnlearning")
+
+CLOSE = 1e-4
+TOFU_METRICS = (
+    *("forget_truth_ratio", "forget_quality", "forget_Q_A_Prob", "forget_Q_A_ROUGE", "model_utility"),
+    *("extraction_strength", "exact_memorization"),
+)
+MUSE_METRICS = ("forget_knowmem_ROUGE", "retain_knowmem_ROUGE", "forget_verbmem_ROUGE", "privleak")
+PLAIN = {"user_start_tag": "Question: ", "user_end_tag": "\n", "asst_start_tag": "Answer:", "asst_end_tag": "\n\n"}
+"""Our plain template. Its own ends the prompt with a space, which costs an answer its first scored token."""
+
+
+def theirs(model: Path, folder: Path, **job: Any) -> dict[str, Any]:
+    """What its evaluator writes, item by item."""
+    pytest.importorskip("hydra")
+    file, output = folder / "job.json", folder / "theirs"
+    file.write_text(json.dumps({**job, "output": str(output)}), encoding="utf-8")
+    program = Path(__file__).with_name("open_unlearning_runs.py")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(CHECKOUT), str(model), str(file)],
+        env=environment | {"PYTHONPATH": f"{CHECKOUT}/src", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((output / f"{job['evaluator'].upper()}_EVAL.json").read_text())
+
+
+def compare(found: Mapping[str, Any], expected: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    """Hold every mean, and of every item the values of `keys`, against theirs; how many numbers there were."""
+    count = 0
+    for metric, log in found.items():
+        assert log["agg_value"] == pytest.approx(expected[metric]["agg_value"], abs=CLOSE), metric
+        count += 1
+        for item, values in log.get("value_by_index", {}).items():
+            for key in keys:
+                if key in values:
+                    other = expected[metric]["value_by_index"][item][key]
+                    assert values[key] == pytest.approx(other, abs=CLOSE), (metric, item, key)
+                    count += 1
+    return count
+
+
+def tofu_sets() -> dict[str, ExampleSet]:
+    """Four sets; every answer has a paraphrase and two wrong ones."""
+
+    def examples(pairs: tuple[tuple[str, str], ...], paraphrased: bool) -> tuple[Example, ...]:
+        answers = [answer for _, answer in pairs]
+        return tuple(
+            Example(
+                *("question_answer", question, answer, f"line {place}"),
+                paraphrased_answer=f"It is so: {answer}" if paraphrased else answer,
+                perturbed_answers=(answers[place - 1], answers[place - 2]),
+            )
+            for place, (question, answer) in enumerate(pairs)
+        )
+
+    parts = {"forget": FORGET, "retain": RETAIN[:4], "real_authors": RETAIN[4:7], "world_facts": RETAIN[5:]}
+    return {
+        name: ExampleSet(name, examples(pairs, name in ("forget", "retain"))) for name, pairs in parts.items()
+    }  # fmt: skip
+
+
+def tofu_rows(sets: Mapping[str, ExampleSet]) -> dict[str, list[dict[str, Any]]]:
+    """Under the names of its data sets; the answer begins with the space that our template puts there."""
+    names = {
+        "forget": "forget01_perturbed train",
+        "retain": "retain_perturbed train",
+        "real_authors": "real_authors_perturbed train",
+        "world_facts": "world_facts_perturbed train",
+    }
+    return {
+        names[name]: [
+            {
+                "question": one.prompt,
+                "answer": f" {one.completion}",
+                "paraphrased_answer": f" {one.paraphrased_answer}",
+                "perturbed_answer": [f" {answer}" for answer in one.perturbed_answers],
+            }
+            for one in examples
+        ]
+        for name, examples in sets.items()
+    }
+
+
+def test_every_number_of_tofu(taught: Taught, tmp_path: Path) -> None:
+    sets, loaded = tofu_sets(), taught.load()
+    tokeniser = ExampleTokeniser(loaded.tokenizer, template="plain", max_length=512)
+    asked = prepare_sets(sets, tokeniser, PROTOCOLS["open_unlearning"])
+
+    def scored(model: PreTrainedModel) -> ModelScores[Any]:
+        return ModelScores(
+            {name: tuple(ask_set(model, asked.means, items, 4, None)) for name, items in asked.sets.items()},
+            asked.protocol,
+        )
+
+    never_taught = build_tiny_model("llama", vocab_size=len(loaded.tokenizer))
+    retain_only = scored(never_taught)
+    write_open_unlearning(tmp_path / "retain_only", retain_only, None)
+    ours = evaluation_logs(scored(loaded.model), retain_only)
+    logs = theirs(
+        taught.target,
+        tmp_path,
+        evaluator="tofu",
+        metrics=TOFU_METRICS,
+        rows=tofu_rows(sets),
+        template=PLAIN,
+        retain_logs_path=str(tmp_path / "retain_only" / "TOFU_EVAL.json"),
+    )
+    assert set(logs) == set(ours)
+    assert compare(ours, logs, ("prob", "avg_loss", "score", "rougeL_recall")) > 100
+
+
+@pytest.fixture(scope="module")
+def reader() -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A tiny model that knows the forget texts, and its tokenizer."""
+    tokenizer = build_tiny_tokenizer((*FORGET_TEXTS, *HOLDOUT_TEXTS))
+    model = build_tiny_model("llama", vocab_size=len(tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        learn_texts(model, tokenizer, FORGET_TEXTS, steps=40)
+    return model, tokenizer
+
+
+def test_every_number_of_muse(reader: tuple[PreTrainedModel, PreTrainedTokenizerFast], tmp_path: Path) -> None:
+    """Its Min-K% leaves the last token of a text out, for it takes it for an end token: here it is one."""
+    model, tokenizer = reader
+    save_model(model, tokenizer, tmp_path / "model")
+    data = load_muse_data("news", write_muse(tmp_path / "muse"))
+    ours = muse_logs(score_muse(model, tokenizer, data, batch_size=3), None)
+    end = str(tokenizer.eos_token)
+    rows = {
+        **{
+            f"knowmem {split}": [{"question": question, "answer": answer} for question, answer in pairs]
+            for split, pairs in QUESTIONS.items()
+        },
+        # It puts a space between prompt and text; the file's own begins with one.
+        "verbmem forget": [{"prompt": prompt, "gt": gt.removeprefix(" ")} for prompt, gt in VERBATIM],
+        "privleak forget": [{"text": text + end} for text in FORGET_TEXTS],
+        "privleak holdout": [{"text": text + end} for text in HOLDOUT_TEXTS],
+    }
+    logs = theirs(
+        tmp_path / "model",
+        tmp_path,
+        evaluator="muse",
+        metrics=MUSE_METRICS,
+        rows=rows,
+        template=PLAIN | {"asst_start_tag": "Answer: "},
+        retain_logs_path=None,
+    )
+    assert set(ours) <= set(logs)
+    assert compare(ours, logs, ("rougeL_f1",)) >= 4
+    for side in ("forget", "holdout"):
+        for item, value in ours["mia_min_k"][side]["value_by_index"].items():
+            assert value["score"] == pytest.approx(logs["mia_min_k"][side]["value_by_index"][item]["score"], abs=CLOSE)
