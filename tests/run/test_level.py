@@ -142,3 +142,20 @@ def test_training_stops_at_the_level_and_a_run_that_is_stopped_there_ends_the_sa
     assert json.loads((tmp_path / "again" / "record.json").read_text())["level"] == record
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, tmp_path: Path):
+    """At a rate at which five passes, of one step each, fall short; who names a number of passes gets it."""
+
+    def steps(name: str, **changes: dict[str, object]) -> int:
+        training = {"epochs": None, "learning_rate": 5e-3} | changes.pop("training", {})
+        unlearn(taught.settings(training=training, evaluation={"skip": True}, **changes), tmp_path / name)
+        return len((tmp_path / name / "train_log.jsonl").read_text().splitlines())
+
+    aimed = {"aim": 0.3, "stop": True}
+    assert steps("without") == 5
+    assert steps("past", level=aimed | {"stop": False}) == 5
+    assert steps("named", level=aimed, training={"epochs": 2}) == 2
+    assert 5 < steps("to level", level=aimed) < 20
+    assert "at most 20 epochs" in (tmp_path / "to level" / "adapter" / "README.md").read_text()
+    assert " 5 epochs" in (tmp_path / "without" / "adapter" / "README.md").read_text()

@@ -64,7 +64,7 @@ def adapter_card(settings: UnlearnSettings, record: Mapping[str, Any], target: S
     known = STARTS.get(settings.start.kind)
     rows = {
         **_target_rows(target, record["model"]),
-        **_method_rows(settings),
+        **_method_rows(settings, record),
         "start": f"{settings.start.kind}{f' ({known.summary}; {known.source})' if known is not None else ''}",
         "rank": f"{settings.adapter.rank}{' trainable + the same again frozen (the anchor)' if anchored else ''}, "
         f"alpha {settings.adapter.alpha:g}",
@@ -89,7 +89,7 @@ def exported_card(
     """Render the card of an adapter that was written from a run's, for the model `base`."""
     rows = {
         **_target_rows(base, record["model"]),
-        **_method_rows(settings),
+        **_method_rows(settings, record),
         "rank": f"{rank} (vLLM: `--max-lora-rank {serving_rank(rank)}`)",
     }
     return _Card(
@@ -116,7 +116,7 @@ def merged_card(settings: UnlearnSettings, record: Mapping[str, Any], target: St
             **relation,
             "tags": ["unlearning", "unlora"],
         },
-        {**_target_rows(target, record["model"]), **_method_rows(settings)},
+        {**_target_rows(target, record["model"]), **_method_rows(settings, record)},
         _by_auto_class(merged_code(dtype), record),
         [NO_PROOF],
     ).render()
@@ -131,7 +131,7 @@ def converted_card(
         f"Unlearned, for {library}",
         f"Made with unlora {record['versions']['unlora']}. {about}",
         {"library_name": library, **_origin_keys(target.base), "tags": [library, "unlearning", "unlora"]},
-        {**_target_rows(target, record["model"]), **_method_rows(settings)},
+        {**_target_rows(target, record["model"]), **_method_rows(settings, record)},
         commands,
         [NO_PROOF],
         language="bash",
@@ -185,13 +185,14 @@ def _target_rows(target: Stack, model: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def _method_rows(settings: UnlearnSettings) -> dict[str, str]:
+def _method_rows(settings: UnlearnSettings, record: Mapping[str, Any]) -> dict[str, str]:
     objective, training = settings.objective, settings.training
-    most = "at most " if settings.level.stop else ""
+    to_level = settings.level.stop and record.get("level") is not None
+    passes = f"{'at most ' if to_level else ''}{training.passes(to_level=to_level)} epochs"
     retain = f" + {objective.retain_weight:g} x {objective.retain}" if objective.retain is not None else ""
     return {
         "objective": f"{objective.forget}{retain}".replace("|", "\\|"),
-        "training": f"{most}{training.epochs} epochs, learning rate {training.learning_rate}, seed {settings.seed}",
+        "training": f"{passes}, learning rate {training.learning_rate}, seed {settings.seed}",
     }
 
 

@@ -92,7 +92,7 @@ def plan_lines(made: Any) -> list[str]:
         f"({megabytes(4 * made.adapter_parameters)}){file}",
         f"data         forget {made.forget_examples} examples, {made.forget_tokens:,} tokens; retain "
         f"{made.retain_examples}, {made.retain_tokens:,}; the longest has {made.longest}{measured}",
-        f"steps        {made.steps}, {made.trained_tokens:,} tokens with padding"
+        f"steps        {'at most ' if made.to_level else ''}{made.steps}, {made.trained_tokens:,} tokens with padding"
         + (f", on {made.devices} devices" if made.devices > 1 else ""),
     ]
     for stage, parts in made.memory.items():
@@ -105,9 +105,10 @@ def plan_lines(made: Any) -> list[str]:
 def time_line(made: Any, verdict: Any, rate: float) -> str:
     """Operations and what they may take."""
     fast, slow = (guessed_duration(seconds) for seconds in verdict.seconds)
+    most = "at most " if made.to_level else ""
     total = made.importance_flops + made.training_flops
     return (
-        f"time         {fast} to {slow} without evaluation: {total / 1e12:.1f} TFLOP, "
+        f"time         {most}{fast} to {slow} without evaluation: {total / 1e12:.1f} TFLOP, "
         f"{made.importance_flops / total:.0%} of it importance, at 100 to 20 % of {made.devices} x "
         f"{rate / 1e12:.2f} TFLOP/s"
     )

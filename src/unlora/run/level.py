@@ -52,6 +52,15 @@ def level_source(settings: UnlearnSettings) -> LevelSource | None:
     return None
 
 
+def stops_at_level(settings: UnlearnSettings) -> bool:
+    """Whether training is to stop at a level, as far as the settings tell.
+
+    Raises:
+        InputError: as `level_source`.
+    """
+    return settings.level.stop and level_source(settings) is not None
+
+
 def with_fixed_source(settings: UnlearnSettings) -> UnlearnSettings:
     """Name the source of the level for a run that starts from an adapter which carries earlier requests.
 

@@ -81,13 +81,16 @@ class ObjectiveSettings(Config):
         return self.forget_strength != 1
 
 
+PASSES, LEVEL_PASSES = 5, 20
+
+
 class TrainingSettings(Config):
     """One run of the stock Trainer with AdamW."""
 
     learning_rate: float = Field(default=5e-4, gt=0)
     """Peak learning rate."""
-    epochs: int = Field(default=5, ge=1)
-    """Passes over the forget set."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the forget set; None takes 5, or, where training stops at a level, as many as it needs of 20."""
     batch_size: int = Field(default=8, ge=1)
     """Forget examples per step and device; each brings one retain example along."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
@@ -102,6 +105,15 @@ class TrainingSettings(Config):
     """Steps between checkpoints for resuming."""
     report_to: list[str] = Field(default_factory=list)
     """Trackers, by the names that transformers has: tensorboard, wandb, trackio, mlflow, ..."""
+
+    def passes(self, *, to_level: bool) -> int:
+        """Passes over the forget set, at most.
+
+        Args:
+            to_level: whether training stops at a level. How many it then takes depends on the set and on the model,
+                so that its bound is wide; without one, training goes on to its end and past what was to be forgotten.
+        """
+        return self.epochs or (LEVEL_PASSES if to_level else PASSES)
 
 
 class LevelSettings(Config):

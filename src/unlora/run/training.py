@@ -82,8 +82,8 @@ class Lesson:
         self.refusals: tuple[str, ...] | None = None
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
-        self.enough: Callable[[], bool] = lambda: False
-        """Asked after every epoch: whether training may stop."""
+        self.enough: Callable[[], bool] | None = None
+        """Asked after every epoch: whether training may stop; None where it goes on to its end."""
 
     def load(self) -> None:
         """Read the refusals to draw from.
@@ -167,7 +167,8 @@ def train(
     run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
 ) -> int | None:
     """Train, or resume at the last checkpoint that is whole; the step at which it was enough, None at the end."""
-    pairs = lesson.pairs(sets, epochs=settings.epochs, seed=run.seed)
+    epochs = settings.passes(to_level=lesson.enough is not None)
+    pairs = lesson.pairs(sets, epochs=epochs, seed=run.seed)
     steps = -(-len(pairs) // (settings.batch_size * settings.gradient_accumulation_steps))
     arguments = training_arguments(
         run.checkpoints,
@@ -183,7 +184,7 @@ def train(
         **tracked(settings.report_to, run.path),
     )
     checkpoint = resume_point(run)
-    stop = StopAt(lesson.enough, settings.epochs)
+    stop = StopAt(lesson.enough or (lambda: False), epochs)
     with run.task("Unlearning", steps) as task:
         done = 0
 

@@ -10,8 +10,9 @@ from unlora.data.tokenise import make_tokeniser
 from unlora.losses import NOT_SCORED
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
+from unlora.run.level import stops_at_level
 from unlora.run.sets import Sets, load_sets, tokenise_sets
-from unlora.run.settings import TrainingSettings, UnlearnSettings
+from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import start_data
 from unlora.run.training import Lesson
 from unlora.starts.sizes import BatchShape
@@ -48,13 +49,14 @@ def measured_shapes(start: Start, sets: Sets, seed: int) -> Iterator[BatchShape]
     yield from map(shape_of, start.measured_batches(start_data(sets, seed)))
 
 
-def training_shapes(settings: TrainingSettings, reading: RunData, seed: int) -> Iterator[BatchShape]:
-    """The batches of training, in the order of the data loader."""
+def training_shapes(settings: UnlearnSettings, reading: RunData) -> Iterator[BatchShape]:
+    """The batches of training, in the order of the data loader; at most so many where training stops at a level."""
     lesson, sets = reading
-    pairs = lesson.pairs(sets, epochs=settings.epochs, seed=seed)
+    epochs = settings.training.passes(to_level=stops_at_level(settings))
+    pairs = lesson.pairs(sets, epochs=epochs, seed=settings.seed)
     collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(lesson.objective).parts)
     items = (pairs[index] for index in range(len(pairs)))
-    while batch := list(islice(items, settings.batch_size)):
+    while batch := list(islice(items, settings.training.batch_size)):
         yield shape_of(collator(batch))
 
 

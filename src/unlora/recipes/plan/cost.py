@@ -23,6 +23,7 @@ from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
 from unlora.recipes.plan import arithmetic
 from unlora.recipes.plan.batches import RunData, measured_shapes, training_shapes
+from unlora.run.level import stops_at_level
 from unlora.run.number_format import number_format
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start, freezes_a
@@ -52,6 +53,8 @@ class RunPlan:
     """Of all batches, padding included."""
     longest: int
     steps: int
+    to_level: bool
+    """Whether training may stop at a level before: steps, tokens and operations of training are then the most."""
     devices: int
     importance_flops: float
     training_flops: float
@@ -112,7 +115,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     start = chosen_start(settings)
     skeleton = _skeleton(settings, start)
     measured = list(measured_shapes(start, reading.sets, settings.seed))
-    trained = list(training_shapes(settings.training, reading, settings.seed))
+    trained = list(training_shapes(settings, reading))
     # Before the adapter is attached.
     importance_memory, importance_flops = _importance(start, settings.adapter.rank, skeleton, measured)
     training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
@@ -133,6 +136,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
         trained_tokens=sum(batch.tokens for batch in trained),
         longest=max(len(example.input_ids) for example in (*reading.sets.forget_tokens, *retain_tokens)),
         steps=-(-batches // settings.training.gradient_accumulation_steps),
+        to_level=stops_at_level(settings),
         devices=devices,
         importance_flops=importance_flops,
         training_flops=training_flops,
