@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 from tests.importance.test_experts import batch, lively
@@ -15,11 +15,13 @@ from unlora.adapters.expert_factors import expert_layers
 from unlora.adapters.export import load_trained_adapter, save_trained_adapter
 from unlora.adapters.initial import InitialFactors
 from unlora.adapters.strength import at_strength, set_strength
-from unlora.models.choose import choose_target_modules
+from unlora.models.choose import NOT_HELD, ROUTER, choose_target_modules
 from unlora.starts.attach import attach_anchored_adapter
 from unlora_research.model_map.by_hand import add_by_hand
 
-KINDS = ("qwen3_moe", "gpt_oss", "nemotron_h")
+KINDS = ("qwen3_moe", "gpt_oss", "nemotron_h", "jetmoe", "llama4_text")
+TURNED = {"llama4_text"}
+"""What PEFT calls A is B^T of their layers."""
 
 
 def factors_of(targets: Any, *, zero_b: bool = False) -> dict[str, InitialFactors]:
@@ -62,9 +64,10 @@ def test_plain_peft_reads_what_was_trained(kind: str, start: str, tmp_path: Path
         held = {part: getattr(wrapper, part)[ADAPTER_NAME].get_parameter("weight") for part in ("lora_A", "lora_B")}
         was = {part: before[f"{_name(peft_model, wrapper)}.{part}.{ADAPTER_NAME}.weight"] for part in held}
         count = wrapper.num_experts
-        assert not torch.equal(held["lora_B"], was["lora_B"]), tensor
+        stands, learns = ("lora_B", "lora_A") if kind in TURNED else ("lora_A", "lora_B")
+        assert not torch.equal(held[learns], was[learns]), tensor
         if start == "frozen":
-            assert torch.equal(held["lora_A"], was["lora_A"])
+            assert torch.equal(held[stands], was[stands])
         if start == "anchored":
             assert torch.equal(held["lora_A"].view(count, 4, -1)[:, 2:], was["lora_A"].view(count, 4, -1)[:, 2:])
             assert torch.equal(held["lora_B"].view(-1, 4, count)[:, 2:], was["lora_B"].view(-1, 4, count)[:, 2:])
@@ -122,3 +125,15 @@ def test_strength_is_of_the_experts_too():
 
 def _name(model: PeftModel, module: Any) -> str:
     return next(name for name, one in model.named_modules() if one is module)
+
+
+def test_a_class_that_reads_past_peft_s_wrapper_gets_no_adapter_on_its_experts():
+    """DBRX reads `mlp.w1` from outside `mlp`, where PEFT's wrapper has no such tensor."""
+    model = lively("dbrx")
+    choice = choose_target_modules(model, rank=2, experts=True)
+    assert choice.reach.experts == 0
+    assert {one.why for one in choice.reach.left_out} == {NOT_HELD, ROUTER}
+    assert "of experts, which PEFT does not hold (ffn.experts.mlp.w1" in choice.reach.sentence()
+    config = LoraConfig(r=2, target_modules=["out_proj"], target_parameters=["experts.mlp.w1"], task_type="CAUSAL_LM")
+    with pytest.raises(AttributeError, match="'ParamWrapper' object has no attribute"):
+        get_peft_model(model, config)(input_ids=batch()["input_ids"])

@@ -18,8 +18,9 @@ from unlora.low_rank import contrast_directions
 from unlora.models.experts import ExpertModule, find_experts
 from unlora_research.model_map.configurations import tiny_configuration
 
-KINDS = ("qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "nemotron_h")
-"""Halved and interleaved gates, both orders of the axes, biases, a router that scales, and experts without a gate."""
+KINDS = ("qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "nemotron_h", "dbrx", "jetmoe", "llama4_text")
+"""Halved and interleaved gates, both orders of the axes, biases, a router that scales, experts without a gate, stacks
+in two dimensions, tokens sorted by expert, and every token through every expert."""
 
 
 def lively(kind: str) -> PreTrainedModel:
@@ -55,10 +56,15 @@ def one_by_one(model: PreTrainedModel, experts: dict[str, ExpertModule]) -> dict
         for name, expert in experts.items():
             gradient = expert.module.get_parameter(name.rpartition(".")[2]).grad
             assert gradient is not None
-            piece = gradient[expert.index]
+            piece = gradient.chunk(expert.count)[expert.index].reshape(expert_shape(expert))
             found[name].append(piece.T.clone() if expert.transposed else piece.clone())
     model.requires_grad_(False)
     return {name: torch.stack(gradients) for name, gradients in found.items()}
+
+
+def expert_shape(expert: ExpertModule) -> tuple[int, int]:
+    """As the tensor has it."""
+    return (expert.d_in, expert.d_out) if expert.transposed else (expert.d_out, expert.d_in)
 
 
 class Kept:
@@ -84,6 +90,8 @@ def test_gradients_of_experts_are_those_of_single_examples(kind: str, checkpoint
     experts = find_experts(model)
     expected, kept = one_by_one(model, experts), {name: Kept() for name in experts}
     forwards = {name: dict(vars(expert.module)).get("forward") for name, expert in experts.items()}
+    if checkpointing and kind == "jetmoe":
+        pytest.skip("transformers gives JetMoE no checkpointing")
     if checkpointing:
         model.gradient_checkpointing_enable()
     with measuring(model):

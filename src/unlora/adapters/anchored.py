@@ -18,7 +18,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from unlora.adapters.expert_factors import by_tensor, expert_layers, freeze, set_factors, silence
+from unlora.adapters.expert_factors import by_tensor, expert_layers, freeze, set_factors, silence, start_plain
 from unlora.adapters.halves import FrozenA, FrozenHalvedA, HalvedA, HalvedB, stand_in
 from unlora.adapters.initial import InitialFactors, refuse_rank
 from unlora.errors import FunctionMovedError, InputError
@@ -103,6 +103,7 @@ def attach_plain_adapter(
     peft_model = _attach(model, list(targets), experts, rank=rank, alpha=alpha)
     kept = by_tensor(targets, experts)
     for tensor, wrapper in expert_layers(peft_model):
+        start_plain(wrapper, ADAPTER_NAME)
         silence(wrapper, ADAPTER_NAME, list(kept[tensor]))
         freeze(wrapper, ADAPTER_NAME, anchored=False, freeze_a=freeze_a)
     for _, layer in lora_layers(peft_model) if freeze_a else ():

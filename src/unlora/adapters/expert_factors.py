@@ -4,6 +4,9 @@ PEFT keeps A as (expert x rank, d_in), the rows of one expert together, and B as
 one rank together; the update of expert e is s B_e A_e. It never calls A and B as layers but reads their weights, so
 what stands in for them is a module whose `weight` has the frozen part detached. Saved under the same names, it is an
 ordinary PEFT adapter with `target_parameters`.
+
+PEFT takes a tensor for (expert, d_out, d_in) unless its module says `is_transposed`. Llama 4's are (expert, d_in,
+d_out) and say nothing: what PEFT calls A and B are there B^T and A^T of the layer y = W x.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +18,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 from unlora.adapters.initial import InitialFactors
+from unlora.models.expert_forms import form_of
 from unlora.models.experts import ExpertModule
 from unlora.models.wrapping import canonical_name
 
@@ -88,22 +92,43 @@ def set_factors(
     count, rank = int(wrapper.num_experts), int(wrapper.r[adapter])
     by_a = whole_a.new_zeros(count, rank, whole_a.shape[1])
     by_b = whole_b.new_zeros(count, whole_b.shape[0], rank)
+    turned = turned_round(wrapper)
     for index, start in factors.items():
-        by_a[index] = torch.cat([start.lora_a] * (2 if anchored else 1))
-        by_b[index] = torch.cat([start.lora_b, -start.lora_b], dim=1) if anchored else start.lora_b
+        lora_a, lora_b = (start.lora_b.T, start.lora_a.T) if turned else (start.lora_a, start.lora_b)
+        by_a[index] = torch.cat([lora_a] * (2 if anchored else 1))
+        by_b[index] = torch.cat([lora_b, -lora_b], dim=1) if anchored else lora_b
     whole_a.copy_(by_a.reshape(whole_a.shape))
     whole_b.copy_(by_b.permute(1, 2, 0).reshape(whole_b.shape))
     freeze(wrapper, adapter, anchored=anchored, freeze_a=freeze_a)
 
 
+def turned_round(wrapper: ParamWrapper) -> bool:
+    """Whether PEFT's A and B are B^T and A^T of the layers y = W x that the tensor holds."""
+    form, owner = form_of(wrapper.get_base_layer()), wrapper.get_base_layer()
+    return form is not None and wrapper.parameter_name in form.transposed and not getattr(owner, "is_transposed", False)
+
+
 def freeze(wrapper: ParamWrapper, adapter: str, *, anchored: bool, freeze_a: bool) -> None:
     """Let what is not meant to learn stand still."""
     count, rank = int(wrapper.num_experts), int(wrapper.r[adapter])
-    if anchored or freeze_a:
-        frozen = rank if freeze_a else rank // 2
-        wrapper.lora_A[adapter] = ExpertA(wrapper.lora_A[adapter].get_parameter("weight"), count, frozen)
-    if anchored:
-        wrapper.lora_B[adapter] = ExpertB(wrapper.lora_B[adapter].get_parameter("weight"), count, rank // 2)
+    half = rank // 2 if anchored else 0
+    frozen_a, frozen_b = rank if freeze_a else half, half
+    if turned_round(wrapper):
+        frozen_a, frozen_b = frozen_b, frozen_a
+    if frozen_a:
+        wrapper.lora_A[adapter] = ExpertA(wrapper.lora_A[adapter].get_parameter("weight"), count, frozen_a)
+    if frozen_b:
+        wrapper.lora_B[adapter] = ExpertB(wrapper.lora_B[adapter].get_parameter("weight"), count, frozen_b)
+
+
+@torch.no_grad()
+def start_plain(wrapper: ParamWrapper, adapter: str) -> None:
+    """Let the side be zero that is B of the layers: PEFT has set its own, which is A^T where they are turned round."""
+    if turned_round(wrapper):
+        whole_a, whole_b = (getattr(wrapper, part)[adapter].get_parameter("weight") for part in ("lora_A", "lora_B"))
+        bound = len(whole_b) ** -0.5  # PEFT's own, of d_in
+        whole_b.uniform_(-bound, bound)
+        whole_a.zero_()
 
 
 @torch.no_grad()

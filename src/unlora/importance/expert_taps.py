@@ -1,25 +1,24 @@
 """What each expert of a mixture sees and gets back: statistics of a slice of a tensor that no layer owns.
 
 The experts' own forward is replaced, while it is measured, by one that reads the same tensors expert by expert and
-knows which token each row is. So row t of an expert's input and output gradient belongs to the example that token t
-stands in, and G_b = D_b^T X_b over the tokens of example b that were routed there. An example without such a token has
-a gradient of zero there, which counts as a sample like every other.
+knows which token each row is (`expert_readers`). So row t of an expert's input and output gradient belongs to the
+example that token t stands in, and G_b = D_b^T X_b over the tokens of example b that were routed there. An example
+without such a token has a gradient of zero there, which counts as a sample like every other.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unlora.errors import InputError
+from unlora.importance.expert_readers import Tapped, read_by_expert
 from unlora.importance.hooks import LEAVE_OUT, Consumer, Tap
-from unlora.models.experts import PROJECTIONS, ExpertModule
+from unlora.models.experts import ExpertModule, experts_tensor
 
 Rows = tuple[Int[Tensor, " row"], Float[Tensor, "row d_in"], Float[Tensor, "row d_out"]]
 """Tokens, and what one expert sees of them and gets back."""
@@ -44,14 +43,12 @@ class ExpertTaps:
     @contextmanager
     def attached(self) -> Iterator["ExpertTaps"]:
         """Put the forwards in place; the models' own come back on every way out."""
-        holders: dict[nn.Module, dict[tuple[str, int], str]] = defaultdict(dict)
-        for name, expert in self._experts.items():
-            holders[expert.module][expert.parameter.rpartition(".")[2], expert.index] = name
+        readers: dict[nn.Module, dict[tuple[str, int], ExpertModule]] = defaultdict(dict)
+        for expert in self._experts.values():
+            readers[expert.reader][expert.path, expert.index] = expert
         with ExitStack() as stack:
-            for module, names in holders.items():
-                before = vars(module).get("forward")
-                stack.callback(_put_back, module, before)
-                module.forward = partial(self._read, module, names)
+            for reader, experts in readers.items():
+                stack.enter_context(read_by_expert(reader, self._tap(experts)))
             yield self
 
     def start_batch(self, batch_size: int, token_count: int) -> None:
@@ -77,45 +74,26 @@ class ExpertTaps:
                 continue
             if self._uses[name]:
                 raise InputError(f"target module '{name}' took no part in the loss; {LEAVE_OUT}.")
-            nothing = expert.module.get_parameter(expert.parameter.rpartition(".")[2]).new_zeros
+            nothing = experts_tensor(expert).new_zeros
             batch_size = self._batch_shape[0]
             self._consume(name, nothing(batch_size, 1, expert.d_in), nothing(batch_size, 1, expert.d_out))
 
-    def _read(self, module: Any, names: Mapping[tuple[str, int], str], *args: Any, **options: Any) -> Tensor:
-        """What transformers' experts compute of (hidden states, experts of each token, their weights)."""
-        hidden, chosen, shares = [*args, *options.values()][:3]
-        rows, width = hidden.reshape(-1, hidden.shape[-1]), chosen.shape[-1]
-        chosen, shares = chosen.reshape(-1, width), shares.reshape(-1, width)
-        if len(rows) != self._batch_shape[0] * self._batch_shape[1] or len(chosen) != len(rows):
-            raise InputError(
-                f"{next(iter(names.values()))}: sees {len(rows)} tokens of {self._batch_shape[0]} examples of "
-                f"{self._batch_shape[1]}; {LEAVE_OUT}."
-            )
-        first = next(kind for kind in PROJECTIONS if module._parameters.get(kind) is not None)
-        output = torch.zeros_like(rows)
-        for index in chosen.unique().tolist():
-            if index >= module.num_experts:  # In place of an expert that another process holds, or of none
-                continue
-            tokens, places = torch.where(chosen == index)
-            inner = self._product(module, names.get((first, index)), first, index, rows[tokens], tokens)
-            inner = module._apply_gate(inner) if module.has_gate else module.act_fn(inner)
-            outer = self._product(module, names.get(("down_proj", index)), "down_proj", index, inner, tokens)
-            if getattr(module, "has_post_expert_norm", False):
-                outer = module.post_expert_norm(outer)
-            output = output.index_add(0, tokens, (outer * shares[tokens, places, None]).to(output.dtype))
-        return output.reshape(hidden.shape)
+    def _tap(self, experts: Mapping[tuple[str, int], ExpertModule]) -> Tapped:
+        def tapped(path: str, index: int, inputs: Tensor, tokens: Tensor, output: Tensor) -> Tensor:
+            expert = experts.get((path, index))
+            if expert is None or not output.requires_grad:
+                return output
+            self._uses[expert.name] += self._forward
+            return Tap.apply(output, inputs.detach(), partial(self._take, expert.name, tokens))
 
-    def _product(
-        self, module: Any, name: str | None, kind: str, index: int, inputs: Tensor, tokens: Tensor
-    ) -> Float[Tensor, "row d_out"]:
-        matrix = getattr(module, kind)[index]
-        output = inputs @ matrix if module.is_transposed else F.linear(inputs, matrix)
-        if module.has_bias:
-            output = output + getattr(module, f"{kind}_bias")[index]
-        if name is None or not output.requires_grad:
-            return output
-        self._uses[name] += self._forward
-        return Tap.apply(output, inputs.detach(), partial(self._take, name, tokens))
+        def check(rows: int) -> None:
+            if rows != self._batch_shape[0] * self._batch_shape[1]:
+                raise InputError(
+                    f"{next(iter(experts.values())).name}: sees {rows} tokens of {self._batch_shape[0]} examples of "
+                    f"{self._batch_shape[1]}; {LEAVE_OUT}."
+                )
+
+        return Tapped(tapped, check)
 
     def _take(self, name: str, tokens: Tensor, inputs: Tensor, gradients: Tensor) -> None:
         arrived = self._arrived.setdefault(name, [])
@@ -131,17 +109,12 @@ class ExpertTaps:
         batch_size, length = self._batch_shape
         examples = tokens // length
         counts = examples.bincount(minlength=batch_size)
-        places = torch.arange(len(tokens), device=tokens.device) - (counts.cumsum(0) - counts)[examples]
+        before = torch.empty_like(tokens)  # Rows of earlier tokens, whatever order they came in
+        before[tokens.argsort()] = torch.arange(len(tokens), device=tokens.device)
+        places = before - (counts.cumsum(0) - counts)[examples]
         laid = []
         for rows in tensors:
             padded = rows.new_zeros(batch_size, int(counts.max()), rows.shape[-1])
             padded[examples, places] = rows
             laid.append(padded)
         return laid
-
-
-def _put_back(module: nn.Module, forward: Callable[..., Any] | None) -> None:
-    if forward is None:
-        del module.forward
-    else:
-        module.forward = forward

@@ -184,7 +184,9 @@ def _unfit(model: CausalModel, layers: Mapping[str, TargetModule], *, rank: int,
             found[name] = UNCALLED if inside(name) else NOT_TEXT
         elif not use.felt:
             found[name] = UNFELT
-        elif not use.apart and by_example:
+        elif not expert.form.held:
+            found[name] = NOT_HELD
+        elif not use.apart and expert.form.by_token and by_example:
             found[name] = MIXED
         elif rank > min(expert.d_out, expert.d_in):
             found[name] = _narrow(rank)

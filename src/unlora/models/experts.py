@@ -1,24 +1,26 @@
 """The experts of a mixture, which one tensor of each layer holds together: every expert's matrix is a layer y = W x.
 
-transformers keeps the experts of a layer in tensors of shape (expert, d_out, d_in) or (expert, d_in, d_out). A gate and
-an up projection lie in one of them, one after the other or in turn; which row is which does not matter here, because
-both read the same input: their matrix is one linear layer of 2 x the inner width.
+transformers keeps the experts of a layer in tensors of shape (expert, d_out, d_in) or (expert, d_in, d_out), or in a
+matrix that has those of all experts one below the other. A gate and an up projection lie in one tensor, one after the
+other or in turn; which row is which does not matter here, because both read the same input: their matrix is one linear
+layer of 2 x the inner width.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from jaxtyping import Float
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
 from unlora.errors import InputError
+from unlora.models.expert_forms import Form, form_of
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 from unlora.shapes import Weight
 
 ROUTERS = {"gate", "router", "router_proj"}
-PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
-"""Names under which the classes that follow transformers' interface for experts keep them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +34,17 @@ class ExpertModule(TargetModule):
     """Canonical name of the tensor, such as "model.layers.0.mlp.experts.gate_up_proj"."""
     index: int
     """Which of the experts, from 0."""
+    count: int
+    """How many experts the tensor holds."""
+    reader: nn.Module
+    """The module whose forward pass reads the tensor: what owns it, or what that lies in."""
+    path: str
+    """The tensor's name from there on, one of the form's."""
+    form: Form
 
     def weight(self) -> Weight:
         """Return W as (d_out, d_in) in float32, detached; a view of the model's memory where that is float32."""
-        stored = experts_tensor(self)[self.index].detach().float()
+        stored = slices(experts_tensor(self), self.count)[self.index].detach().float()
         return stored.T if self.transposed else stored
 
     def leaf_weight(self) -> nn.Parameter:
@@ -48,31 +57,49 @@ def experts_tensor(expert: ExpertModule) -> nn.Parameter:
     return expert.module.get_parameter(expert.parameter.rpartition(".")[2])
 
 
-def find_experts(model: CausalModel) -> dict[str, ExpertModule]:
-    """Find every expert's matrices in the classes that follow transformers' interface for experts, in model order.
+def slices(tensor: Tensor, count: int) -> Float[Tensor, "expert row column"]:
+    """A tensor of `count` experts as one matrix of each; a view."""
+    return tensor if tensor.ndim == 3 else tensor.view(count, -1, tensor.shape[-1])
 
-    They are named as separate layers would be: "model.layers.0.mlp.experts.3.gate_up_proj". Experts in other forms (a
-    stack of matrices in two dimensions, a batched product of all experts with all tokens) are not among them.
+
+def find_experts(model: CausalModel) -> dict[str, ExpertModule]:
+    """Find every expert's matrices in the classes whose form is known (`expert_forms`), in model order.
+
+    They are named as separate layers would be: "model.layers.0.mlp.experts.3.gate_up_proj".
 
     Args:
         model: Plain or with an adapter; the names found are the same.
     """
     found: dict[str, ExpertModule] = {}
     for wrapped_name, module in unwrap(model).named_modules():
-        holder = canonical_name(wrapped_name)
-        if holder is None or not _follows_the_interface(module):
-            continue
-        for kind in PROJECTIONS:
-            tensor = module._parameters.get(kind)
-            if tensor is None or tensor.ndim != 3 or len(tensor) < 2 or not tensor.is_floating_point():
-                continue
-            transposed = bool(module.is_transposed)
-            first, second = tensor.shape[1:]
-            d_out, d_in = (second, first) if transposed else (first, second)
-            for index in range(len(tensor)):
-                name = f"{holder}.{index}.{kind}"
-                found[name] = ExpertModule(name, module, d_out, d_in, transposed, f"{holder}.{kind}", index)
+        reader = canonical_name(wrapped_name)
+        form = form_of(module)
+        if reader is not None and form is not None:
+            found |= {one.name: one for kind in form.tensors for one in _experts_in(module, reader, form, kind)}
     return found
+
+
+def _experts_in(reader: nn.Module, reader_name: str, form: Form, path: str) -> Iterator[ExpertModule]:
+    """The experts of one tensor; none where there is no such tensor, or only one expert, which PEFT takes for none."""
+    inside, _, kind = path.rpartition(".")
+    owner = plain_layer(reader.get_submodule(inside)) if inside else reader
+    tensor = owner._parameters.get(kind)
+    if tensor is None or not tensor.is_floating_point() or tensor.ndim != (3 if form.count is None else 2):
+        return
+    count = len(tensor) if form.count is None else int(getattr(reader, form.count))
+    transposed, holder = path in form.transposed, f"{reader_name}.{inside}" if inside else reader_name
+    if count < 2:
+        return
+    first, second = slices(tensor, count).shape[1:]
+    d_out, d_in = (second, first) if transposed else (first, second)
+    for index in range(count):
+        name, parameter = f"{holder}.{index}.{kind}", f"{holder}.{kind}"
+        yield ExpertModule(name, owner, d_out, d_in, transposed, parameter, index, count, reader, path, form)
+
+
+def plain_layer(module: nn.Module) -> nn.Module:
+    """What PEFT's wrappers, which may lie in each other, stand around; the module itself where there are none."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
 def find_all(model: CausalModel) -> dict[str, TargetModule]:
@@ -120,7 +147,7 @@ def peft_target_parameters(model: CausalModel, wanted: Iterable[str]) -> list[st
 
 def routers(model: CausalModel, layers: Mapping[str, TargetModule]) -> set[str]:
     """Names of the linear layers that choose the experts of a token: in a block of experts, with an output for each."""
-    blocks = {holder.rpartition(".")[0]: count for holder, count in _holders(model).items()}
+    blocks = _blocks(model)
     found: set[str] = set()
     for name, layer in layers.items():
         above = name.rpartition(".")[0]
@@ -130,11 +157,10 @@ def routers(model: CausalModel, layers: Mapping[str, TargetModule]) -> set[str]:
     return found
 
 
-def _holders(model: CausalModel) -> dict[str, int]:
-    """Canonical name of what holds the experts of a layer -> how many."""
-    return {one.parameter.rpartition(".")[0]: len(experts_tensor(one)) for one in find_experts(model).values()}
-
-
-def _follows_the_interface(module: nn.Module) -> bool:
-    """Whether transformers' decorator for classes of experts was put on its class."""
-    return all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias", "_apply_gate"))
+def _blocks(model: CausalModel) -> dict[str, int]:
+    """Canonical name of what reads the experts of a layer, and of the block around it -> how many experts."""
+    found: dict[str, int] = {}
+    for one in find_experts(model).values():
+        reader = one.parameter.removesuffix(f".{one.path}")
+        found |= {reader: one.count, reader.rpartition(".")[0]: one.count}
+    return found

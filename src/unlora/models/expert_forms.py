@@ -1,0 +1,49 @@
+"""In which tensors each class of transformers keeps the experts of a layer, and which of them PEFT can hold.
+
+Most classes follow one interface, which a decorator of transformers gives them. The others are known by name; what a
+class does with its tensors is tested against its own forward pass (tests/importance/test_experts.py).
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
+"""Names under which the classes that follow transformers' interface for experts keep them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one class keeps its experts. Each tensor is (expert, ...), or the experts' matrices one below the other."""
+
+    tensors: tuple[str, ...]
+    """Names from the module that reads them on, such as "down_proj" or "mlp.w1"."""
+    transposed: tuple[str, ...] = ()
+    """Those whose slices are (d_in, d_out)."""
+    count: str | None = None
+    """Attribute with the number of experts, of matrices that lie one below the other."""
+    held: bool = True
+    """PEFT's adapter of its tensors acts. Where a class reads a tensor from outside the module that owns it, PEFT's
+    wrapper stands in the way."""
+    by_token: bool = True
+    """Its tensors' owner is given the tokens as they stand in the text, and not sorted by expert."""
+
+
+_DBRX = Form(("mlp.w1", "mlp.v1", "mlp.w2"), transposed=("mlp.w2",), count="num_experts", held=False)
+_JETMOE = Form(("input_linear.weight", "output_linear.weight"), by_token=False)
+_LLAMA4 = Form(("gate_up_proj", "down_proj"), transposed=("gate_up_proj", "down_proj"), by_token=False)
+BY_CLASS = {
+    "DbrxExperts": _DBRX,
+    "JetMoeMoE": _JETMOE,
+    "JetMoeMoA": _JETMOE,
+    "Llama4TextExperts": _LLAMA4,
+    "Step3p7Experts": Form(("gate_up_proj", "down_proj")),
+}
+"""Class of the module that reads the tensors -> how it keeps them."""
+
+
+def form_of(module: nn.Module) -> Form | None:
+    """How a module keeps the experts that it reads; None for one that has none, or in a form that is not known."""
+    if all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias", "_apply_gate")):
+        return Form(PROJECTIONS, transposed=PROJECTIONS if getattr(module, "is_transposed", False) else ())
+    return BY_CLASS.get(type(module).__name__)
