@@ -19,6 +19,7 @@ from unlora.artifacts import read_json_object, refuse_cut_tensors
 from unlora.errors import InputError
 from unlora.models.old_readers import save_tokenizer
 from unlora.models.origin import FILE, Origin
+from unlora.models.peft_trial import unread
 from unlora.models.quiet import quiet
 from unlora.models.reading import reading
 from unlora.models.save import new_folder
@@ -213,12 +214,13 @@ def restore_adapter(model: PeftModel, folder: Path) -> None:
         InputError: no adapter there, a damaged one, one of another shape, or one that holds NaN or infinity.
     """
     _refuse_unreadable(folder)
-    _read_weights(folder)
+    weights = _read_weights(folder)
     with _fitting(folder):
         found = model.load_adapter(str(folder), ADAPTER_NAME)
     strangers = [*found.missing_keys, *found.unexpected_keys]
     if strangers:
-        raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).")
+        why = unread(model, weights, found.missing_keys)
+        raise InputError(f"{folder}: does not fit the model (no counterpart for {strangers[0]}).{why}")
 
 
 def _write_papers(folder: Path, card: str, origin: Origin | None) -> None:

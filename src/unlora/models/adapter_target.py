@@ -20,6 +20,7 @@ from unlora.errors import InputError
 from unlora.models.formats import forget_format
 from unlora.models.merge import Expected, Merged, changes_nothing, merge_adapter, probe_logits
 from unlora.models.origin import find_from, read_origin
+from unlora.models.peft_trial import unread
 from unlora.models.quantised import quantisation_of
 from unlora.models.quiet import quiet
 from unlora.models.reading import reading
@@ -146,7 +147,9 @@ def _wrap(model: PreTrainedModel, folder: Path, fitting: str) -> tuple[PeftModel
             found = wrapped.load_adapter(str(folder), "default", torch_device=str(model.device))
     strangers = [*found.missing_keys, *_without_second_copies(found.unexpected_keys, folder)]
     if strangers:
-        raise InputError(f"{fitting} (no counterpart for {strangers[0]}).")
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+            why = unread(wrapped, file.keys(), found.missing_keys)
+        raise InputError(f"{fitting} (no counterpart for {strangers[0]}).{why}")
     return wrapped.eval(), tuple(dict.fromkeys(" ".join(str(one.message).split()) for one in said))
 
 

@@ -7,7 +7,7 @@ fits a new name takes the factors elsewhere, and they are left out without an er
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,8 @@ from unlora.models.experts import peft_target_parameters
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
+
+PREFIX = "base_model.model."
 
 REFUSED = "that PEFT refuses"
 MISTAKEN = "whose names PEFT takes for those of fused experts"
@@ -82,7 +84,7 @@ def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] =
     found, lost = set[str](), set[str]()
     for name, module in wrapped.named_modules():
         if isinstance(module, BaseTunerLayer):
-            adapted = canonical_name(name.removeprefix("base_model.model."))
+            adapted = canonical_name(name.removeprefix(PREFIX))
             # A layer that PEFT wraps as a bare parameter goes by that: the halves of an adapter do not hold there.
             adapted = f"{adapted}.{module.parameter_name}" if isinstance(module, ParamWrapper) else f"{adapted}"
             found.add(adapted)
@@ -95,6 +97,35 @@ def _missing_when_loaded(wrapped: PeftModel) -> list[str]:
     """Keys of the adapter for which PEFT finds nothing in what it would have written of it."""
     written = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     return [key for key in set_peft_model_state_dict(wrapped, written).missing_keys if ".lora_" in key]
+
+
+def unread(model: PeftModel, keys: Iterable[str], missing: Iterable[str]) -> str:
+    """Say which layers of the model a file has factors of that did not arrive there when PEFT loaded it.
+
+    Args:
+        model: with the adapter that PEFT has loaded.
+        keys: of the file.
+        missing: what PEFT found nothing for.
+
+    Returns:
+        A sentence with a way out; nothing where the file is simply of another model.
+    """
+    layers = find_target_modules(model)
+    given = {key.removeprefix(PREFIX).removesuffix(".lora_A.weight") for key in keys}
+    empty = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in missing}
+    adapted = {
+        name.removeprefix(PREFIX)
+        for name, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer) and not isinstance(module, ParamWrapper)
+    }
+    lost = [name for name in layers if name in given and (name not in adapted or name in empty)]
+    if not lost:
+        return ""
+    return (
+        f" PEFT changes names when it loads an adapter of this class, and the factors of {len(lost)} layers that the "
+        f"file has ({lost[0]}) do not arrive; others that load it with PEFT get another model too. Merge it where it "
+        "was trained, or train it without these layers."
+    )
 
 
 def without_weights(model: PreTrainedModel) -> PreTrainedModel | None:
