@@ -18,7 +18,7 @@ LEFT_OUT: dict[str, set[str]] = {
     "gpt2": {"transformer.wpe"},
     "mixtral": {"mlp.gate"},
     "gpt_oss": {"mlp.router", "mlp.experts.gate_up_proj_bias", "mlp.experts.down_proj_bias"},
-    "dbrx": {"ffn.experts.mlp.w1", "ffn.experts.mlp.v1", "ffn.experts.mlp.w2"},
+    "dbrx": {"ffn.experts.mlp.w1", "ffn.experts.mlp.v1", "ffn.experts.mlp.w2", "ffn.router.layer"},
     "deepseek_v3": {
         "mlp.gate", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
         "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj",

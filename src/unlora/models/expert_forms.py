@@ -13,7 +13,7 @@ PROJECTIONS = ("gate_up_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
-class Form:
+class ExpertForm:
     """How one class keeps its experts. Each tensor is (expert, ...), or the experts' matrices one below the other."""
 
     tensors: tuple[str, ...]
@@ -29,21 +29,21 @@ class Form:
     """Its tensors' owner is given the tokens as they stand in the text, and not sorted by expert."""
 
 
-_DBRX = Form(("mlp.w1", "mlp.v1", "mlp.w2"), transposed=("mlp.w2",), count="num_experts", held=False)
-_JETMOE = Form(("input_linear.weight", "output_linear.weight"), by_token=False)
-_LLAMA4 = Form(("gate_up_proj", "down_proj"), transposed=("gate_up_proj", "down_proj"), by_token=False)
+_DBRX = ExpertForm(("mlp.w1", "mlp.v1", "mlp.w2"), transposed=("mlp.w2",), count="num_experts", held=False)
+_JETMOE = ExpertForm(("input_linear.weight", "output_linear.weight"), by_token=False)
+_LLAMA4 = ExpertForm(("gate_up_proj", "down_proj"), transposed=("gate_up_proj", "down_proj"), by_token=False)
 BY_CLASS = {
     "DbrxExperts": _DBRX,
     "JetMoeMoE": _JETMOE,
     "JetMoeMoA": _JETMOE,
     "Llama4TextExperts": _LLAMA4,
-    "Step3p7Experts": Form(("gate_up_proj", "down_proj")),
+    "Step3p7Experts": ExpertForm(("gate_up_proj", "down_proj")),
 }
 """Class of the module that reads the tensors -> how it keeps them."""
 
 
-def form_of(module: nn.Module) -> Form | None:
+def form_of(module: nn.Module) -> ExpertForm | None:
     """How a module keeps the experts that it reads; None for one that has none, or in a form that is not known."""
     if all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias", "_apply_gate")):
-        return Form(PROJECTIONS, transposed=PROJECTIONS if getattr(module, "is_transposed", False) else ())
+        return ExpertForm(PROJECTIONS, transposed=PROJECTIONS if getattr(module, "is_transposed", False) else ())
     return BY_CLASS.get(type(module).__name__)

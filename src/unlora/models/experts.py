@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from unlora.errors import InputError
-from unlora.models.expert_forms import Form, form_of
+from unlora.models.expert_forms import ExpertForm, form_of
 from unlora.models.target_modules import TargetModule, find_target_modules
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 from unlora.shapes import Weight
@@ -40,7 +40,7 @@ class ExpertModule(TargetModule):
     """The module whose forward pass reads the tensor: what owns it, or what that lies in."""
     path: str
     """The tensor's name from there on, one of the form's."""
-    form: Form
+    form: ExpertForm
 
     def weight(self) -> Weight:
         """Return W as (d_out, d_in) in float32, detached; a view of the model's memory where that is float32."""
@@ -79,7 +79,7 @@ def find_experts(model: CausalModel) -> dict[str, ExpertModule]:
     return found
 
 
-def _experts_in(reader: nn.Module, reader_name: str, form: Form, path: str) -> Iterator[ExpertModule]:
+def _experts_in(reader: nn.Module, reader_name: str, form: ExpertForm, path: str) -> Iterator[ExpertModule]:
     """The experts of one tensor; none where there is no such tensor, or only one expert, which PEFT takes for none."""
     inside, _, kind = path.rpartition(".")
     owner = plain_layer(reader.get_submodule(inside)) if inside else reader

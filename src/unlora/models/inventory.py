@@ -30,7 +30,7 @@ def what_is_reached(model: CausalModel, targets: Mapping[str, TargetModule], lef
     for name, size in weights.items():
         if name in targets:
             continue
-        tensor = experts[name].parameter if name in experts else name
+        tensor = experts[name].parameter.removesuffix(".weight") if name in experts else name
         why = left_out.get(name) or (_tensor_kind(tensor, modules) if inside(name) else "outside the language model")
         kind = (_kind(tensor, model, inside), why)
         counts[kind] += 1
