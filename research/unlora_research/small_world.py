@@ -9,6 +9,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -223,53 +224,57 @@ def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> Ll
         return LlamaForCausalLM(config)
 
 
-def learn_further(
-    model: PreTrainedModel,
-    new: Sequence[TokenisedExample],
-    known: Sequence[TokenisedExample],
-    *,
-    pad_token_id: int,
-    folder: Path,
-    parts: Sequence[str] | None = None,
-    epochs: int,
-    learning_rate: float,
-    seed: int,
-) -> None:
-    """Teach a trained model more, in place, among as much of what it knows.
+@dataclass(frozen=True)
+class Curriculum:
+    """What a trained model is taught further, and how."""
+
+    new: Sequence[TokenisedExample]
+    """Seen `epochs` times each."""
+    known: Sequence[TokenisedExample]
+    """As much of it is mixed in, drawn without replacement, all of it before any of it again."""
+    epochs: int
+    learning_rate: float
+    """The highest; it falls along a cosine."""
+    seed: int
+    """Of the order."""
+    parts: Sequence[str] | None = None
+    """Patterns of the linear layers that may change; None is all."""
+
+    def in_order(self) -> ShuffledEpochs:
+        """Every example as often as it is seen."""
+        generator = random.Random(self.seed)
+        wanted = self.epochs * len(self.new)
+        rounds = -(-wanted // len(self.known))
+        replay = [one for _ in range(rounds) for one in generator.sample(self.known, len(self.known))][:wanted]
+        return ShuffledEpochs([*self.new] * self.epochs + replay, epochs=1, seed=self.seed)
+
+
+def learn_further(model: PreTrainedModel, lesson: Curriculum, *, pad_token_id: int, folder: Path) -> None:
+    """Teach a trained model more, in place.
 
     Args:
         model: its linear layers change, embeddings and norms do not.
-        new: seen `epochs` times each.
-        known: drawn from without replacement, all of it before any of it again.
+        lesson: what, among what it knows, and how.
         pad_token_id: fills short rows.
         folder: for the trainer, which writes nothing there.
-        parts: patterns of the linear layers that may change; None is all.
-        epochs: of `new`.
-        learning_rate: the highest; it falls along a cosine.
-        seed: of the order.
     """
-    generator = random.Random(seed)
-    wanted = epochs * len(new)
-    rounds = -(-wanted // len(known))
-    replay = [one for _ in range(rounds) for one in generator.sample(known, len(known))][:wanted]
-    order = ShuffledEpochs([*new] * epochs + replay, epochs=1, seed=seed)
     model.requires_grad_(False)
-    for target in find_target_modules(model, parts).values():
+    for target in find_target_modules(model, lesson.parts).values():
         target.leaf_weight().requires_grad_(True)
     arguments = training_arguments(
         folder,
-        learning_rate=learning_rate,
+        learning_rate=lesson.learning_rate,
         batch_size=32,
         gradient_accumulation_steps=1,
         warmup_steps=5,
         max_grad_norm=1.0,
         gradient_checkpointing=False,
         save_steps=None,
-        seed=seed,
+        seed=lesson.seed,
         use_cpu=model.device.type == "cpu",
         lr_scheduler_type="cosine",
     )
-    FineTuneTrainer(model, arguments, train_dataset=order, pad_token_id=pad_token_id).train()
+    FineTuneTrainer(model, arguments, train_dataset=lesson.in_order(), pad_token_id=pad_token_id).train()
     model.requires_grad_(False).eval()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.importance.reference import assert_near, batches_of, examples, gradients
 from tests.tiny import build_tiny_model
-from unlora.importance.accumulate import accumulate
+from unlora.importance.accumulate import Sample, accumulate
 from unlora.importance.estimate import estimate_importance
 from unlora.importance.evidence import HalfSums
 from unlora.importance.hooks import measuring
@@ -45,14 +45,8 @@ def statistics_of(
         kinds = {"full_weights": FullWeightStatistics, "marginals": MarginalStatistics}
         statistics[name] = kinds[space]() if not factors else LoraFactorStatistics(*factors)
     with measuring(model):
-        accumulate(
-            model,
-            targets,
-            batches_of(FORGET, batch_size),
-            statistics,
-            set_name="forget",
-            gradient_unit=gradient_unit,
-        )
+        batches = batches_of(FORGET, batch_size)
+        accumulate(model, targets, batches, statistics, set_name="forget", sample=Sample(gradient_unit))
     return statistics
 
 

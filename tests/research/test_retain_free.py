@@ -12,7 +12,7 @@ from unlora_research.measuring import MeasuredModel
 from unlora_research.retain_free.figures import figures
 from unlora_research.retain_free.maps import agreement, contrast_map, importance_map, measure_map, overlap
 from unlora_research.retain_free.names import SOURCES
-from unlora_research.retain_free.sources import GradientSet, GradientSets, gradient_sets, own_samples
+from unlora_research.retain_free.sources import GradientSet, GradientSets, Stock, gradient_sets, own_samples
 from unlora_research.retain_free.study import RetainFreeSettings, cells
 from unlora_research.retain_free.summary import lost, summary
 from unlora_research.small_world import TINY_WORLD, build_small_world, world_people
@@ -74,9 +74,8 @@ def test_sets_are_those_that_a_source_names():
     assert dropped >= 0
     assert 0 < len(own) <= 4
     assert not [one for one in own if any(name in one.completion for name in names)]
-    found = {
-        source: gradient_sets(source, target, people, own, files.retain_only, count=4, seed=0) for source in SOURCES
-    }
+    stock = Stock(target, people, own, files.retain_only)
+    found = {source: gradient_sets(source, stock, count=4, seed=0) for source in SOURCES}
     for source, sets in found.items():
         assert sets.forget.model is sets.retain.model is target.model
         assert sum(len(batch["labels"]) for batch in sets.forget.batches) == len(people.forget)

@@ -22,6 +22,7 @@ from unlora_research.sanity.rows import highest_rows, linear_weights, put_back
 from unlora_research.sanity.summary import summary
 from unlora_research.small_world import (
     TINY_WORLD,
+    Curriculum,
     build_small_world,
     learn_further,
     lessons,
@@ -103,17 +104,15 @@ def test_what_one_layer_learnt_goes_with_its_rows(tmp_path: Path):
     forget, pad = tokeniser.encode_set(sets.forget), tokeniser.pad_token_id
     everything = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before, asked_before = linear_weights(model), probabilities(model, forget, pad)
-    learn_further(
-        model,
+    lesson = Curriculum(
         tokeniser.encode_set(sets.lessons),
         tokeniser.encode_set(taught for one in sets.retain for taught in lessons(one)),
-        pad_token_id=pad,
-        folder=tmp_path,
-        parts=["layers.1.mlp.*"],
         epochs=8,
         learning_rate=5e-3,
         seed=0,
+        parts=["layers.1.mlp.*"],
     )
+    learn_further(model, lesson, pad_token_id=pad, folder=tmp_path)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, everything[name])}
     assert changed == {f"model.layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
     assert sum(probabilities(model, forget, pad)) > sum(asked_before) + 0.5

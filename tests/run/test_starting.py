@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.recipes.test_unlearn import ADAPTER, value
 from tests.taught import Taught
+from unlora.adapters.initial import FactorRequest
 from unlora.artifacts import read_json
 from unlora.config import merge
 from unlora.errors import InputError
@@ -17,7 +18,7 @@ from unlora.importance.contrast_map import ContrastMap
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.unlearn import unlearn
 from unlora.run.settings import UnlearnSettings
-from unlora.starts.representation import representation_start
+from unlora.starts.representation import RetainSide, representation_start
 
 STARTS = ["contrast", "contrast_inputs", "shuffled", "uniform", "olora", "corda", "eva", "lora_ga", "reglu"]
 
@@ -71,7 +72,8 @@ def test_reglus_penalty_keeps_b_out_of_the_retain_outputs(taught: Taught, tmp_pa
         loaded = taught.load()
         targets = find_target_modules(loaded.model)
         batch = taught.batch()
-        start = representation_start(loaded.model, targets, [batch], [batch], rank=2, scaling=2.0, retain_directions=2)
+        side = RetainSide(directions=2)
+        start = representation_start(loaded.model, targets, [batch], [batch], FactorRequest(2, 2.0), side)
         subspaces = start.retain_subspaces
         weights = load_file(run / ADAPTER)
         overlaps[weight] = sum(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.adapters.models import FORGET, RETAIN
 from tests.tiny import build_tiny_model
 from unlora.adapters.anchored import factor_parameters, lora_layers
+from unlora.adapters.initial import FactorRequest
 from unlora.errors import InputError
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import find_target_modules, peft_target_modules
@@ -24,6 +25,7 @@ from unlora.starts.peft_factors import corda_factors, data_free_factors, eva_fac
 
 ARCHITECTURES = ["llama", "gpt2"]
 RANK, SCALING = 8, 1.5
+ASKED = FactorRequest(RANK, SCALING)
 """Twice the rank is the narrowest layer's width, and four times it all but the widest: LoRA-GA's SVD is exact."""
 
 
@@ -57,7 +59,7 @@ def alone(batches: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
 def test_olora_is_pefts():
     model, other = build_tiny_model("llama"), build_tiny_model("llama")
     expected = factors_in(get_peft_model(other, config_for(other, "olora")))
-    found = data_free_factors("olora", find_target_modules(model), rank=RANK, scaling=SCALING)
+    found = data_free_factors("olora", find_target_modules(model), ASKED)
     assert list(found) == list(expected)
     for name, (lora_a, lora_b) in expected.items():
         assert torch.equal(found[name].lora_a, lora_a)
@@ -66,7 +68,7 @@ def test_olora_is_pefts():
 
 def test_olora_of_a_transposed_layer_decomposes_what_the_layer_multiplies_by():
     targets = find_target_modules(build_tiny_model("gpt2"))
-    for name, start in data_free_factors("olora", targets, rank=RANK, scaling=SCALING).items():
+    for name, start in data_free_factors("olora", targets, ASKED).items():
         weight = targets[name].weight()
         torch.testing.assert_close(start.lora_b.T @ start.lora_b, torch.eye(RANK), atol=1e-5, rtol=0)
         torch.testing.assert_close(start.lora_b @ start.lora_a[:, :RANK], weight[:, :RANK], atol=1e-5, rtol=0)
@@ -77,7 +79,7 @@ def test_olora_of_a_transposed_layer_decomposes_what_the_layer_multiplies_by():
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_our_uniform_start_is_pissa(arch: str):
     targets = find_target_modules(build_tiny_model(arch))
-    pissa = data_free_factors("pissa", targets, rank=RANK, scaling=SCALING)
+    pissa = data_free_factors("pissa", targets, ASKED)
     uniform = initial_factors(targets, None, rank=RANK, scaling=SCALING)
     for name, start in uniform.items():
         expected = pissa[name].lora_b @ pissa[name].lora_a
@@ -97,7 +99,7 @@ def test_corda_is_pefts_knowledge_preserved_mode(arch: str):
     preprocess_corda(other, config, run_model=read)
     adapted = get_peft_model(other, config)
     assert fingerprint(adapted) != fingerprint(model)  # which is what we avoid
-    found = corda_factors(model, find_target_modules(model), RETAIN, rank=RANK, scaling=SCALING)
+    found = corda_factors(model, find_target_modules(model), RETAIN, ASKED)
     for name, (lora_a, lora_b) in factors_in(adapted).items():
         torch.testing.assert_close(found[name].lora_b @ found[name].lora_a, lora_b @ lora_a, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(found[name].lora_a, lora_a, atol=1e-4, rtol=1e-3)
@@ -134,7 +136,7 @@ def test_lora_ga_is_pefts_with_the_mean_gradient_over_examples(arch: str):
         preprocess_loraga(other, config, train_step)
     adapted = get_peft_model(other, config)
     targets = find_target_modules(model)
-    found = lora_ga_factors(model, targets, FORGET, rank=RANK, scaling=SCALING)
+    found = lora_ga_factors(model, targets, FORGET, ASKED)
     for name, (lora_a, lora_b) in factors_in(adapted).items():
         target = targets[name]
         width = (target.d_out / target.d_in) ** 0.25 if target.transposed else 1.0
@@ -152,7 +154,7 @@ def test_lora_ga_draws_from_its_own_seed_and_from_nothing_else():
 
     def factors(seed: int) -> Tensor:
         state = torch.get_rng_state()
-        found = lora_ga_factors(model, targets, FORGET, rank=4, scaling=SCALING, seed=seed)
+        found = lora_ga_factors(model, targets, FORGET, FactorRequest(4, SCALING, seed))
         assert torch.equal(torch.get_rng_state(), state)
         return found["model.layers.1.mlp.down_proj"].lora_a
 
@@ -194,9 +196,9 @@ def test_leftovers_of_different_lengths_are_joined_with_padding():
 
 Factors = Callable[[nn.Module, dict, list], dict]
 DATA_DRIVEN: list[Factors] = [
-    lambda model, targets, batches: corda_factors(model, targets, batches, rank=4, scaling=1.0),
+    lambda model, targets, batches: corda_factors(model, targets, batches, FactorRequest(4, 1.0)),
     lambda model, targets, batches: eva_factors(model, targets, batches, rank=4),
-    lambda model, targets, batches: lora_ga_factors(model, targets, batches, rank=4, scaling=1.0),
+    lambda model, targets, batches: lora_ga_factors(model, targets, batches, FactorRequest(4, 1.0)),
 ]
 
 
@@ -219,10 +221,10 @@ def test_rank_must_fit():
     model = build_tiny_model("llama")
     targets = find_target_modules(model)
     with pytest.raises(InputError, match=r"adapter\.rank: lora_ga takes 2 x 9 singular vectors"):
-        lora_ga_factors(model, targets, FORGET, rank=9, scaling=1.0)
+        lora_ga_factors(model, targets, FORGET, FactorRequest(9, 1.0))
     for rank in (0, 17):
         with pytest.raises(InputError, match=rf"adapter\.rank: {rank} does not fit"):
-            data_free_factors("olora", targets, rank=rank, scaling=1.0)
+            data_free_factors("olora", targets, FactorRequest(rank, 1.0))
         with pytest.raises(InputError, match=rf"adapter\.rank: {rank} does not fit"):
             eva_factors(model, targets, FORGET, rank=rank)
 

@@ -19,7 +19,7 @@ from unlora.importance.published import PublishedSpace
 from unlora.models.target_modules import find_target_modules
 from unlora.starts.attach import attach_anchored_adapter
 from unlora.starts.initialise import initial_factors
-from unlora.starts.published_factors import factors_as_measured, published_factors, published_rows
+from unlora.starts.published_factors import published_factors, published_rows
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -133,31 +133,20 @@ def test_adapter_starts_there_and_does_not_move_the_model():
         assert torch.equal(lora_b.detach()[:, :3], wanted[name].lora_b)
 
 
-def test_a_map_of_the_intact_model_starts_as_before():
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_map_of_the_intact_model_starts_an_adapter_by_our_arithmetic(measured: bool):
     model = build_tiny_model("llama")
     targets = find_target_modules(model)
     intact = estimate_importance(model, [token_batch()], [token_batch(4, 16)], preset="vila", rank=3)
-    for importance in (intact, None):
-        found = factors_as_measured(targets, importance, rank=3, scaling=1.5)
-        wanted = initial_factors(targets, importance, rank=3, scaling=1.5)
-        for name in targets:
-            assert torch.equal(found[name].lora_b, wanted[name].lora_b)
     with pytest.raises(InputError, match="was not measured by the released procedure"):
-        published_factors(targets, intact, rank=3, scaling=1.5)
-
-
-@pytest.mark.parametrize("options", [{"solver": "separable"}, {"shuffle_rows": True}])
-def test_other_uses_of_the_weights_are_passed_on_or_refused(options: dict):
-    model = build_tiny_model("llama")
-    targets = find_target_modules(model, [UP])
-    intact = estimate_importance(model, [token_batch()], [token_batch(4, 16)], preset="vila", target_modules=[UP])
-    found = factors_as_measured(targets, intact, rank=3, scaling=1.5, **options)[UP]
-    wanted = initial_factors(targets, intact, rank=3, scaling=1.5, **options)[UP]
-    assert torch.equal(found.lora_b, wanted.lora_b)
-    assert not torch.equal(found.lora_b, initial_factors(targets, intact, rank=3, scaling=1.5)[UP].lora_b)
-    published = measure(model, "lora_factors", target_modules=[UP])
-    with pytest.raises(InputError, match="there is no other way"):
-        factors_as_measured(targets, published, rank=3, scaling=1.5, **options)
+        published_factors(targets, intact, rank=3, scaling=4.0)
+    importance = intact if measured else None
+    wanted = initial_factors(targets, importance, rank=3, scaling=4.0)
+    adapted = attach_anchored_adapter(model, importance, rank=3, alpha=12)
+    for name, layer in lora_layers(adapted):
+        lora_a, lora_b = factor_parameters(layer)
+        assert torch.equal(lora_a.detach()[:3], wanted[name].lora_a)
+        assert torch.equal(lora_b.detach()[:, :3], wanted[name].lora_b)
 
 
 def test_numbers_that_are_not_finite_are_refused():

@@ -9,10 +9,11 @@ from tests.adapters.models import FORGET, RETAIN
 from tests.tiny import build_tiny_model
 from unlora.adapters import attach_plain_adapter, check_output_unmoved
 from unlora.adapters.anchored import factor_parameters, lora_layers
+from unlora.adapters.initial import FactorRequest
 from unlora.errors import InputError
 from unlora.models.target_modules import find_target_modules
 from unlora.starts.attach import attach_anchored_adapter
-from unlora.starts.representation import OrthogonalityPenalty, representation_start, summed_outputs
+from unlora.starts.representation import OrthogonalityPenalty, RetainSide, representation_start, summed_outputs
 
 ARCHITECTURES = ["llama", "gpt2"]
 
@@ -35,7 +36,7 @@ def test_b_holds_the_leading_eigenvectors_of_the_contrast_and_a_the_weights_they
     """In layers both narrower and wider than the number of examples (18)."""
     model, rank = build_tiny_model(arch), 3
     targets = find_target_modules(model)
-    start = representation_start(model, targets, FORGET, RETAIN, rank=rank, scaling=2.0, retain_share=share)
+    start = representation_start(model, targets, FORGET, RETAIN, FactorRequest(rank, 2.0), RetainSide(share))
     assert list(start.factors) == list(targets)
     for name, target in targets.items():
         forget = outputs_by_hand(model, target.module, FORGET)
@@ -58,7 +59,7 @@ def test_b_holds_the_leading_eigenvectors_of_the_contrast_and_a_the_weights_they
 def test_retain_subspace_holds_the_leading_eigenvectors_of_the_retain_outputs(arch: str):
     model = build_tiny_model(arch)
     targets = find_target_modules(model)
-    start = representation_start(model, targets, FORGET, RETAIN, rank=2, scaling=1.0, retain_directions=4)
+    start = representation_start(model, targets, FORGET, RETAIN, FactorRequest(2, 1.0), RetainSide(directions=4))
     for name, subspace in start.retain_subspaces.items():
         retain = outputs_by_hand(model, targets[name].module, RETAIN)
         expected = numpy.linalg.eigh(retain.T @ retain)[1][:, :-5:-1]
@@ -71,7 +72,7 @@ def test_no_more_retain_directions_than_the_set_spans():
     model = build_tiny_model("llama")
     targets = find_target_modules(model, ["up_proj", "k_proj"])
     same = [{key: value[:1].expand(5, -1) for key, value in FORGET[0].items()}, RETAIN[1]]
-    start = representation_start(model, targets, FORGET, same, rank=2, scaling=1.0)
+    start = representation_start(model, targets, FORGET, same, FactorRequest(2, 1.0))
     assert {subspace.shape[1] for subspace in start.retain_subspaces.values()} == {4}
 
 
@@ -88,26 +89,25 @@ def test_wide_layer_with_few_examples_has_no_more_directions_than_they_determine
     model = build_tiny_model("llama")
     targets = find_target_modules(model, ["up_proj"])
     few = [{key: value[:2] for key, value in FORGET[0].items()}]
-    assert representation_start(model, targets, few, RETAIN, rank=2, scaling=1.0).factors
+    assert representation_start(model, targets, few, RETAIN, FactorRequest(2, 1.0)).factors
     with pytest.raises(InputError, match=r"adapter\.rank: 2 forget examples determine no 3 directions"):
-        representation_start(model, targets, few, RETAIN, rank=3, scaling=1.0)
+        representation_start(model, targets, few, RETAIN, FactorRequest(3, 1.0))
 
 
 def test_what_cannot_be_measured_is_refused():
     model = build_tiny_model("llama")
     targets = find_target_modules(model)
 
-    def start(**options):
-        sets = {"forget_batches": FORGET, "retain_batches": RETAIN, "rank": 2, "scaling": 1.0}
-        return representation_start(model, targets, **(sets | options))
+    def start(retain=RETAIN, rank=2):
+        return representation_start(model, targets, FORGET, retain, FactorRequest(rank, 1.0))
 
     for share in (-0.1, 1.0):
-        with pytest.raises(InputError, match="retain_share"):
-            start(retain_share=share)
-    with pytest.raises(InputError, match="retain_directions: 0"):
-        start(retain_directions=0)
+        with pytest.raises(InputError, match="retain share"):
+            RetainSide(share)
+    with pytest.raises(InputError, match="retain directions: 0"):
+        RetainSide(directions=0)
     with pytest.raises(InputError, match="the retain set is empty"):
-        start(retain_batches=[])
+        start(retain=[])
     with pytest.raises(InputError, match=r"adapter\.rank: 17"):
         start(rank=17)
     model.spare = nn.Linear(8, 8)
@@ -120,7 +120,7 @@ def test_penalty_is_the_sum_over_layers_of_what_b_shares_with_the_retain_outputs
     """Two layers by hand; the frozen half and the layer without a subspace have no part in value or gradient."""
     model = build_tiny_model("llama")
     targets = find_target_modules(model, ["k_proj", "up_proj"])
-    start = representation_start(model, targets, FORGET, RETAIN, rank=2, scaling=2.0, retain_directions=3)
+    start = representation_start(model, targets, FORGET, RETAIN, FactorRequest(2, 2.0), RetainSide(directions=3))
     adapted = attach_anchored_adapter(model, rank=2, alpha=4, factors=start.factors)
     assert check_output_unmoved(adapted, FORGET[0]).largest_difference <= 1e-5
     chosen = {name: start.retain_subspaces[name] for name in list(targets)[:2]}

@@ -61,27 +61,28 @@ def own_samples(target: MeasuredModel, forget: Sequence[Example], count: int, se
     return kept, dropped
 
 
-def gradient_sets(
-    source: str,
-    target: MeasuredModel,
-    people: WorldPeople,
-    own: Sequence[Example],
-    retain_only: Path,
-    *,
-    count: int,
-    seed: int,
-) -> GradientSets:
+class Stock(NamedTuple):
+    """What the sets of one world are drawn from."""
+
+    target: MeasuredModel
+    """The model that is to forget."""
+    people: WorldPeople
+    own: Sequence[Example]
+    """What the target wrote."""
+    retain_only: Path
+    """Folder of the model that never learnt the forget set."""
+
+
+def gradient_sets(source: str, stock: Stock, *, count: int, seed: int) -> GradientSets:
     """Draw the sets of one world.
 
     Args:
         source: a name of `SOURCES`.
-        target: the model that is to forget.
-        people: of its world.
-        own: what the target wrote.
-        retain_only: folder of the model that never learnt the forget set.
+        stock: what there is.
         count: of examples in every set but the forget set, or all where there are fewer.
         seed: of the draw.
     """
+    target, people = stock.target, stock.people
     generator = random.Random(seed)
 
     def drawn(measured: MeasuredModel, examples: Sequence[Example]) -> GradientSet:
@@ -94,11 +95,11 @@ def gradient_sets(
         case "retain":
             divisor = retain
         case "own_samples":
-            divisor = drawn(target, own)
+            divisor = drawn(target, stock.own)
         case "generic":
             divisor = drawn(target, common_facts().examples)
         case "base":
-            divisor = drawn(MeasuredModel.load(retain_only, str(target.model.device)), people.forget)
+            divisor = drawn(MeasuredModel.load(stock.retain_only, str(target.model.device)), people.forget)
         case _:
             divisor = None
     return GradientSets(forget, retain, divisor)

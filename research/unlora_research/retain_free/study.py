@@ -13,7 +13,7 @@ from unlora_research.measuring import MeasuredModel
 from unlora_research.retain_free.figures import figures
 from unlora_research.retain_free.maps import RANK, measure_map
 from unlora_research.retain_free.names import CONTROLS, METHODS, SOURCES
-from unlora_research.retain_free.sources import gradient_sets, own_samples
+from unlora_research.retain_free.sources import Stock, gradient_sets, own_samples
 from unlora_research.retain_free.summary import summary
 from unlora_research.small_world import TINY_WORLD, SmallWorld, build_small_world, world_people
 from unlora_research.unlearning import small_world_run, unlearn_at_rates
@@ -87,7 +87,8 @@ def run(cell: RetainFreeCell, place: Workplace) -> list[Row]:
     changes: dict[str, Any] = {"adapter": {"rank": RANK, "alpha": SCALING * RANK}}
     found: Row = {"samples_dropped": dropped}
     if cell.source is not None:
-        sets = gradient_sets(cell.source, target, people, own, files.retain_only, count=cell.examples, seed=cell.seed)
+        stock = Stock(target, people, own, files.retain_only)
+        sets = gradient_sets(cell.source, stock, count=cell.examples, seed=cell.seed)
         measured, found["agreement"] = measure_map(cell.start, sets, cell.seed)
         file = place.folder / "measured.safetensors"
         measured.save(file)

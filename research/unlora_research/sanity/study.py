@@ -15,6 +15,7 @@ from unlora_research.sanity.rows import highest_rows, linear_weights, put_back
 from unlora_research.sanity.summary import summary
 from unlora_research.small_world import (
     TINY_WORLD,
+    Curriculum,
     SmallWorld,
     build_small_world,
     learn_further,
@@ -84,17 +85,15 @@ def run(cell: SanityCell, place: Workplace) -> list[Row]:
     pad = tokeniser.pad_token_id
     questions = Questions(tokeniser.encode_set(sets.forget), tokeniser.encode_set(people.held_out[::2]), pad)
     before, known_before = linear_weights(model), questions.ask(model)
-    learn_further(
-        model,
+    lesson = Curriculum(
         tokeniser.encode_set(sets.lessons),
         tokeniser.encode_set(taught for one in (*people.held_out, *sets.retain) for taught in lessons(one)),
-        pad_token_id=pad,
-        folder=place.folder / "trainer",
-        parts=None if cell.place == EVERYWHERE else [f"{cell.place}.*"],
         epochs=cell.epochs,
         learning_rate=cell.learning_rate,
         seed=cell.seed,
+        parts=None if cell.place == EVERYWHERE else [f"{cell.place}.*"],
     )
+    learn_further(model, lesson, pad_token_id=pad, folder=place.folder / "trainer")
     after, known_after = linear_weights(model), questions.ask(model)
     forget, retain = (measured.batches(one, BATCH_SIZE) for one in (sets.forget, sets.retain[:RETAIN_EXAMPLES]))
     rows: list[Row] = []

@@ -12,7 +12,7 @@ from unlora.models.save import save_model
 from unlora_research.engine import Workplace
 from unlora_research.measuring import MeasuredModel
 from unlora_research.shift.grid import ShiftCell
-from unlora_research.small_world import SmallWorld, learn_further, lessons, world_people
+from unlora_research.small_world import Curriculum, SmallWorld, learn_further, lessons, world_people
 
 
 class Mixture(NamedTuple):
@@ -61,15 +61,13 @@ def teach_target(cell: ShiftCell, target: Path, parts: Mixture, place: Workplace
     if not (folder / "config.json").is_file():
         model, tokeniser = MeasuredModel.load(target, place.device)
         known = (taught for part in world_people(cell.world) for one in part for taught in lessons(one))
-        learn_further(
-            model,
+        lesson = Curriculum(
             tokeniser.encode_set(parts.other),
             tokeniser.encode_set(known),
-            pad_token_id=tokeniser.pad_token_id,
-            folder=place.folder / "trainer",
             epochs=cell.lesson_epochs,
             learning_rate=cell.lesson_rate,
             seed=cell.seed,
         )
+        learn_further(model, lesson, pad_token_id=tokeniser.pad_token_id, folder=place.folder / "trainer")
         save_model(model, tokeniser.tokenizer, folder)
     return folder

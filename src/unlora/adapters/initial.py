@@ -1,5 +1,6 @@
 """Where one layer's adapter starts, whatever decided it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,25 @@ class InitialFactors:
     status: str
     floored_fraction: float | None
     """Share of the ratio's denominators that the floor ruled; None where no ratio was taken."""
+
+
+@dataclass(frozen=True)
+class FactorRequest:
+    """What the factors of all layers have in common, and who hears of each layer that is done."""
+
+    rank: int
+    """r."""
+    scaling: float
+    """s, the adapter's alpha / r."""
+    seed: int = 0
+    """Of everything random."""
+    progress: Callable[[int], None] | None = None
+    """Called with 1 after each layer."""
+
+    def done(self) -> None:
+        """Say that another layer is finished."""
+        if self.progress is not None:
+            self.progress(1)
 
 
 def not_reached(target: TargetModule, rank: int) -> InitialFactors:

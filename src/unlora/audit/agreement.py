@@ -5,7 +5,7 @@ others back. One backward pass, no training. Whether it predicts recovery is ano
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +88,6 @@ def gradient_cosines(
     batch_size: int = 8,
     columns: int = SKETCH,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
 ) -> Cosines:
     """Cosine between the gradients of any two examples' mean completion NLL, by the weights of all linear layers.
 
@@ -99,7 +98,6 @@ def gradient_cosines(
         batch_size: examples a backward pass.
         columns: of the random projection; exact where no layer is wider.
         seed: of the projection.
-        progress: called with the number of examples of each finished batch.
 
     Returns:
         Symmetric; NaN in the row and column of an example whose gradient is zero.
@@ -114,7 +112,7 @@ def gradient_cosines(
         collate(examples[start : start + batch_size], pad_token_id) for start in range(0, len(examples), batch_size)
     )
     with measuring(plain):
-        accumulate(plain, targets, batches, layers, progress, set_name="forget")
+        accumulate(plain, targets, batches, layers, set_name="forget")
     gram = torch.zeros(len(examples), len(examples), dtype=torch.float64)
     for layer in layers.values():
         of_layer = layer.gradients.double()

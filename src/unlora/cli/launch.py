@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,10 @@ from unlora.errors import nearest
 SECOND_HAND_SECONDS = 20.0
 """How long a process that cannot know whether it is the first to fail leaves the word to the others. A launcher ends
 the rest within a second of the first, on a machine with nothing to spare within many."""
+
+CONFIGS = Path(__file__).resolve().parents[1] / "launch"
+"""The package is always files in a folder; `importlib.resources`, which knows archives too, would load as much again as
+a third of all that --help needs."""
 
 ARGUMENTS = "unlora.arguments"
 """Where the context keeps the words of the command line."""
@@ -63,12 +66,12 @@ def several_processes(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def config_names() -> list[str]:
     """The launch configurations that come with unlora."""
-    return sorted(file.name.removesuffix(".yaml") for file in (files("unlora") / "launch").iterdir())
+    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 
 
 def _find(name: str) -> Path:
     if name in config_names():
-        return Path(str(files("unlora") / "launch" / f"{name}.yaml"))
+        return CONFIGS / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
     hint = nearest(name, config_names()) or f" Known: {', '.join(config_names())}."

@@ -1,14 +1,11 @@
 """The door to the terminal: whatever a command prints goes through here, and no control character does."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from unlora.characters import visible, visible_json
-
-if TYPE_CHECKING:
-    pass
 
 
 def echo(text: str, *, err: bool = False) -> None:

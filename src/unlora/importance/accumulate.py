@@ -1,6 +1,7 @@
 """One pass over a set: every batch's inputs and output gradients, layer by layer, to whoever takes statistics."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -39,16 +40,32 @@ class Accumulator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What one gradient is taken of."""
+
+    unit: GradientUnit = "example"
+    """A batch's is the gradient of the mean of its scored examples' losses."""
+    reduction: Reduction = "mean"
+    """Whether an example's loss is the mean or the sum over its completion tokens."""
+
+
+def reported(batches: Iterable[Batch], progress: Callable[[int], None] | None) -> Iterator[Batch]:
+    """Pass batches on; when the next one is asked for, `progress` is told the number of examples of the last."""
+    for batch in batches:
+        yield batch
+        if progress is not None:
+            progress(len(batch["labels"]))
+
+
 def accumulate(
     model: PreTrainedModel,
     targets: Mapping[str, TargetModule],
     batches: Iterable[Batch],
     statistics: Mapping[str, Accumulator],
-    progress: Callable[[int], None] | None = None,
     *,
     set_name: str,
-    gradient_unit: GradientUnit = "example",
-    reduction: Reduction = "mean",
+    sample: Sample = Sample(),
 ) -> SetCounts:
     """Run every batch forward and backward once, within `measuring(model)`.
 
@@ -56,9 +73,9 @@ def accumulate(
     end. What depends on a batch's place in the set (which batches are paired, which half a sample is in, its random
     signs) goes by its place among all batches, so that the result is one process's up to the rounding of sums.
 
-    A sample is what `statistics` take one gradient of. With `gradient_unit="batch"` it is the gradient of the mean,
-    over a batch's scored examples, of their losses; all samples count the same, so the examples of a smaller last
-    batch weigh more than others. (The mean is over examples, not over tokens as in Hugging Face's loss.)
+    A sample is what `statistics` take one gradient of. Where it is a batch, it is the gradient of the mean, over the
+    batch's scored examples, of their losses; all samples count the same, so the examples of a smaller last batch weigh
+    more than others. (The mean is over examples, not over tokens as in Hugging Face's loss.)
 
     Args:
         model: the model that is measured.
@@ -66,10 +83,8 @@ def accumulate(
         batches: dict batches of input_ids, attention_mask, labels (batch, token); labels -100 is not scored.
         statistics: canonical name -> what takes in that layer's X (sample, token, d_in) and D (sample, token, d_out);
             a sample that is a batch comes with the tokens of all its examples.
-        progress: called with the number of examples of each finished batch, scored or not.
         set_name: "forget" or "retain", for messages.
-        gradient_unit: "example" or "batch".
-        reduction: whether an example's loss is the "mean" or the "sum" over its completion tokens.
+        sample: what one gradient is taken of.
 
     Raises:
         InputError: a target module took no part in the loss, or does not keep the examples apart; or a gradient is not
@@ -82,7 +97,7 @@ def accumulate(
     def consume(name: str, inputs: Inputs, output_gradients: OutputGradients) -> None:
         # The largest of an example is finite where all are, a tenth of the price of asking each number.
         finite[name] = output_gradients.abs().flatten(1).amax(dim=1).isfinite()
-        if gradient_unit == "batch":
+        if sample.unit == "batch":
             # The gradient of the mean is D^T X over all positions of the batch, over the number of its examples.
             inputs, output_gradients = (
                 inputs.flatten(0, 1)[None],
@@ -96,12 +111,12 @@ def accumulate(
             token_counts = (labels[:, 1:] != NOT_SCORED).sum(dim=1)  # Nothing predicts the first token.
             scored = token_counts > 0
             scored_count = int(scored.sum())
-            sample_count = 1 if gradient_unit == "batch" else scored_count
+            sample_count = 1 if sample.unit == "batch" else scored_count
             batch_count += scored_count > 0
             if scored_count > 0 and turns.is_mine(sample_count):
                 taps.start_batch(scored_count, labels.shape[1])
                 scored_batch = {key: batch[key][scored].to(model.device) for key in MODEL_INPUTS}
-                loss = _summed_loss(model, scored_batch, reduction)
+                loss = _summed_loss(model, scored_batch, sample.reduction)
                 taps.start_backward()
                 loss.backward()
                 taps.finish_batch()
@@ -113,8 +128,6 @@ def accumulate(
             example_count += scored_count
             token_count += int(token_counts.sum())
             unscored_count += len(labels) - scored_count
-            if progress is not None:
-                progress(len(labels))
     if processes.count() > 1:
         for one in statistics.values():
             one.combine()
@@ -122,7 +135,7 @@ def accumulate(
         example_count=example_count,
         token_count=token_count,
         unscored_count=unscored_count,
-        sample_count=batch_count if gradient_unit == "batch" else example_count,
+        sample_count=batch_count if sample.unit == "batch" else example_count,
     )
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from unlora.artifacts import read_tensors, write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
-from unlora.importance.accumulate import Batch, accumulate
+from unlora.importance.accumulate import Batch, accumulate, reported
 from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
@@ -204,7 +204,7 @@ def estimate_contrast(
             for name, layer in layers.items()
         }
         with measuring(measured):
-            counts = accumulate(measured, layers, batches, sketches, progress, set_name=set_name)
+            counts = accumulate(measured, layers, reported(batches, progress), sketches, set_name=set_name)
         if counts.example_count == 0:
             raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
         return sketches, counts.model_copy(update={"data_sha256": data_sha256[which]})

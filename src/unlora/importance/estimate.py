@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from unlora.errors import InputError, nearest
-from unlora.importance.accumulate import Batch, accumulate
+from unlora.importance.accumulate import Batch, Sample, accumulate, reported
 from unlora.importance.diagnostics import module_evidence
 from unlora.importance.evidence import SetEvidence
 from unlora.importance.hooks import measuring
@@ -121,18 +121,18 @@ def estimate_importance(
     _refuse_unknown("reduction", reduction, get_args(Reduction))
     _refuse_unknown("offload", offload, get_args(Offload))
     statistic, space = _resolve(preset, statistic, space)
-    choice = _Choice(statistic, space, gradient_unit, reduction, rank, probe_std, seed, offload)
+    choice = _Choice(statistic, space, Sample(gradient_unit, reduction), rank, probe_std, seed, offload)
     targets = targets_of(model, target_modules, rank=rank)
     on_disk = offload == "disk" and space == "full_weights"
     retain_model = model if retain_model is None else retain_model
     retain_targets = find_same_modules(retain_model, targets)
     with scratch_folder(scratch) if on_disk else nullcontext() as folder:
-        forget, forget_counts = _measure(model, targets, forget_batches, choice, "forget", folder, progress)
+        forget_batches = reported(forget_batches, progress)
+        forget, forget_counts = _measure(model, targets, forget_batches, choice, "forget", folder)
         retain, retain_counts = {}, None
         if retain_batches is not None:
-            retain, retain_counts = _measure(
-                retain_model, retain_targets, retain_batches, choice, "retain", folder, progress
-            )
+            retain_batches = reported(retain_batches, progress)
+            retain, retain_counts = _measure(retain_model, retain_targets, retain_batches, choice, "retain", folder)
             retain_counts = retain_counts.model_copy(update={"data_sha256": data_sha256[1]})
 
     metadata = ImportanceMetadata(
@@ -161,8 +161,7 @@ class _Choice:
 
     statistic: StatisticName
     space: SpaceName
-    gradient_unit: GradientUnit
-    reduction: Reduction
+    sample: Sample
     rank: int
     probe_std: float
     seed: int
@@ -191,7 +190,6 @@ def _measure(
     choice: _Choice,
     set_name: str,
     folder: Path | None,
-    progress: Callable[[int], None] | None,
 ) -> tuple[dict[str, tuple[SetImportance, SetEvidence]], SetCounts]:
     """One set: every module's record and evidence, and how much was seen."""
     statistics = {
@@ -201,23 +199,13 @@ def _measure(
         for index, (name, target) in enumerate(targets.items())
     }
     with measuring(model):
-        counts = accumulate(
-            model,
-            targets,
-            batches,
-            statistics,
-            progress,
-            set_name=set_name,
-            gradient_unit=choice.gradient_unit,
-            reduction=choice.reduction,
-        )
+        counts = accumulate(model, targets, batches, statistics, set_name=set_name, sample=choice.sample)
     if counts.example_count == 0:
         raise InputError(f"the {set_name} set has no example with a completion token; nothing can be measured.")
     if counts.sample_count == 1 and choice.statistic == "variance":
-        single = "example" if choice.gradient_unit == "example" else "batch"
         raise InputError(
-            f"the {set_name} set has a single {single} with a completion token; a variance needs two: add examples, or "
-            "take the statistic 'second_moment'."
+            f"the {set_name} set has a single {choice.sample.unit} with a completion token; a variance needs two: "
+            "add examples, or take the statistic 'second_moment'."
         )
     records = {}
     for name in targets:

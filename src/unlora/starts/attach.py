@@ -11,7 +11,8 @@ from unlora.importance.importance_map import ImportanceMap
 from unlora.models.choose import targets_of
 from unlora.models.wrapping import CausalModel
 from unlora.starts.contrast_factors import contrast_factors
-from unlora.starts.published_factors import factors_as_measured
+from unlora.starts.initialise import initial_factors
+from unlora.starts.published_factors import published_factors
 
 
 def attach_anchored_adapter(
@@ -61,4 +62,6 @@ def _factors_from(
         return contrast_factors(targets, measured, rank=rank, scaling=scaling, inputs_only=only, seed=seed)
     if measured is not None:
         measured.refuse_unless_fits(shapes, fingerprint=None, where="importance")
-    return factors_as_measured(targets, measured, rank=rank, scaling=scaling, seed=seed)
+        if measured.metadata.published is not None:
+            return published_factors(targets, measured, rank=rank, scaling=scaling, seed=seed)
+    return initial_factors(targets, measured, rank=rank, scaling=scaling, seed=seed)

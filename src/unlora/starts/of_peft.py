@@ -16,9 +16,7 @@ class Olora(Start):
     def begin(self, inputs: StartInputs, measured: Any) -> Started:
         """Decompose every layer."""
         with inputs.task("Starting factors", len(inputs.targets)) as progress:
-            return Started(
-                data_free_factors("olora", inputs.targets, rank=inputs.rank, scaling=inputs.scaling, progress=progress)
-            )
+            return Started(data_free_factors("olora", inputs.targets, inputs.request(progress)))
 
 
 class Corda(Start):
@@ -36,11 +34,7 @@ class Corda(Start):
         """Read the retain set, forward only."""
         retain = inputs.data.retain_batches(self.batch_size, self.max_retain_examples) or ()
         with inputs.task("Starting factors", len(inputs.targets)) as progress:
-            return Started(
-                corda_factors(
-                    inputs.model, inputs.targets, retain, rank=inputs.rank, scaling=inputs.scaling, progress=progress
-                )
-            )
+            return Started(corda_factors(inputs.model, inputs.targets, retain, inputs.request(progress)))
 
 
 class Eva(Start):
@@ -74,14 +68,4 @@ class LoraGa(Start):
         """One backward pass over the forget set."""
         forget = inputs.data.forget_batches(self.batch_size)
         with inputs.task("Starting factors", len(inputs.targets)) as progress:
-            return Started(
-                lora_ga_factors(
-                    inputs.model,
-                    inputs.targets,
-                    forget,
-                    rank=inputs.rank,
-                    scaling=inputs.scaling,
-                    seed=inputs.data.seed,
-                    progress=progress,
-                )
-            )
+            return Started(lora_ga_factors(inputs.model, inputs.targets, forget, inputs.request(progress)))

@@ -9,7 +9,7 @@ CorDA, EVA and LoRA-GA pass data through the model first. PEFT does that too, wi
 themselves, which are taken off again (`peft_layers`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Literal
 
@@ -19,18 +19,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import refuse_adapter
-from unlora.adapters.initial import InitialFactors, refuse_rank
+from unlora.adapters.initial import FactorRequest, InitialFactors, refuse_rank
 from unlora.errors import InputError
 from unlora.importance.accumulate import MODEL_INPUTS, Batch
 from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.target_modules import peft_target_modules
 from unlora.starts.peft_layers import (
-    Progress,
+    PeftInitialiser,
     Targets,
     factors_of_copies,
     left_as_found,
-    peft_config,
     peft_module,
     peft_speaks,
     refuse_rounded,
@@ -47,7 +46,7 @@ PADDING = {"input_ids": 0, "attention_mask": 0, "labels": NOT_SCORED}
 
 
 def data_free_factors(
-    kind: Literal["olora", "pissa"], targets: Targets, *, rank: int, scaling: float, progress: Progress = None
+    kind: Literal["olora", "pissa"], targets: Targets, request: FactorRequest
 ) -> dict[str, InitialFactors]:
     """OLoRA (arXiv 2406.01775): B, A the first r columns and rows of Q and R in W = Q R; or PiSSA (arXiv 2404.02948).
 
@@ -56,26 +55,21 @@ def data_free_factors(
     Args:
         kind: which of the two.
         targets: canonical name -> linear layer.
-        rank: r.
-        scaling: s, the adapter's alpha / r.
-        progress: called with 1 after each module.
+        request: r and s.
 
     Raises:
         InputError: the rank is larger than a layer.
     """
     for target in targets.values():
-        refuse_rank(rank, target)
-    return factors_of_copies(targets, kind, rank=rank, scaling=scaling, progress=progress)
+        refuse_rank(request.rank, target)
+    return factors_of_copies(targets, PeftInitialiser(kind), request)
 
 
 def corda_factors(
     model: PreTrainedModel,
     targets: Targets,
     retain_batches: Iterable[Batch],
-    *,
-    rank: int,
-    scaling: float,
-    progress: Progress = None,
+    request: FactorRequest,
 ) -> dict[str, InitialFactors]:
     """CorDA (arXiv 2406.05223) in its knowledge-preserved mode: the r directions of W that the retain set uses least.
 
@@ -86,19 +80,18 @@ def corda_factors(
         model: the model whose layers `targets` are; it is left as it was found.
         targets: canonical name -> linear layer.
         retain_batches: dict batches; all tokens count, and each example is read on its own, without its padding.
-        rank: r.
-        scaling: s, the adapter's alpha / r.
-        progress: called with 1 after each module.
+        request: r and s.
 
     Raises:
         InputError: the rank is larger than a layer, a layer took no part, or PEFT does not support a layer.
     """
     module = peft_module("corda", "tuners.lora.corda", "0.18")
-    _refuse(model, targets, rank)
+    _refuse(model, targets, request.rank)
     refuse_rounded("corda", targets)
     parts = {"corda_config": peft_module("corda", "tuners.lora.config", "0.18").CordaConfig(corda_method="kpm")}
+    initialiser = PeftInitialiser("corda", parts, attribute="eigens")
     names = peft_target_modules(model, list(targets))
-    config = peft_config("corda", names, rank=rank, scaling=scaling, **parts)
+    config = initialiser.config(names, rank=request.rank, scaling=request.scaling)
     batches = list(retain_batches)
     if not batches:
         raise InputError("corda: the retain set is empty.")
@@ -117,20 +110,14 @@ def corda_factors(
         for target in targets.values():
             eigens = vars(target.module)["eigens"]
             eigens.S_WC, eigens.U_WC, eigens.V_WC = eigens.S_WC.cpu(), eigens.U_WC.cpu(), eigens.V_WC.cpu()
-        return factors_of_copies(
-            targets, "corda", rank=rank, scaling=scaling, attribute="eigens", progress=progress, **parts
-        )
+        return factors_of_copies(targets, initialiser, request)
 
 
 def lora_ga_factors(
     model: PreTrainedModel,
     targets: Targets,
     forget_batches: Iterable[Batch],
-    *,
-    rank: int,
-    scaling: float,
-    seed: int = 0,
-    progress: Progress = None,
+    request: FactorRequest,
 ) -> dict[str, InitialFactors]:
     """LoRA-GA (arXiv 2407.05000): the leading 2r singular vectors of the mean gradient G of the forget set.
 
@@ -142,15 +129,14 @@ def lora_ga_factors(
         model: the model whose layers `targets` are; it is left as it was found.
         targets: canonical name -> linear layer.
         forget_batches: dict batches; the loss is the mean over examples of the mean over their completion tokens.
-        rank: r, at most half of a layer's smaller side.
-        scaling: s, the adapter's alpha / r.
-        seed: of PEFT's randomised decomposition; every module starts from it.
-        progress: called with 1 after each module.
+        request: r, at most half of a layer's smaller side, and s; from its seed PEFT's randomised decomposition of
+            every module starts.
 
     Raises:
         InputError: 2r is larger than a layer, a layer took no part in the loss, or PEFT is older than 0.19.
     """
     module = peft_module("lora_ga", "tuners.lora.loraga", "0.19")
+    rank = request.rank
     _refuse(model, targets, rank)
     refuse_rounded("lora_ga", targets)
     for name, target in targets.items():
@@ -160,8 +146,8 @@ def lora_ga_factors(
                 f"({target.d_out}, {target.d_in}) has."
             )
     parts = {"lora_ga_config": peft_module("lora_ga", "tuners.lora.config", "0.19").LoraGAConfig()}
-    names = peft_target_modules(model, list(targets))
-    config = peft_config("lora_ga", names, rank=rank, scaling=scaling, **parts)
+    initialiser = PeftInitialiser("lora_ga", parts, attribute=GRADIENT)
+    config = initialiser.config(peft_target_modules(model, list(targets)), rank=rank, scaling=request.scaling)
     batches = [scored for batch in forget_batches if (scored := _scored_examples(batch)) is not None]
     if not batches:
         raise InputError("lora_ga: no example of the forget set has a token that is scored.")
@@ -182,9 +168,7 @@ def lora_ga_factors(
             if gradient is None:
                 raise unused("lora_ga", name, target)
             vars(target.module)[GRADIENT] = (gradient.T if target.transposed else gradient).cpu()
-        return factors_of_copies(
-            targets, "lora_ga", rank=rank, scaling=scaling, attribute=GRADIENT, seed=seed, progress=progress, **parts
-        )
+        return factors_of_copies(targets, initialiser, request)
 
 
 def eva_factors(
@@ -193,7 +177,7 @@ def eva_factors(
     forget_batches: Iterable[Batch],
     *,
     rank: int,
-    progress: Progress = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, InitialFactors]:
     """EVA (arXiv 2410.07170): A holds the leading r principal directions of a layer's inputs on the forget set; B = 0.
 
@@ -213,7 +197,8 @@ def eva_factors(
     module = peft_module("eva", "tuners.lora.eva", "0.18")
     _refuse(model, targets, rank)
     parts = {"eva_config": peft_module("eva", "tuners.lora.config", "0.18").EvaConfig(rho=1.0)}
-    config = peft_config("eva", peft_target_modules(model, list(targets)), rank=rank, scaling=1.0, **parts)
+    names = peft_target_modules(model, list(targets))
+    config = PeftInitialiser("eva", parts).config(names, rank=rank, scaling=1.0)
     batches = _joined(forget_batches, least=2 * rank)
     steps = 0
 

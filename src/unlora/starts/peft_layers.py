@@ -2,8 +2,9 @@
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import peft
@@ -13,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import factor_parameters, lora_layers
-from unlora.adapters.initial import InitialFactors
+from unlora.adapters.initial import FactorRequest, InitialFactors
 from unlora.errors import InputError
 from unlora.importance.hooks import LEAVE_OUT
 from unlora.models.dequantise import is_rounded
@@ -21,7 +22,6 @@ from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import Weight
 
-Progress = Callable[[int], None] | None
 Targets = Mapping[str, TargetModule]
 
 
@@ -41,53 +41,50 @@ def peft_module(kind: str, name: str, version: str) -> Any:
         raise InputError(f"{kind}: needs peft {version} or newer (installed: {peft.__version__}; {error}).") from None
 
 
-def peft_config(kind: str, target_modules: list[str], *, rank: int, scaling: float, **parts: Any) -> LoraConfig:
-    """Return PEFT's configuration of one of its initialisers, with its sub-configuration among `parts`."""
-    options: dict[str, Any] = {"init_lora_weights": kind, "lora_alpha": scaling * rank, **parts}
-    return LoraConfig(r=rank, target_modules=target_modules, **options)
+@dataclass(frozen=True)
+class PeftInitialiser:
+    """One of PEFT's initialisers and what it asks for."""
+
+    kind: str
+    """PEFT's `init_lora_weights`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of PEFT's configuration: its sub-configuration."""
+    attribute: str | None = None
+    """What PEFT's pass over the data leaves on each layer."""
+
+    def config(self, target_modules: list[str], *, rank: int, scaling: float) -> LoraConfig:
+        """PEFT's configuration of an adapter that starts so."""
+        options: dict[str, Any] = {"init_lora_weights": self.kind, "lora_alpha": scaling * rank, **self.options}
+        return LoraConfig(r=rank, target_modules=target_modules, **options)
 
 
 def factors_of_copies(
-    targets: Targets,
-    kind: str,
-    *,
-    rank: int,
-    scaling: float,
-    attribute: str | None = None,
-    seed: int = 0,
-    progress: Progress = None,
-    **parts: Any,
+    targets: Targets, initialiser: PeftInitialiser, request: FactorRequest
 ) -> dict[str, InitialFactors]:
     """Let PEFT factorise a float32 copy of every target, one at a time and on the CPU.
 
     Args:
         targets: canonical name -> linear layer.
-        kind: PEFT's `init_lora_weights`.
-        rank: r.
-        scaling: s, the adapter's alpha / r.
-        attribute: what PEFT's pass over the data has left on each layer; it moves on to the copy.
-        seed: every copy starts from it, so that a layer's factors do not depend on the other layers.
-        progress: called with 1 after each module.
-        parts: further options of PEFT's configuration.
+        initialiser: its attribute moves from the layer on to the copy.
+        request: every copy starts from its seed, so that a layer's factors do not depend on the other layers.
     """
-    config = peft_config(kind, ["layer"], rank=rank, scaling=scaling, **parts)
+    config = initialiser.config(["layer"], rank=request.rank, scaling=request.scaling)
     factors: dict[str, InitialFactors] = {}
     for name, target in targets.items():
         weight = target.weight().cpu()
         copy = _copy(weight)
-        if attribute is not None:
-            setattr(copy, attribute, vars(target.module).pop(attribute))
+        if initialiser.attribute is not None:
+            setattr(copy, initialiser.attribute, vars(target.module).pop(initialiser.attribute))
         holder = nn.ModuleDict({"layer": copy})
         with torch.random.fork_rng(devices=[]), quiet():
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(request.seed)
             inject_adapter_in_model(config, holder)
         ((_, layer),) = lora_layers(holder)
         lora_a, lora_b = (parameter.detach().clone() for parameter in factor_parameters(layer))
-        residual = float(torch.linalg.vector_norm(weight - scaling * lora_b @ lora_a))
+        residual = float(torch.linalg.vector_norm(weight - request.scaling * lora_b @ lora_a))
         whole = float(torch.linalg.vector_norm(weight))
-        factors[name] = InitialFactors(lora_b, lora_a, residual / whole if whole else 0.0, kind, None)
-        if progress is not None:
-            progress(1)
+        factors[name] = InitialFactors(lora_b, lora_a, residual / whole if whole else 0.0, initialiser.kind, None)
+        request.done()
     return factors
 
 

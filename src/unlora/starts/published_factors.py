@@ -20,10 +20,8 @@ from torch import Tensor
 from unlora.adapters.initial import InitialFactors, refuse_rank
 from unlora.errors import InputError
 from unlora.importance.importance_map import FactoredImportance, FullImportance, ImportanceMap, SetImportance
-from unlora.low_rank import SolverName
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import Weight
-from unlora.starts.initialise import initial_factors
 
 EPSILON = 1e-5
 """Added to the retain term of the ratio, and again to the row scales that are divided by."""
@@ -63,38 +61,6 @@ def published_factors(
         if progress is not None:
             progress(1)
     return factors
-
-
-def factors_as_measured(
-    targets: Mapping[str, TargetModule],
-    importance: ImportanceMap | None,
-    *,
-    rank: int,
-    scaling: float,
-    solver: SolverName = "row",
-    shuffle_rows: bool = False,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, InitialFactors]:
-    """`published_factors` for a map that the released procedure measured, `initial_factors` otherwise.
-
-    Raises:
-        InputError: as they do; or another solver, or shuffled rows, for a map of the released procedure.
-    """
-    if importance is None or importance.metadata.published is None:
-        return initial_factors(
-            targets,
-            importance,
-            rank=rank,
-            scaling=scaling,
-            solver=solver,
-            shuffle_rows=shuffle_rows,
-            seed=seed,
-            progress=progress,
-        )
-    if solver != "row" or shuffle_rows:
-        raise InputError("a map of the released procedure weights rows, in their own order; there is no other way.")
-    return published_factors(targets, importance, rank=rank, scaling=scaling, seed=seed, progress=progress)
 
 
 def published_rows(importance: ImportanceMap, name: str) -> PublishedRows:

@@ -28,14 +28,6 @@ class Reglu(Start):
         forget = inputs.data.forget_batches(self.batch_size)
         retain = inputs.data.retain_batches(self.batch_size, self.max_retain_examples) or ()
         with inputs.task("Starting factors", len(inputs.targets)) as progress:
-            start = representation_start(
-                inputs.model,
-                inputs.targets,
-                forget,
-                retain,
-                rank=inputs.rank,
-                scaling=inputs.scaling,
-                progress=progress,
-            )
+            start = representation_start(inputs.model, inputs.targets, forget, retain, inputs.request(progress))
         penalty = OrthogonalityPenalty(start.retain_subspaces, self.orthogonality)
         return Started(start.factors, penalty.to(inputs.model.device))

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import ADAPTER_NAME, factor_parameters, lora_layers, refuse_adapter
 from unlora.adapters.halves import HalvedB
-from unlora.adapters.initial import InitialFactors, refuse_rank
+from unlora.adapters.initial import FactorRequest, InitialFactors, refuse_rank
 from unlora.errors import InputError
 from unlora.importance.accumulate import MODEL_INPUTS, Batch
 from unlora.importance.hooks import LEAVE_OUT
@@ -40,6 +40,27 @@ SummedOutputs = Float[Tensor, "example d_out"]
 Subspace = Float[Tensor, "d_out direction"]
 
 
+@dataclass(frozen=True)
+class RetainSide:
+    """What the retain set has a say in."""
+
+    share: float = RETAIN_SHARE
+    """b, 0 (the forget set decides) up to but without 1."""
+    directions: int = RETAIN_DIRECTIONS
+    """k; fewer where the layer or the retain set has not so many."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range.
+
+        Raises:
+            InputError: naming it.
+        """
+        if not 0 <= self.share < 1:
+            raise InputError(f"retain share: {self.share} must be at least 0 and less than 1.")
+        if self.directions < 1:
+            raise InputError(f"retain directions: {self.directions} must be at least 1.")
+
+
 class RepresentationStart(NamedTuple):
     """What both sets' outputs decide."""
 
@@ -54,12 +75,8 @@ def representation_start(
     targets: Mapping[str, TargetModule],
     forget_batches: Iterable[Batch],
     retain_batches: Iterable[Batch],
-    *,
-    rank: int,
-    scaling: float,
-    retain_share: float = RETAIN_SHARE,
-    retain_directions: int = RETAIN_DIRECTIONS,
-    progress: Callable[[int], None] | None = None,
+    request: FactorRequest,
+    side: RetainSide = RetainSide(),
 ) -> RepresentationStart:
     """Read both sets once, forward only, and decompose what the layers put out; (examples, d_out) is held per layer.
 
@@ -71,36 +88,29 @@ def representation_start(
         targets: canonical name -> linear layer.
         forget_batches: dict batches; every real token of the prompt and the completion counts.
         retain_batches: likewise.
-        rank: r.
-        scaling: s; it enters `relative_residual` alone.
-        retain_share: b, 0 (the forget set decides) up to but without 1.
-        retain_directions: k; fewer where the layer or the retain set has not so many.
-        progress: called with 1 after each module.
+        request: r, and s, which enters `relative_residual` alone.
+        side: b and k.
 
     Raises:
         InputError: the rank is larger than a layer or, in a layer wider than both sets together, than the number of
-            forget examples; b out of range; an empty set; a layer that takes no part or mixes the examples.
+            forget examples; an empty set; a layer that takes no part or mixes the examples.
     """
     refuse_adapter(model)
     for target in targets.values():
-        refuse_rank(rank, target)
-    if not 0 <= retain_share < 1:
-        raise InputError(f"retain_share: {retain_share} must be at least 0 and less than 1.")
-    if retain_directions < 1:
-        raise InputError(f"retain_directions: {retain_directions} must be at least 1.")
+        refuse_rank(request.rank, target)
     forget = summed_outputs(model, targets, forget_batches, "forget")
     retain = summed_outputs(model, targets, retain_batches, "retain")
     factors, subspaces = {}, {}
     for name, target in targets.items():
         weight = target.weight().cpu()
-        lora_b = representation_directions(forget.pop(name), retain[name], rank, retain_share)
+        lora_b = representation_directions(forget.pop(name), retain[name], request.rank, side.share)
         lora_a = (lora_b.T @ weight.double()).float()
-        subspaces[name] = leading_directions(retain.pop(name), retain_directions)
+        subspaces[name] = leading_directions(retain.pop(name), side.directions)
         lora_b = lora_b.float()
-        residual = torch.linalg.vector_norm(weight - scaling * lora_b @ lora_a) / torch.linalg.vector_norm(weight)
+        lost = torch.linalg.vector_norm(weight - request.scaling * lora_b @ lora_a)
+        residual = lost / torch.linalg.vector_norm(weight)
         factors[name] = InitialFactors(lora_b, lora_a, float(residual.nan_to_num()), "reglu", None)
-        if progress is not None:
-            progress(1)
+        request.done()
     return RepresentationStart(factors, subspaces)
 
 

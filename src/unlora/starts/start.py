@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 from torch import nn
 from transformers import PreTrainedModel
 
-from unlora.adapters.initial import InitialFactors
+from unlora.adapters.initial import FactorRequest, InitialFactors
 from unlora.config import Config
 from unlora.data.collate import collate, shortest_first
 from unlora.data.tokenise import TokenisedExample
@@ -91,6 +91,10 @@ class StartInputs:
     def scaling(self) -> float:
         """s, the adapter's alpha / r."""
         return self.alpha / self.rank
+
+    def request(self, progress: Progress) -> FactorRequest:
+        """What every layer's factors have in common."""
+        return FactorRequest(self.rank, self.scaling, self.data.seed, progress)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,40 @@ def read_external_log(path: Path) -> ModelScores[ExampleScore]:
     return ModelScores(given, {"name": protocol, "source": str(path), "notes": notes})
 
 
+class _Logged(NamedTuple):
+    """What a log says about one example; losses are means over tokens in nats."""
+
+    texts: tuple[str, str, str | None]
+    """Question, answer, what was generated."""
+    loss: float
+    right_loss: float
+    wrong_losses: tuple[float, ...]
+    recall: float
+    exact_memorisation: float = math.nan
+    extraction_strength: float = math.nan
+    known_truth_ratio: float = math.nan
+
+    def score(self, source: str) -> ExampleScore:
+        """The same as the scores of an example of ours."""
+        question, answer, generated = self.texts
+        return ExampleScore(
+            source=source,
+            question=question,
+            answer=answer,
+            question_sha256=UNKNOWN_QUESTION,
+            token_count=0,
+            mean_log_prob=-self.loss,
+            probability=math.exp(-self.loss),
+            exact_memorisation=self.exact_memorisation,
+            extraction_strength=self.extraction_strength,
+            generated=generated,
+            rouge_l_recall=self.recall,
+            paraphrased_log_prob=-self.right_loss,
+            perturbed_log_probs=tuple(-wrong for wrong in self.wrong_losses),
+            known_truth_ratio=self.known_truth_ratio,
+        )
+
+
 def _tofu_set(log: Mapping[str, Any], where: str) -> tuple[ExampleScore, ...]:
     losses = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss")
     columns = {key: _mapping(log.get(key)) for key in (*losses, "rougeL_recall", "generated_text")}
@@ -75,16 +109,14 @@ def _tofu_set(log: Mapping[str, Any], where: str) -> tuple[ExampleScore, ...]:
         texts = columns["generated_text"].get(item)
         question, generated, answer = texts if isinstance(texts, list) and len(texts) == 3 else ("", None, "")
         answer_loss, right_loss, wrong_losses = (columns[key].get(item) for key in losses)
-        scores.append(
-            _score(
-                here,
-                texts=(question, answer, generated),
-                loss=_number(answer_loss, here),
-                right_loss=_number(right_loss, here),
-                wrong_losses=_numbers(wrong_losses, here),
-                recall=_number(columns["rougeL_recall"].get(item), here),
-            )
+        logged = _Logged(
+            texts=(question, answer, generated),
+            loss=_number(answer_loss, here),
+            right_loss=_number(right_loss, here),
+            wrong_losses=_numbers(wrong_losses, here),
+            recall=_number(columns["rougeL_recall"].get(item), here),
         )
+        scores.append(logged.score(here))
     return tuple(scores)
 
 
@@ -110,19 +142,17 @@ def _open_unlearning_set(
         here = f"{path}, {prefix} item {item}"
         values = {part: _mapping(column.get(item)) for part, column in columns.items()}
         rouge = values["rouge"]
-        scores.append(
-            _score(
-                here,
-                texts=(rouge.get("input", ""), rouge.get("ground_truth", ""), rouge.get("generation")),
-                loss=_number(values["answer"].get("avg_loss"), here),
-                right_loss=_number(values["right"].get("avg_loss"), here),
-                wrong_losses=_numbers(values["wrong"].get("avg_loss"), here),
-                recall=_number(rouge.get("rougeL_recall"), here),
-                exact_memorisation=_number(values.get("memorised", {}).get("score"), here),
-                extraction_strength=_number(values.get("strength", {}).get("score"), here),
-                known_truth_ratio=_number(values["ratio"].get("score"), here),
-            )
+        logged = _Logged(
+            texts=(rouge.get("input", ""), rouge.get("ground_truth", ""), rouge.get("generation")),
+            loss=_number(values["answer"].get("avg_loss"), here),
+            right_loss=_number(values["right"].get("avg_loss"), here),
+            wrong_losses=_numbers(values["wrong"].get("avg_loss"), here),
+            recall=_number(rouge.get("rougeL_recall"), here),
+            exact_memorisation=_number(values.get("memorised", {}).get("score"), here),
+            extraction_strength=_number(values.get("strength", {}).get("score"), here),
+            known_truth_ratio=_number(values["ratio"].get("score"), here),
         )
+        scores.append(logged.score(here))
     return _with_checked_ratios(scores, f"{path}, {ratio}", notes)
 
 
@@ -159,38 +189,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _items(columns: Iterable[Mapping[str, Any]]) -> list[str]:
     found = dict.fromkeys(item for column in columns for item in column)
     return sorted(found, key=lambda item: (len(item), item))  # numbers as text: "10" after "9"
-
-
-def _score(
-    source: str,
-    *,
-    texts: tuple[str, str, str | None],
-    loss: float,
-    right_loss: float,
-    wrong_losses: tuple[float, ...],
-    recall: float,
-    exact_memorisation: float = math.nan,
-    extraction_strength: float = math.nan,
-    known_truth_ratio: float = math.nan,
-) -> ExampleScore:
-    """Turn losses, means over tokens in nats, into the scores of one example; `texts`: question, answer, generated."""
-    question, answer, generated = texts
-    return ExampleScore(
-        source=source,
-        question=question,
-        answer=answer,
-        question_sha256=UNKNOWN_QUESTION,
-        token_count=0,
-        mean_log_prob=-loss,
-        probability=math.exp(-loss),
-        exact_memorisation=exact_memorisation,
-        extraction_strength=extraction_strength,
-        generated=generated,
-        rouge_l_recall=recall,
-        paraphrased_log_prob=-right_loss,
-        perturbed_log_probs=tuple(-wrong for wrong in wrong_losses),
-        known_truth_ratio=known_truth_ratio,
-    )
 
 
 def _number(value: Any, where: str) -> float:
