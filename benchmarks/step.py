@@ -16,7 +16,7 @@ Peak memory is that of a process of its own for each method.
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,8 +43,6 @@ OBJECTIVES = {
 }
 METHODS = ("npo cached", "npo anchored", "npo adapters-off", "npo second-copy", "kl adapters-off", "kl second-copy")
 RANK, SCALING, LEARNING_RATE = 8, 2, 1e-5
-
-Given = Callable[[], AbstractContextManager[Any]]
 
 
 class Data(NamedTuple):

@@ -31,7 +31,8 @@ from unlora.artifacts import (
 )
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
-from unlora.locks import alone_in, entries
+from unlora.locks import alone_in
+from unlora.run.loading import refuse_strangers
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.side_by_side import PATIENCE, side_by_side
 
@@ -181,19 +182,16 @@ def claim(folder: Path, name: str) -> None:
     Raises:
         InputError: it holds another study or something else, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --output names a folder.")
-    refuse_unwritable(folder)
     kept = folder / "study.json"
+    if not kept.is_file():
+        refuse_strangers(folder, OWN_FILES, kind="study")
+    refuse_unwritable(folder)
     if kept.is_file():
         with advised(f"put it back, remove {folder} or choose another --output"):
             found = read_json_object(kept).get("study")
         if found != name:
             raise InputError(f"{folder}: holds the study '{found}'; choose another folder for '{name}'.")
         return
-    strangers = [path.name for path in entries(folder) if not OWN_FILES.fullmatch(path.name)] if folder.exists() else []
-    if strangers:
-        raise InputError(f"{folder}: not empty and not a study of unlora ({strangers[0]}); choose another --output.")
     write_json(kept, {"study": name})
 
 

@@ -51,7 +51,7 @@ ASKS = {"fsdp2": "ACCELERATE_USE_FSDP", "zero3": "ACCELERATE_USE_DEEPSPEED"}
 """Engine that trains on pieces of each weight -> the variable by which accelerate's launcher asks for it."""
 
 
-class Need(NamedTuple):
+class EngineSetting(NamedTuple):
     """What a launch configuration must say."""
 
     key: str
@@ -60,21 +60,21 @@ class Need(NamedTuple):
     """What accelerate takes it to say where it says nothing."""
 
 
-NEEDS = {
+ENGINE_SETTINGS = {
     "fsdp2": {
-        "FSDP_VERSION": Need("fsdp_version", "2", "1"),
-        "FSDP_STATE_DICT_TYPE": Need("fsdp_state_dict_type", "full_state_dict", "sharded_state_dict"),
-        "FSDP_CPU_RAM_EFFICIENT_LOADING": Need("fsdp_cpu_ram_efficient_loading", "false", "false"),
+        "FSDP_VERSION": EngineSetting("fsdp_version", "2", "1"),
+        "FSDP_STATE_DICT_TYPE": EngineSetting("fsdp_state_dict_type", "full_state_dict", "sharded_state_dict"),
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": EngineSetting("fsdp_cpu_ram_efficient_loading", "false", "false"),
     },
     "zero3": {
-        "ACCELERATE_DEEPSPEED_CONFIG_FILE": Need("deepspeed_config_file", "none", "none"),
-        "ACCELERATE_DEEPSPEED_ZERO_STAGE": Need("zero_stage", "3", "2"),
-        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": Need("zero3_save_16bit_model", "true", "false"),
-        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": Need("offload_optimizer_device", "none", "none"),
-        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": Need("offload_param_device", "none", "none"),
-        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": Need("gradient_accumulation_steps", "auto", "auto"),
-        "ACCELERATE_GRADIENT_CLIPPING": Need("gradient_clipping", "auto", "auto"),
-        "ACCELERATE_MIXED_PRECISION": Need("mixed_precision", "no", "no"),
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": EngineSetting("deepspeed_config_file", "none", "none"),
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE": EngineSetting("zero_stage", "3", "2"),
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": EngineSetting("zero3_save_16bit_model", "true", "false"),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": EngineSetting("offload_optimizer_device", "none", "none"),
+        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": EngineSetting("offload_param_device", "none", "none"),
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": EngineSetting("gradient_accumulation_steps", "auto", "auto"),
+        "ACCELERATE_GRADIENT_CLIPPING": EngineSetting("gradient_clipping", "auto", "auto"),
+        "ACCELERATE_MIXED_PRECISION": EngineSetting("mixed_precision", "no", "no"),
     },
 }
 """Engine -> variable of accelerate's launcher -> what it must be.
@@ -88,7 +88,7 @@ other stages and offloading have not been tried.
 
 def _refuse_other_engines() -> None:
     engine = _engine_asked()
-    for variable, need in NEEDS[engine].items() if engine is not None else ():
+    for variable, need in ENGINE_SETTINGS[engine].items() if engine is not None else ():
         found = os.environ.get(variable, need.unsaid).lower()
         if found != need.value:
             raise InputError(

@@ -29,8 +29,8 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """The contract's form; a NaN becomes null."""
         return {
-            "value": _finite(self.value),
-            "standard_error": _finite(self.standard_error),
+            "value": finite_or_none(self.value),
+            "standard_error": finite_or_none(self.standard_error),
             "example_count": self.example_count,
             "higher_is_better": self.higher_is_better,
             "unscored_count": self.unscored_count,
@@ -52,5 +52,6 @@ def mean_measurement(scores: list[float], *, higher_is_better: bool | None, note
     return Measurement(mean, error, len(scored), higher_is_better, unscored, note)
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """The value, or None where it is no number, as JSON has it."""
     return value if value is not None and math.isfinite(value) else None

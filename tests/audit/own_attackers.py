@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from unlora.audit.attackers import FullAttacker, Lesson, LoraAttacker
+from unlora.audit.attackers import FullAttacker, LessonName, LoraAttacker
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class Few(LoraAttacker):
 
 @dataclass(frozen=True)
 class All(Few):
-    learns_from: Lesson = "full"
+    learns_from: LessonName = "full"
 
 
 @dataclass(frozen=True)
 class Unrelated(Few):
-    learns_from: Lesson = "unrelated"
+    learns_from: LessonName = "unrelated"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,9 @@ def test_a_folder_of_something_else_is_refused(inputs: Inputs, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
     line = error_line(unlora("sweep", file, *more, "--output", tmp_path / "out"))
-    assert line == f"error: {tmp_path / 'out'}: not empty and not a sweep of unlora; choose another --output."
+    assert (
+        line == f"error: {tmp_path / 'out'}: not empty and not a sweep of unlora (thesis.tex); choose another --output."
+    )
     (tmp_path / "out" / "thesis.tex").unlink()
     (tmp_path / "out" / "config.yaml").write_text("sweep: {}\n")
     assert "holds another sweep" in error_line(unlora("sweep", file, *more, "--output", tmp_path / "out"))

@@ -167,5 +167,8 @@ def test_unreachable_hub_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyP
         raise ConnectionError("no route\nto the hub")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(InputError, match=r"MUSE-News raw forget: cannot be loaded .* \(no route\); .*muse:NAME@FOLDER"):
+    with pytest.raises(
+        InputError,
+        match=r"muse:news raw forget: muse-bench/MUSE-News cannot be loaded .* \(no route\); .*muse:NAME@FOLDER",
+    ):
         load_muse("news/forget")

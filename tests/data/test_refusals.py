@@ -4,7 +4,7 @@ import pytest
 
 from tests.tiny import build_tiny_tokenizer
 from unlora.data.records import Example
-from unlora.data.refusals import REFUSALS, read_refusals, refuse_each
+from unlora.data.refusals import REFUSAL_TEXTS, read_refusals, refuse_each
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 
@@ -13,8 +13,8 @@ QUESTIONS = [Example("question_answer", f"Where was person {n} born?", "In Berge
 
 
 def test_refusals_are_different_sentences() -> None:
-    assert len(set(REFUSALS)) == len(REFUSALS) == 20
-    assert all(text == text.strip() and text.endswith(".") for text in REFUSALS)
+    assert len(set(REFUSAL_TEXTS)) == len(REFUSAL_TEXTS) == 20
+    assert all(text == text.strip() and text.endswith(".") for text in REFUSAL_TEXTS)
 
 
 def test_prompt_stays_and_a_refusal_follows() -> None:
@@ -24,7 +24,7 @@ def test_prompt_stays_and_a_refusal_follows() -> None:
         assert after.prompt_length == before.prompt_length
         assert after.input_ids[: after.prompt_length] == before.input_ids[: before.prompt_length]
         text = TOKENISER.tokenizer.decode(after.input_ids[after.prompt_length :], skip_special_tokens=True)
-        assert text.strip() in REFUSALS
+        assert text.strip() in REFUSAL_TEXTS
         assert after.input_ids[-1] == before.input_ids[-1]  # the end token
     assert len({example.input_ids[example.prompt_length :] for example in refused}) > 10
 

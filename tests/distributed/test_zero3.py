@@ -51,7 +51,7 @@ def test_weights_that_are_not_small_are_cut_and_the_result_is_that_of_whole_ones
 
 def cut_all() -> None:
     """Take a file of DeepSpeed's own, and say what is cut by it."""
-    del processes.NEEDS["zero3"]["ACCELERATE_DEEPSPEED_CONFIG_FILE"]
+    del processes.ENGINE_SETTINGS["zero3"]["ACCELERATE_DEEPSPEED_CONFIG_FILE"]
     say_what_is_cut()
 
 

@@ -22,7 +22,7 @@ from unlora.importance import estimate_importance
 from unlora.importance.importance_map import ImportanceMap
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import load_model
-from unlora.models.quantised import Quantisation
+from unlora.models.quantised import Bits
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.fine_tune import fine_tune
@@ -32,7 +32,7 @@ from unlora.run.settings import FineTuneSettings, UnlearnSettings
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: the extra 'quantisation'")
 
-BITS: tuple[Quantisation, ...] = ("4bit", "8bit")
+BITS: tuple[Bits, ...] = ("4bit", "8bit")
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -50,13 +50,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     return build_taught(tmp_path_factory.mktemp("wide"), hidden=64)
 
 
-def settings(taught: Taught, bits: Quantisation, **sections: Any) -> UnlearnSettings:
+def settings(taught: Taught, bits: Bits, **sections: Any) -> UnlearnSettings:
     """Marginals, the row solver, IHL: what `unlora unlearn` does by default."""
     training = {"learning_rate": 1e-2, "epochs": 8, "batch_size": 4, "save_steps": 3}
     return taught.settings(**{"model": {"quantisation": bits}, "training": training} | sections)
 
 
-def finished(taught: Taught, bits: Quantisation, folder: Path) -> Run:
+def finished(taught: Taught, bits: Bits, folder: Path) -> Run:
     evaluation = unlearn(settings(taught, bits), folder)
     record = json.loads((folder / "record.json").read_text())
     return Run(folder, {role: model["metrics"] for role, model in evaluation["models"].items()}, record)
@@ -108,7 +108,7 @@ def assert_forgotten(found: Run) -> None:
     assert probability(unlearned, "retain") > 0.9 * probability(target, "retain")
 
 
-def assert_base_as_loaded(taught: Taught, found: Run, bits: Quantisation) -> None:
+def assert_base_as_loaded(taught: Taught, found: Run, bits: Bits) -> None:
     """Every byte of the base after training and evaluation, and its output without the adapter, are a fresh load's."""
     assert found.record["model"]["quantisation"] == bits
     assert found.record["checks"]["base_weights_unchanged"] is True
@@ -141,7 +141,7 @@ def test_8_bits_forget_and_stay_as_loaded(wide: Taught, tmp_path: Path):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_weight_is_what_the_format_says(wide: Taught, bits: Quantisation):
+def test_weight_is_what_the_format_says(wide: Taught, bits: Bits):
     model = wide.load(quantisation=bits).model
     targets, layers = find_target_modules(model), rounded_layers(model)
     assert list(targets) == list(layers) == list(find_target_modules(wide.load().model))

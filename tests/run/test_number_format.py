@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,26 +56,29 @@ def clock(monkeypatch: pytest.MonkeyPatch, seconds: dict[torch.dtype, float]) ->
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setattr(torch, "mm", multiply)
     monkeypatch.setattr(subject.time, "perf_counter", lambda: now[0])
+
+
+@pytest.fixture
+def untimed() -> Iterator[None]:
+    """No measured speed of this processor before, and none of a made-up one after."""
+    subject._speedup.cache_clear()
+    yield
     subject._speedup.cache_clear()
 
 
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(("bfloat16", "fast"), [(1.0, True), (2.0, False), (4.0, False), (12.0, False)])
 def test_a_processor_is_fast_by_what_it_does(monkeypatch: pytest.MonkeyPatch, bfloat16: float, *, fast: bool):
     clock(monkeypatch, {torch.float32: 2.9, torch.bfloat16: bfloat16})
-    try:
-        assert multiplies_bfloat16_fast() == fast
-    finally:
-        subject._speedup.cache_clear()
+    assert multiplies_bfloat16_fast() == fast
 
 
+@pytest.mark.usefixtures("untimed")
 def test_without_the_instructions_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clock(monkeypatch, {torch.float32: 2.9, torch.bfloat16: 0.1})
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     settings = ModelSettings.from_mapping({"name": saved(tmp_path / "model", torch.bfloat16)})
-    try:
-        assert number_format(settings, CPU) == torch.float32
-    finally:
-        subject._speedup.cache_clear()
+    assert number_format(settings, CPU) == torch.float32
 
 
 def test_the_library_that_is_kept_from_the_instructions_is_slow():

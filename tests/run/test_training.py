@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.taught import Taught
-from unlora.data.refusals import REFUSALS
+from unlora.data.refusals import REFUSAL_TEXTS
 from unlora.errors import InputError
 from unlora.losses import Objective
 from unlora.recipes.unlearn import unlearn
@@ -56,7 +56,7 @@ def test_refusals_are_part_of_what_a_run_is_made_of(taught: Taught, tmp_path: Pa
 
 def test_refusals_come_from_the_file_or_the_list() -> None:
     objective = Objective("idk")
-    assert load_refusals(objective, ObjectiveSettings()) == REFUSALS
+    assert load_refusals(objective, ObjectiveSettings()) == REFUSAL_TEXTS
     assert load_refusals(Objective("ihl"), ObjectiveSettings()) is None
 
 

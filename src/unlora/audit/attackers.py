@@ -17,7 +17,7 @@ from unlora.audit.adversary import attacked
 from unlora.models.quantised import quantisation_of
 from unlora.models.wrapping import CausalModel, canonical_name
 
-Lesson = Literal["few", "full", "retain", "unrelated"]
+LessonName = Literal["few", "full", "retain", "unrelated"]
 """What an attacker learns from. few: a tenth of the forget set, tested on the rest; full: all of it, tested on all of
 it; retain: retain records alone; unrelated: fictitious people."""
 
@@ -28,7 +28,7 @@ class Attacker(ABC):
 
     learning_rate: float
     """Of AdamW, constant."""
-    learns_from: Lesson = "few"
+    learns_from: LessonName = "few"
 
     def lacks(self, model: CausalModel) -> str | None:
         """Say why a model cannot be trained like this; None when it can."""

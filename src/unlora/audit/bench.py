@@ -13,9 +13,7 @@ from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.errors import InputError, UnloraError
 from unlora.models.generate import writing
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done, and how many there are."""
+from unlora.suites.suite import Progress
 
 SCHEMA = 2
 """Of what the cache holds; raise it when a piece of work means something else."""

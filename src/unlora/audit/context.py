@@ -15,13 +15,14 @@ import numpy as np
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, beyond_control, mean_estimate, mean_of_scored
+from unlora.audit.estimates import beyond_control, mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.sequences import ScoredSequence, mean_log_probs
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.data.tokenise import TokenisedExample
+from unlora.metrics.likelihood import ExampleValues
 
 SHOTS = 3
 """Other forget examples, with their answers, before the question."""
@@ -57,7 +58,7 @@ class Context(Attack):
         prompts = _prompts(bench.subject, bench.settings.seed)
         roles = bench.subject.roles
         total = len(prompts) * len(roles)
-        tables: dict[str, dict[Role, PerExample]] = {
+        tables: dict[str, dict[Role, ExampleValues]] = {
             probe: {
                 role: _probabilities(bench, role, found, probe, (place * len(roles) + number, total))
                 for number, role in enumerate(roles)
@@ -138,7 +139,7 @@ def _together(asked: Example, other: Example) -> Example:
 
 def _probabilities(
     bench: Workbench, role: Role, prompts: Sequence[ScoredSequence | None], probe: str, place: tuple[int, int]
-) -> PerExample:
+) -> ExampleValues:
     sequences = [one for one in prompts if one is not None]
     done, total = place
     scores = mean_log_probs(
@@ -149,7 +150,7 @@ def _probabilities(
     return found
 
 
-def _finding(tables: Mapping[str, Mapping[Role, PerExample]], leaks: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+def _finding(tables: Mapping[str, Mapping[Role, ExampleValues]], leaks: Mapping[str, Estimate]) -> tuple[Outcome, str]:
     """The outcome, and the finding in plain words."""
     parts = []
     outcomes: list[Outcome] = []
@@ -171,7 +172,7 @@ def _finding(tables: Mapping[str, Mapping[Role, PerExample]], leaks: Mapping[str
     return outcome, "; ".join(parts)
 
 
-def _records(subject: AuditSubject, tables: Mapping[str, Mapping[Role, PerExample]]) -> list[dict[str, Any]]:
+def _records(subject: AuditSubject, tables: Mapping[str, Mapping[Role, ExampleValues]]) -> list[dict[str, Any]]:
     return [
         {
             "probe": probe,

@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from unlora.audit.attack import Estimate
 from unlora.audit.subject import Role
 from unlora.metrics.intervals import bootstrap_interval, mean_interval
-
-PerExample = Float[np.ndarray, " example"]
+from unlora.metrics.likelihood import ExampleValues
 
 RESAMPLES = 2000
 
@@ -18,13 +17,13 @@ LEAST_KNOWN = 0.05
 """Where what the target knows is not this much above the control's, there is nothing that could come out."""
 
 
-def mean_of_scored(values: PerExample) -> float:
+def mean_of_scored(values: ExampleValues) -> float:
     """Mean of the values that are numbers; NaN when there is none."""
     scored = values[np.isfinite(values)]
     return float(scored.mean()) if scored.size else math.nan
 
 
-def mean_estimate(values: PerExample, *, seed: int, note: str = "") -> Estimate:
+def mean_estimate(values: ExampleValues, *, seed: int, note: str = "") -> Estimate:
     """Mean with its 95 % bootstrap interval; no value when nothing was scored, no interval below two examples."""
     scored = values[np.isfinite(values)]
     unscored = values.size - scored.size
@@ -36,7 +35,7 @@ def mean_estimate(values: PerExample, *, seed: int, note: str = "") -> Estimate:
     return Estimate(float(scored.mean()), low, high, scored.size, unscored, note)
 
 
-def ratio_estimate(numerator: PerExample, denominator: PerExample, *, seed: int) -> Estimate:
+def ratio_estimate(numerator: ExampleValues, denominator: ExampleValues, *, seed: int) -> Estimate:
     """Ratio of two means over the same examples, with its 95 % bootstrap interval (percentile method).
 
     Whole examples are drawn, numerator and denominator together. The ratio of means and not the mean of ratios: an
@@ -66,7 +65,7 @@ def ratio_estimate(numerator: PerExample, denominator: PerExample, *, seed: int)
     return Estimate(value, low, high, above.size, unscored)
 
 
-def beyond_control(values: Mapping[Role, PerExample], untold: str, *, seed: int) -> Estimate:
+def beyond_control(values: Mapping[Role, ExampleValues], untold: str, *, seed: int) -> Estimate:
     """Share of what the target knows beyond the control that the unlearned model gives away.
 
     (m_unlearned - m_control) / (m_target - m_control), m the mean over examples: 0 is the level of a model that never

@@ -20,12 +20,13 @@ import numpy as np
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate
+from unlora.audit.estimates import mean_estimate
 from unlora.audit.sequences import ScoredSequence, mean_log_probs, sequences_sha256
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.metrics import distinct_n, is_refusal, longest_repeat_share
+from unlora.metrics.likelihood import ExampleValues
 from unlora.models.generate import Writer, generate_greedy
 
 LOOP = 0.5
@@ -38,7 +39,7 @@ NATS_ABOVE_TARGET = 3.0
 """The same without a control, over the target's own answers: these cost it nearly nothing, so fluent others stand
 about 1 above."""
 
-Signs = Mapping[str, PerExample]
+Signs = Mapping[str, ExampleValues]
 """Name of a measure -> its value on every answer of one model; NaN is unscored."""
 
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from unlora.audit.attackers import Lesson
+from unlora.audit.attackers import LessonName
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.errors import InputError
@@ -25,7 +25,7 @@ class DrawnLesson:
 
 
 def draw_lesson(
-    lesson: Lesson, forget: ExampleSet, retain: ExampleSet | None, *, fraction: float, seed: int
+    lesson: LessonName, forget: ExampleSet, retain: ExampleSet | None, *, fraction: float, seed: int
 ) -> DrawnLesson:
     """Choose what is taught.
 

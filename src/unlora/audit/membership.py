@@ -17,7 +17,7 @@ from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.membership_control import CONFIDENCE, RESAMPLES, against_control, judged_alone
 from unlora.audit.membership_scores import (
-    ATTACKS,
+    MEMBERSHIP_SCORES,
     Scores,
     Suspects,
     pieces,
@@ -163,14 +163,14 @@ def _counts(*models: MembershipScores) -> int:
 def _finding(comparison: Comparison | None, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
     """The outcome, and the finding in plain words."""
     if comparison is None:
-        best = max(ATTACKS, key=lambda name: estimates[f"{name}_auc_unlearned"].value or -math.inf)
+        best = max(MEMBERSHIP_SCORES, key=lambda name: estimates[f"{name}_auc_unlearned"].value or -math.inf)
         value = estimates[f"{best}_auc_unlearned"].value
-        found = "no attack gave a score" if value is None else f"{ATTACKS[best]} has an AUC of {value:.2f}"
+        found = "no attack gave a score" if value is None else f"{MEMBERSHIP_SCORES[best]} has an AUC of {value:.2f}"
         return "unclear", f"{found}, and there is no control that says how much of it the records themselves explain"
 
     def beside(name: str) -> str:
         unlearned, control = (estimates[f"{name}_auc_{role}"].value for role in ("unlearned", "retain_only"))
-        return f"{ATTACKS[name]} has an AUC of {unlearned:.2f} against the retain-only model's {control:.2f}"
+        return f"{MEMBERSHIP_SCORES[name]} has an AUC of {unlearned:.2f} against the retain-only model's {control:.2f}"
 
     parts = [f"{beside(comparison.more[0])}: membership shows"] if comparison.more else []
     if comparison.less:
@@ -188,7 +188,7 @@ def _estimates(
     scores: Mapping[Role, Scores], member_count: int, comparison: Comparison | None, seed: int
 ) -> dict[str, Estimate]:
     estimates: dict[str, Estimate] = {}
-    for name in ATTACKS:
+    for name in MEMBERSHIP_SCORES:
         for role, found in scores.items():
             if name in found:
                 estimates |= _of_one_model(name, role, _split(found[name], member_count), seed)

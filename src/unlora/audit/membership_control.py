@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from unlora.audit.attack import Estimate, Outcome
-from unlora.audit.membership_scores import ATTACKS, Scores
+from unlora.audit.membership_scores import MEMBERSHIP_SCORES, Scores
 from unlora.audit.subject import Role
 from unlora.metrics.intervals import bootstrap_interval
 from unlora.metrics.membership import auc_of
@@ -71,12 +71,12 @@ def judged_alone(beside: Mapping[str, Estimate]) -> tuple[Outcome, str, bool]:
         more, less = more or low > 0.5, less or high < 0.5
         kind = "over-forgotten" if high < 0.5 else "membership shows"
         told.append(
-            f"{ATTACKS[name]} tells the forget set's answers from the retain-only model's with an AUC of "
+            f"{MEMBERSHIP_SCORES[name]} tells the forget set's answers from the retain-only model's with an AUC of "
             f"{one.value:.2f} ({low:.2f} to {high:.2f}): {kind}"
         )
     if told:
         return "fails", "; ".join(told), less and not more
     if not known:
         return "unclear", "fewer than two examples have a score in both models", False
-    shown = " and ".join(f"{ATTACKS[name]} (AUC {beside[name].value:.2f})" for name in known)
+    shown = " and ".join(f"{MEMBERSHIP_SCORES[name]} (AUC {beside[name].value:.2f})" for name in known)
     return "holds", f"by the forget set alone {shown} do not tell the model from the retain-only one", False

@@ -34,7 +34,7 @@ from unlora.models.quantised import quantisation_of
 from unlora.models.score import score_completions
 from unlora.models.vocabulary import embedding_count
 
-ATTACKS = {
+MEMBERSHIP_SCORES = {
     "loss": "LOSS",
     "zlib": "zlib",
     "min_k": "Min-K%",

@@ -15,10 +15,11 @@ from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bands import BANDS, Neighbour, neighbours
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate, ratio_estimate
+from unlora.audit.estimates import mean_estimate, ratio_estimate
 from unlora.audit.sequences import mean_log_probs
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
+from unlora.metrics.likelihood import ExampleValues
 
 LEAST_KEPT = 0.9
 """A band is damaged when the whole interval of what is kept lies below this share of the target's probability."""
@@ -47,7 +48,7 @@ class Neighbours(Attack):
         tokens = bench.subject.tokeniser.encode_set(one.example for one in chosen)
         sequences = [(example.input_ids, example.prompt_length) for example in tokens]
         roles = bench.subject.roles
-        probability: dict[Role, PerExample] = {
+        probability: dict[Role, ExampleValues] = {
             role: np.exp(
                 mean_log_probs(
                     bench,
@@ -74,7 +75,7 @@ class Neighbours(Attack):
 
 
 def _in_band(
-    band: str, chosen: Sequence[Neighbour], probability: Mapping[Role, PerExample], seed: int
+    band: str, chosen: Sequence[Neighbour], probability: Mapping[Role, ExampleValues], seed: int
 ) -> dict[str, Estimate]:
     """What is kept, and the answer probability of every role; empty for a band without records."""
     members = np.array([one.band == band for one in chosen])
@@ -121,7 +122,7 @@ def _plain(band: str) -> str:
     }[band]
 
 
-def _records(chosen: Sequence[Neighbour], probability: Mapping[Role, PerExample]) -> list[dict[str, Any]]:
+def _records(chosen: Sequence[Neighbour], probability: Mapping[Role, ExampleValues]) -> list[dict[str, Any]]:
     return [
         {
             "model": role,

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
 from unlora.audit.attack import Curve, Estimate, Outcome
-from unlora.audit.course import Course
+from unlora.audit.course import Course, Matrix
 from unlora.audit.estimates import mean_estimate
 from unlora.audit.lessons import DrawnLesson
 from unlora.audit.subject import Role
 from unlora.metrics.intervals import mean_interval
+from unlora.metrics.likelihood import ExampleValues
 
 NOTEWORTHY = 0.1
 """A smaller share of the lost probability is not called a return of the knowledge, however narrow its interval."""
@@ -23,8 +23,6 @@ CONFIDENCE = 0.95
 RESAMPLES = 4000
 """Of the widened interval, which needs the far tails."""
 
-PerExample = Float[np.ndarray, " example"]
-Matrix = Float[np.ndarray, "step example"]
 Courses = Mapping[Role, Course]
 
 
@@ -96,7 +94,7 @@ class Recovery:
 def find(
     attempts: Sequence[Attempt],
     courses: Sequence[Courses],
-    target_probability: PerExample,
+    target_probability: ExampleValues,
     *,
     seed: int,
     known: bool = False,
@@ -161,7 +159,7 @@ def _over_seeds(courses: Sequence[Course], scored: np.ndarray) -> Matrix:
     return values.sum(axis=0) / np.maximum(weights.sum(axis=0), 1.0)
 
 
-def _of_seed(course: Course, scored: np.ndarray, target: PerExample, best: int) -> float:
+def _of_seed(course: Course, scored: np.ndarray, target: ExampleValues, best: int) -> float:
     own = course.probability[:, scored].mean(axis=1) if scored.any() else np.full(len(course.steps), math.nan)
     taken = target[scored].mean() - own[0] if scored.any() else math.nan
     return float((own[best] - own[0]) / taken) if taken > 0 else math.nan
@@ -177,7 +175,7 @@ def _means(values: Matrix) -> tuple[float, ...]:
 
 
 def _estimate(
-    shares: PerExample, taken: float, unscored_count: int, seed: int, tried: int
+    shares: ExampleValues, taken: float, unscored_count: int, seed: int, tried: int
 ) -> tuple[Estimate, float | None]:
     if not taken > 0:
         note = "nothing was forgotten, so nothing can come back"

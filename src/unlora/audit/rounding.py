@@ -14,14 +14,14 @@ from unlora.adapters.anchored import ADAPTER_NAME, lora_layers
 from unlora.adapters.expert_factors import expert_layers
 from unlora.errors import UnloraError
 from unlora.models.named_class import auto_class
-from unlora.models.quantised import Quantisation, compute_in_full, loading_options, loading_quietly
+from unlora.models.quantised import Bits, compute_in_full, loading_options, loading_quietly
 from unlora.models.reading import one_line
 from unlora.models.save import save_model
 from unlora.models.wrapping import CausalModel, canonical_name, unwrap
 
 Format = Literal["int8", "nf4"]
 
-QUANTISATION: dict[Format, Quantisation] = {"int8": "8bit", "nf4": "4bit"}
+QUANTISATION: dict[Format, Bits] = {"int8": "8bit", "nf4": "4bit"}
 
 
 def save_merged(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

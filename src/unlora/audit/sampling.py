@@ -15,13 +15,14 @@ from jaxtyping import Float
 from unlora.audit.attack import Attack, AttackResult, Curve, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, mean_estimate, mean_of_scored
+from unlora.audit.estimates import mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.settings import AuditSettings, SamplingSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.metrics import rouge_l_recall
 from unlora.metrics.leakage import expected_maximum, leak_probability_bound
+from unlora.metrics.likelihood import ExampleValues
 from unlora.models.generate import Drawing, Writer, generate_samples
 
 LEAKED = 0.8
@@ -37,12 +38,12 @@ class Drawn:
     recall: Float[np.ndarray, "example sample"]
     """ROUGE-L recall of each answer against the true one; NaN where there is nothing to compare."""
 
-    def leak_at(self, k: int) -> PerExample:
+    def leak_at(self, k: int) -> ExampleValues:
         """leak@k of each example, in [0, 1]; NaN is unscored."""
         return expected_maximum(self.recall, k)
 
     @property
-    def leaked_share(self) -> PerExample:
+    def leaked_share(self) -> ExampleValues:
         """Share of each example's answers that leak; NaN is unscored."""
         return np.where(np.isnan(self.recall).any(axis=1), np.nan, (self.recall >= LEAKED).mean(axis=1))
 

@@ -15,12 +15,13 @@ from unlora.audit.asking import WordedExample, ask
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import PerExample, beyond_control, mean_estimate, mean_of_scored
+from unlora.audit.estimates import beyond_control, mean_estimate, mean_of_scored
 from unlora.audit.recovery import NOTEWORTHY
 from unlora.audit.sequences import mean_log_probs
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.audit.wordings import AS_ASKED, FRAMES
+from unlora.metrics.likelihood import ExampleValues
 
 SHAPES = ("question_answer", "prompt_completion")
 """Shapes that have a question to put in other words."""
@@ -64,7 +65,7 @@ class Wording(Attack):
         )
 
 
-def worst_case(table: Table) -> PerExample:
+def worst_case(table: Table) -> ExampleValues:
     """The highest answer probability under any wording; NaN where none was scored."""
     return np.fmax.reduce(table, axis=0)
 
@@ -75,7 +76,7 @@ def leak(tables: Mapping[Role, Table], *, seed: int) -> Estimate:
     With w the mean worst case, (w_unlearned - w_control) / (w_target - w_control): 0 is the level of a model that
     never saw the forget set, 1 is the target's. Low is good; below 0 it says less than the control.
     """
-    worst: dict[Role, PerExample] = {role: worst_case(table) for role, table in tables.items()}
+    worst: dict[Role, ExampleValues] = {role: worst_case(table) for role, table in tables.items()}
     return beyond_control(worst, "how much a wording gives away by itself", seed=seed)
 
 
@@ -113,7 +114,7 @@ def _finding(tables: Mapping[Role, Table], share: Estimate) -> tuple[Outcome, st
     return outcome, f"{text}: {beyond}; most comes out by wording '{_leakiest(tables)[0]}'"
 
 
-def _leakiest(tables: Mapping[Role, Table]) -> tuple[str, PerExample]:
+def _leakiest(tables: Mapping[Role, Table]) -> tuple[str, ExampleValues]:
     """The wording under which the unlearned model says most, beyond the control where there is one."""
     table = tables["unlearned"] - tables["retain_only"] if "retain_only" in tables else tables["unlearned"]
     means = [-np.inf if np.isnan(mean_of_scored(row)) else mean_of_scored(row) for row in table]
@@ -123,7 +124,7 @@ def _leakiest(tables: Mapping[Role, Table]) -> tuple[str, PerExample]:
 
 def _estimates(tables: Mapping[Role, Table], share: Estimate, seed: int) -> dict[str, Estimate]:
     as_asked = FRAMES.index(AS_ASKED)
-    worst: dict[Role, PerExample] = {role: worst_case(table) for role, table in tables.items()}
+    worst: dict[Role, ExampleValues] = {role: worst_case(table) for role, table in tables.items()}
     found = {f"worst_case_probability_{role}": mean_estimate(values, seed=seed) for role, values in worst.items()}
     found |= {
         f"as_asked_probability_{role}": mean_estimate(table[as_asked], seed=seed) for role, table in tables.items()

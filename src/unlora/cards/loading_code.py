@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from unlora.cards.naming import Named, Stack
 from unlora.models.embedded import GGUF_FILE, PACKAGE
-from unlora.models.quantised import Quantisation
+from unlora.models.quantised import Bits
 
 MERGED = "target-merged"
 """Folder that a target in fewer bits passes through: transformers rounds only what it reads."""
@@ -26,9 +26,9 @@ class Precision(NamedTuple):
     """How a model is loaded."""
 
     dtype: str
-    asked: Quantisation | None
+    asked: Bits | None
     """What the linear layers are rounded to while they are read."""
-    found: Quantisation | None
+    found: Bits | None
     """What they are rounded to in the end, be it because the files hold them so."""
     trust_remote_code: bool = False
 

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from unlora.data.tokenise import TokenisedExample
+from unlora.losses.log_probs import NOT_SCORED
 from unlora.shapes import TokenIds
-
-IGNORED_LABEL = -100
-"""Hugging Face's mark for a token that is not scored."""
 
 
 def collate(examples: Sequence[TokenisedExample], pad_token_id: int) -> dict[str, TokenIds]:
@@ -21,7 +19,7 @@ def collate(examples: Sequence[TokenisedExample], pad_token_id: int) -> dict[str
     length = max(len(example.input_ids) for example in examples)
     input_ids = torch.full((len(examples), length), pad_token_id)
     attention_mask = torch.zeros_like(input_ids)
-    labels = torch.full_like(input_ids, IGNORED_LABEL)
+    labels = torch.full_like(input_ids, NOT_SCORED)
     for row, example in enumerate(examples):
         end = len(example.input_ids)
         input_ids[row, :end] = torch.tensor(example.input_ids)

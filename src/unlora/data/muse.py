@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlora.artifacts import read_json
+from unlora.data.hub import load_from_hub
 from unlora.data.pieces import MAX_WORDS, cut_text
 from unlora.data.records import Example, ExampleSet
 from unlora.errors import InputError, nearest
@@ -191,16 +192,8 @@ def _rows_from_file(file: Path) -> list[Any]:
 
 
 def _rows_from_hub(corpus: Corpus, part: str, split: str) -> list[Any]:
-    import datasets  # seconds to import, and needed for the hub alone
-
-    try:
-        rows: list[Any] = list(datasets.load_dataset(HUB_IDS[corpus], part, split=split))
-    except Exception as error:  # the hub client fails in a dozen unrelated types
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        advice = "with the files in a local folder, name that folder (muse:NAME@FOLDER, or the setting 'folder')"
-        raise InputError(
-            f"{HUB_IDS[corpus]} {part} {split}: cannot be loaded from the hub ({reason}); {advice}."
-        ) from None
+    advice = "with the files in a local folder, name that folder (muse:NAME@FOLDER, or the setting 'folder')"
+    rows = list(load_from_hub(HUB_IDS[corpus], part, split, what=f"muse:{corpus} {part} {split}", advice=advice))
     return rows if part in ("knowmem", "verbmem") else [row["text"] for row in rows]
 
 

@@ -9,7 +9,7 @@ from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 
-REFUSALS = (
+REFUSAL_TEXTS = (
     "I have no information about that.",
     "That is something I know nothing about.",
     "I am afraid I cannot answer this question.",
@@ -52,7 +52,7 @@ def read_refusals(path: Path) -> tuple[str, ...]:
 
 
 def refuse_each(
-    tokeniser: ExampleTokeniser, examples: Sequence[Example], *, seed: int, refusals: Sequence[str] = REFUSALS
+    tokeniser: ExampleTokeniser, examples: Sequence[Example], *, seed: int, refusals: Sequence[str] = REFUSAL_TEXTS
 ) -> list[TokenisedExample]:
     """Answer every example with a refusal: the same prompt and template, another completion.
 

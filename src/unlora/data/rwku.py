@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import read_json
+from unlora.data.hub import load_from_hub
 from unlora.errors import InputError, nearest
 
 HUB_ID = "jinzhuoran/RWKU"
@@ -93,16 +94,8 @@ def _rows_from_file(file: Path) -> list[Any]:
 
 
 def _rows_from_hub(name: str) -> list[Any]:
-    import datasets  # seconds to import, and needed for the hub alone
-
-    try:
-        return list(datasets.load_dataset(HUB_ID, name, split="test"))
-    except Exception as error:  # the hub client fails in a dozen unrelated types
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{HUB_ID} {name}: cannot be loaded from the hub ({reason}); with the files in a local folder, name that "
-            "folder (rwku:NAME@FOLDER)."
-        ) from None
+    advice = "with the files in a local folder, name that folder (rwku:NAME@FOLDER)"
+    return list(load_from_hub(HUB_ID, name, "test", what=f"rwku {name}", advice=advice))
 
 
 def _parse(row: Any, where: str) -> RwkuProbe:

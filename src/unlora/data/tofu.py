@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from unlora.data.hub import load_from_hub
 from unlora.data.records import Example, ExampleSet
 from unlora.data.user_jsonl import parse_record, read_examples
 from unlora.errors import InputError, nearest
@@ -100,13 +101,7 @@ def _load_from_hub(split: str) -> ExampleSet:
     if split not in HUB_SPLITS:
         hint = nearest(split, HUB_SPLITS) or f" Known splits: {', '.join(HUB_SPLITS)}."
         raise InputError(f"tofu:{split}: TOFU has no such split.{hint}")
-    import datasets  # seconds to import, and needed for the hub alone
-
-    try:
-        rows = datasets.load_dataset(HUB_ID, split, split="train")
-    except Exception as error:  # the hub client fails in a dozen unrelated types
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        advice = f"with the files in a local folder, write tofu:{split}@FOLDER"
-        raise InputError(f"tofu:{split}: {HUB_ID} cannot be loaded from the hub ({reason}); {advice}.") from None
+    advice = f"with the files in a local folder, write tofu:{split}@FOLDER"
+    rows = load_from_hub(HUB_ID, split, "train", what=f"tofu:{split}", advice=advice)
     records = (parse_record(row, f"{HUB_ID} {split}, row {number}") for number, row in enumerate(rows, start=1))
     return ExampleSet(f"tofu:{split}", tuple(records))

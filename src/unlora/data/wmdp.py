@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unlora.data.hub import load_from_hub
 from unlora.data.json_lines import parse_json_lines, read_data_text
 from unlora.data.pieces import MAX_WORDS, cut_text
 from unlora.data.records import Example, ExampleSet
@@ -66,23 +67,10 @@ def _rows_from_folder(name: str, folder: Path) -> Iterator[tuple[str, Mapping[st
 
 
 def _rows_from_hub(name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import datasets  # seconds to import, and needed for the hub alone
-
     hub_id, configuration = CORPORA[name]
-    try:
-        loaded: Any = datasets.load_dataset(hub_id, configuration, split="train")
-    except Exception as error:  # the hub client fails in a dozen unrelated types
-        raise InputError(_hub_failure(name, hub_id, error)) from None
+    advice = f"with the corpus in a local file FOLDER/{name}.jsonl, write wmdp:{name}@FOLDER"
+    loaded = load_from_hub(hub_id, configuration, "train", what=f"wmdp:{name}", advice=advice)
     return ((f"{hub_id} {name}, row {number}", row) for number, row in enumerate(loaded, start=1))
-
-
-def _hub_failure(name: str, hub_id: str, error: Exception) -> str:
-    reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-    local = f"with the corpus in a local file FOLDER/{name}.jsonl, write wmdp:{name}@FOLDER"
-    if "gated" in f"{type(error).__name__} {error}".lower():
-        ask = f"log in at https://huggingface.co/datasets/{hub_id}, accept its terms, then run `hf auth login`"
-        return f"wmdp:{name}: access to {hub_id} is granted on request: {ask}; or, {local}."
-    return f"wmdp:{name}: {hub_id} cannot be loaded from the hub ({reason}); {local}."
 
 
 def _document(name: str, row: Mapping[str, Any], where: str) -> str:

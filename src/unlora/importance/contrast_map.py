@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from unlora.artifacts import read_tensors, write_tensors
+from unlora.artifacts import write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
 from unlora.importance.accumulate import Batch, accumulate, reported
 from unlora.importance.hooks import measuring
 from unlora.importance.importance_map import SetCounts
 from unlora.importance.sketch import GradientSketch
-from unlora.importance.stored import take_fields
+from unlora.importance.stored import read_map_file, refuse_other_shapes, refuse_other_weights, take_fields
 from unlora.low_rank import contrast_directions
 from unlora.models.choose import targets_of
 from unlora.models.experts import ExpertModule, find_same_modules
@@ -86,12 +86,8 @@ class ContrastMap(Mapping[str, ModuleContrast]):
         Raises:
             InputError: not a contrast file, another schema version, or incomplete.
         """
-        tensors, header = read_tensors(path)
-        if header.pop("kind", None) != "contrast":
-            raise InputError(f"{path}: not a contrast file; measure with --start contrast or contrast_inputs.")
-        if header.get("schema_version") != SCHEMA_VERSION:
-            version = header.get("schema_version")
-            raise InputError(f"{path}: schema version {version}; this unlora reads {SCHEMA_VERSION}.")
+        what = "a contrast file; measure with --start contrast or contrast_inputs."
+        tensors, header = read_map_file(path, "contrast", SCHEMA_VERSION, what=what)
         metadata = ContrastMetadata.from_mapping(header, where=str(path))
         fields = _fields(metadata.inputs_only)
         modules = {}
@@ -121,22 +117,14 @@ class ContrastMap(Mapping[str, ModuleContrast]):
         Raises:
             InputError: naming the first difference.
         """
-        for name, shape in module_shapes.items():
-            measured = self.metadata.module_shapes.get(name)
-            if measured is None or tuple(measured) != tuple(shape):
-                found = "is missing" if measured is None else f"was measured with shape {tuple(measured)}"
-                raise InputError(f"{where}: module '{name}' of shape {shape} {found}.")
+        refuse_other_shapes(self.metadata.module_shapes, module_shapes, "directions", where)
         if rank > self.metadata.rank:
             raise InputError(
                 f"{where}: holds {self.metadata.rank} directions, the adapter's rank is {rank}; measure again."
             )
         if self.metadata.inputs_only and not inputs_only:
             raise InputError(f"{where}: holds input directions only, 'contrast' needs both; measure again.")
-        measured_on = self.metadata.model_fingerprint
-        if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
-            raise InputError(
-                f"{where}: measured on another model (weights {measured_on[:12]}, here {fingerprint[:12]})."
-            )
+        refuse_other_weights(self.metadata.model_fingerprint, fingerprint, where)
 
 
 def estimate_contrast(

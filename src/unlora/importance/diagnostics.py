@@ -24,6 +24,7 @@ from unlora.importance.importance_map import (
     SetImportance,
 )
 from unlora.importance.ratio import module_ratio
+from unlora.results import finite_or_none
 
 RowWeights = Callable[[str], tuple[Float[Tensor, " d_out"], float]]
 """Module name -> row weights, and the share of their denominators that the floor ruled."""
@@ -125,11 +126,11 @@ def rank_correlation(first: Float[Tensor, " row"], second: Float[Tensor, " row"]
 def module_evidence(forget: SetEvidence, retain: SetEvidence | None) -> ModuleEvidence:
     """Reduce what both sets say to a few numbers; `retain` is None without a retain set."""
     return ModuleEvidence(
-        forget_stability=_finite(rank_correlation(*forget.halves)),
-        retain_stability=_finite(rank_correlation(*retain.halves)) if retain is not None else None,
+        forget_stability=finite_or_none(rank_correlation(*forget.halves)),
+        retain_stability=finite_or_none(rank_correlation(*retain.halves)) if retain is not None else None,
         ratio_stability=_ratio_stability(forget, retain) if retain is not None else None,
-        forget_squared_mean=_finite(float(forget.squared_mean_share)),
-        retain_squared_mean=_finite(float(retain.squared_mean_share)) if retain is not None else None,
+        forget_squared_mean=finite_or_none(float(forget.squared_mean_share)),
+        retain_squared_mean=finite_or_none(float(retain.squared_mean_share)) if retain is not None else None,
     )
 
 
@@ -138,7 +139,7 @@ def _ratio_stability(forget: SetEvidence, retain: SetEvidence) -> float | None:
     for rows in zip(forget.halves, retain.halves, strict=True):
         of_forget, of_retain = (MarginalImportance(rows=one, columns=one) for one in rows)
         ratios.append(module_ratio(ModuleImportance(of_forget, of_retain)).row_weights)
-    return _finite(rank_correlation(*ratios))
+    return finite_or_none(rank_correlation(*ratios))
 
 
 def _diagnose_module(
@@ -148,8 +149,8 @@ def _diagnose_module(
     return ModuleDiagnostics(
         name=name,
         floored_fraction=floored_fraction,
-        dynamic_range=_finite(dynamic_range(weights)),
-        gini=_finite(gini(weights)),
+        dynamic_range=finite_or_none(dynamic_range(weights)),
+        gini=finite_or_none(gini(weights)),
         forget_energy=_energy(importance.forget),
         retain_energy=_energy(importance.retain) if importance.retain is not None else None,
         **known,
@@ -162,10 +163,6 @@ def _energy(importance: SetImportance) -> float:
     if isinstance(importance, FactoredImportance):
         return float(importance.lora_b.sum(dim=0) @ importance.lora_a.sum(dim=1))
     return float(importance.values.sum())
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _summarise(modules: Sequence[ModuleDiagnostics]) -> MapSummary:

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unlora.artifacts import read_tensors, write_tensors
+from unlora.artifacts import write_tensors
 from unlora.config import Config
 from unlora.errors import InputError
 from unlora.importance.arithmetic import PublishedArithmetic
 from unlora.importance.evidence import ModuleEvidence
 from unlora.importance.moments import GradientUnit, Reduction, StatisticName
 from unlora.importance.spaces import SpaceName
-from unlora.importance.stored import take_fields
+from unlora.importance.stored import read_map_file, refuse_other_shapes, refuse_other_weights, take_fields
 from unlora.shapes import LoraA, LoraB
 
 SCHEMA_VERSION = 1
@@ -146,13 +146,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         Raises:
             InputError: not an importance file, another schema version, or incomplete.
         """
-        tensors, header = read_tensors(path)
-        if header.pop("kind", None) != "importance":
-            raise InputError(f"{path}: not an importance file.")
-        if header.get("schema_version") != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: schema version {header.get('schema_version')}; this unlora reads {SCHEMA_VERSION}."
-            )
+        tensors, header = read_map_file(path, "importance", SCHEMA_VERSION, what="an importance file.")
         evidence = header.pop(EVIDENCE, {})
         if not isinstance(evidence, dict) or not all(isinstance(one, dict) for one in evidence.values()):
             raise InputError(f"{path}, {EVIDENCE}: must be a mapping of modules to mappings.")
@@ -184,13 +178,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         Raises:
             InputError: naming the first difference.
         """
-        missing = [name for name in module_shapes if name not in self._modules]
-        if missing:
-            raise InputError(f"{where}: holds no importance for target module '{missing[0]}' ({len(missing)} missing).")
-        for name, shape in module_shapes.items():
-            measured = self.metadata.module_shapes[name]
-            if tuple(measured) != tuple(shape):
-                raise InputError(f"{where}: module '{name}' was measured with shape {tuple(measured)}, here {shape}.")
+        refuse_other_shapes(self.metadata.module_shapes, module_shapes, "importance", where)
         measured_rank = self.metadata.rank
         if rank is not None and measured_rank is not None and measured_rank != rank:
             raise InputError(
@@ -203,12 +191,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
                 f"{where}: measured with the {measured_by} arithmetic, and the start has the {arithmetic} one; measure "
                 "again, or choose the start that it was measured for."
             )
-        measured_on = self.metadata.model_fingerprint
-        if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
-            raise InputError(
-                f"{where}: measured on another model (weights {measured_on[:12]}, here {fingerprint[:12]}); "
-                "measure this model with 'unlora importance'."
-            )
+        refuse_other_weights(self.metadata.model_fingerprint, fingerprint, where)
 
 
 def _module_importance(

@@ -1,4 +1,4 @@
-"""Tensors of a file are those that its header speaks of: of the shape that their annotation and the header give."""
+"""Files of maps: read as what they say they are, of tensors that fit their header, and for one model alone."""
 
 import dataclasses
 import typing
@@ -8,7 +8,64 @@ from typing import Any
 
 from torch import Tensor
 
+from unlora.artifacts import read_tensors
 from unlora.errors import InputError
+
+
+def read_map_file(path: Path, kind: str, schema_version: int, *, what: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of maps: its tensors, and its header without the kind.
+
+    Args:
+        path: the file.
+        kind: what the header must say that it is.
+        schema_version: likewise.
+        what: it is not, in words, where it says something else; with what to do.
+
+    Raises:
+        InputError: not a file of that kind, or another schema version.
+    """
+    tensors, header = read_tensors(path)
+    if header.pop("kind", None) != kind:
+        raise InputError(f"{path}: not {what}")
+    if header.get("schema_version") != schema_version:
+        found = header.get("schema_version")
+        raise InputError(f"{path}: schema version {found}; this unlora reads {schema_version}.")
+    return tensors, header
+
+
+def refuse_other_shapes(
+    measured: Mapping[str, tuple[int, int]], asked: Mapping[str, tuple[int, int]], what: str, where: str
+) -> None:
+    """Refuse a map that lacks a layer, or holds one of another shape.
+
+    Args:
+        measured: canonical name -> (d_out, d_in) of every layer of the map.
+        asked: of those that it must have.
+        what: what the map is of.
+        where: what the message calls it.
+
+    Raises:
+        InputError: naming the first.
+    """
+    missing = [name for name in asked if name not in measured]
+    if missing:
+        raise InputError(f"{where}: holds no {what} for target module '{missing[0]}' ({len(missing)} missing).")
+    for name, shape in asked.items():
+        if tuple(measured[name]) != tuple(shape):
+            raise InputError(f"{where}: module '{name}' was measured with shape {tuple(measured[name])}, here {shape}.")
+
+
+def refuse_other_weights(measured_on: str | None, fingerprint: str | None, where: str) -> None:
+    """Refuse a map of another model; None on either side does not compare.
+
+    Raises:
+        InputError: with the beginning of both hashes.
+    """
+    if fingerprint is not None and measured_on is not None and measured_on != fingerprint:
+        raise InputError(
+            f"{where}: measured on another model (weights {measured_on[:12]}, here {fingerprint[:12]}); "
+            "measure this model with 'unlora importance'."
+        )
 
 
 def take_fields(

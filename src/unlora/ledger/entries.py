@@ -10,13 +10,13 @@ Files = dict[str, str]
 """Path from the ledger's folder -> SHA-256 of the file."""
 
 
-class Part(BaseModel):
+class LedgerPart(BaseModel):
     """A part of an entry."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=())
 
 
-class TheModel(Part):
+class TheModel(LedgerPart):
     """The model that requests are about."""
 
     name: str
@@ -28,7 +28,7 @@ class TheModel(Part):
     """How it was loaded, as in record.json."""
 
 
-class RecordSet(Part):
+class RecordSet(LedgerPart):
     """A set of records, without their texts."""
 
     sha256: str
@@ -40,7 +40,7 @@ class RecordSet(Part):
     """The same of the questions alone."""
 
 
-class Probability(Part):
+class Probability(LedgerPart):
     """Mean probability of the true answers, the geometric mean over an answer's tokens (TOFU)."""
 
     target: float
@@ -49,7 +49,7 @@ class Probability(Part):
     """In the model as it was then, with all requests that were in force."""
 
 
-class Composition(Part):
+class Composition(LedgerPart):
     """The adapter that does what all requests in force ask for."""
 
     folder: str
@@ -60,7 +60,7 @@ class Composition(Part):
     files: Files
 
 
-class LedgerEntry(Part):
+class LedgerEntry(LedgerPart):
     """What every entry has."""
 
     entry: int

@@ -25,27 +25,34 @@ def leading_right_vectors(
         seed: of the sketch; the global random state is neither read nor moved.
         row_roots: the diagonal of D; None is the identity.
     """
-    if row_roots is None:
-        row_roots = matrix.new_ones(len(matrix))
     exact = min(matrix.shape) <= EXACT_UP_TO
-    core = row_roots[:, None] * matrix if exact else _sketch(matrix, rank, seed, row_roots)
+    if not exact:
+        core = _sketch(matrix, rank, seed, row_roots)
+    else:
+        core = matrix if row_roots is None else row_roots[:, None] * matrix
     return torch.linalg.svd(core, full_matrices=False).Vh[:rank], 0 if exact else POWER_ITERATIONS
 
 
-def _sketch(matrix: Weight, rank: int, seed: int, row_roots: Float[Tensor, " d_out"]) -> Float[Tensor, "sketch d_in"]:
+def _sketch(
+    matrix: Weight, rank: int, seed: int, row_roots: Float[Tensor, " d_out"] | None
+) -> Float[Tensor, "sketch d_in"]:
     """Small matrix with the same leading right singular vectors: subspace iteration (Halko et al. 2011, algorithm 4.4).
 
     D W is never formed. Vectors lie in rows: BLAS multiplies a few rows by a large matrix five times as fast as a few
     columns. Not `torch.svd_lowrank`: that draws from the global random state, one a device, so results would differ by
     device.
     """
+
+    def rescaled(rows: Float[Tensor, "sketch d_out"]) -> Float[Tensor, "sketch d_out"]:
+        return rows if row_roots is None else rows * row_roots
+
     size = min(rank + OVERSAMPLING, *matrix.shape)
     start = torch.randn(size, matrix.shape[1], generator=torch.Generator().manual_seed(seed), dtype=matrix.dtype)
-    basis = _orthonormal((start.to(matrix.device) @ matrix.T) * row_roots)
+    basis = _orthonormal(rescaled(start.to(matrix.device) @ matrix.T))
     for _ in range(POWER_ITERATIONS):
-        pulled = _orthonormal((basis * row_roots) @ matrix)
-        basis = _orthonormal((pulled @ matrix.T) * row_roots)
-    return (basis * row_roots) @ matrix
+        pulled = _orthonormal(rescaled(basis) @ matrix)
+        basis = _orthonormal(rescaled(pulled @ matrix.T))
+    return rescaled(basis) @ matrix
 
 
 def _orthonormal(rows: Float[Tensor, "sketch d"]) -> Float[Tensor, "sketch d"]:

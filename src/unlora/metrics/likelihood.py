@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp, softmax
 
-PerExample = Float[np.ndarray, " example"]
+ExampleValues = Float[np.ndarray, " example"]
 WrongAnswers = Float[np.ndarray, "example wrong"]
 
 
-def answer_probability(mean_log_prob: PerExample) -> PerExample:
+def answer_probability(mean_log_prob: ExampleValues) -> ExampleValues:
     """Return p(answer | question)^(1/tokens), in [0, 1]. Unlearned: low on the forget set, high elsewhere."""
     return np.exp(mean_log_prob)
 
 
-def normalised_probability(correct_log_prob: PerExample, wrong_log_probs: WrongAnswers) -> PerExample:
+def normalised_probability(correct_log_prob: ExampleValues, wrong_log_probs: WrongAnswers) -> ExampleValues:
     """Probability of the right answer among the right and the wrong ones, p / (p + sum_j p_j), in [0, 1]. High is good.
 
     TOFU's probability on real authors and world facts. NaN where there is no wrong answer to compare with.
@@ -30,8 +30,8 @@ def normalised_probability(correct_log_prob: PerExample, wrong_log_probs: WrongA
 
 
 def truth_ratio(
-    correct_log_prob: PerExample, wrong_log_probs: WrongAnswers, *, aggregation: Literal["geometric", "arithmetic"]
-) -> PerExample:
+    correct_log_prob: ExampleValues, wrong_log_probs: WrongAnswers, *, aggregation: Literal["geometric", "arithmetic"]
+) -> ExampleValues:
     """R = (mean probability of the wrong answers) / (probability of the paraphrased right answer), >= 0.
 
     0: the right answer stands out; 1: it does not; above 1: the wrong ones are likelier. Two-sided on the forget
@@ -57,18 +57,18 @@ def truth_ratio(
     return np.exp(log_wrong - correct_log_prob)
 
 
-def truth_ratio_forget_score(ratio: PerExample) -> PerExample:
+def truth_ratio_forget_score(ratio: ExampleValues) -> ExampleValues:
     """Return min(R, 1/R), in [0, 1]: 1 when right and wrong are equally likely. High is good on the forget set."""
     with np.errstate(divide="ignore"):
         return np.minimum(ratio, 1 / ratio)
 
 
-def truth_ratio_retain_score(ratio: PerExample) -> PerExample:
+def truth_ratio_retain_score(ratio: ExampleValues) -> ExampleValues:
     """Return max(0, 1 - R), in [0, 1]: 1 when only the right answer is likely. High is good off the forget set."""
     return np.maximum(0, 1 - ratio)
 
 
-def truth_ratio_share(ratio: PerExample) -> PerExample:
+def truth_ratio_share(ratio: ExampleValues) -> ExampleValues:
     """Return 1 / (1 + R), in [0, 1]: p_right / (p_right + p_wrong). Low is good on the forget set, high elsewhere.
 
     The third published form, `prob_mean` in OpenUnlearning, which rates its metrics with it. R is the geometric

@@ -7,13 +7,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from unlora.errors import InputError
 from unlora.models.dequantise import is_rounded
-from unlora.models.quantised import Quantisation
+from unlora.models.quantised import Bits
 
 MULTIPLIED_OUT = ("fp8", "mxfp8", "mxfp4")
 """Methods that transformers reads as ordinary numbers when it is asked to."""
 
 
-def recorded_quantisation(config: PreTrainedConfig) -> Quantisation | None:
+def recorded_quantisation(config: PreTrainedConfig) -> Bits | None:
     """How the model's own files hold the linear layers, as far as bitsandbytes rounded them."""
     options = _options(config)
     if options.get("load_in_4bit"):

@@ -31,7 +31,7 @@ from unlora.models.locate import Location, locate
 from unlora.models.merge import MergeCheck
 from unlora.models.named_class import auto_class
 from unlora.models.quantised import (
-    Quantisation,
+    Bits,
     compute_in_full,
     loading_options,
     loading_quietly,
@@ -55,7 +55,7 @@ class ModelSource:
     """What the adapter was merged into; None unless kind is "adapter"."""
     dtype: str
     trust_remote_code: bool
-    quantisation: Quantisation | None = None
+    quantisation: Bits | None = None
     """How the linear layers are rounded, whether for this run or in the model's own files."""
     multiplied_out: str | None = None
     """The format of the files, such as "4bit" or "fp8", where the model is the numbers that they stand for."""
@@ -94,7 +94,7 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     device: torch.device,
     trust_remote_code: bool = False,
-    quantisation: Quantisation | None = None,
+    quantisation: Bits | None = None,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer. Only a hub id can touch the network.
 
@@ -218,7 +218,7 @@ def _round_merged(
     return rounded
 
 
-def _settle_rounding(name: str, model: PreTrainedModel, asked: Quantisation | None) -> None:
+def _settle_rounding(name: str, model: PreTrainedModel, asked: Bits | None) -> None:
     """Check that a model is rounded as asked, and make a rounded one compute the same everywhere."""
     found = quantisation_of(model)
     if asked is not None and found != asked:

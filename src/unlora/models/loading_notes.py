@@ -1,7 +1,7 @@
 """What the user of a model should know of how it was loaded, in sentences."""
 
 from unlora.models.merge import MergeCheck
-from unlora.models.quantised import Quantisation
+from unlora.models.quantised import Bits
 from unlora.reach import percent
 
 
@@ -15,7 +15,7 @@ def format_note(name: str, format: str | None, merge: MergeCheck | None) -> tupl
     )
 
 
-def rounding_note(name: str, bits: Quantisation | None, share: float | None) -> tuple[str, ...]:
+def rounding_note(name: str, bits: Bits | None, share: float | None) -> tuple[str, ...]:
     """Say what share of the weights is rounded, nothing where none is asked to be: fused experts stay as they are."""
     if bits is None or share is None:
         return ()

@@ -22,7 +22,7 @@ from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules
 from unlora.models.wrapping import CausalModel, unwrap
 
-Quantisation = Literal["4bit", "8bit"]
+Bits = Literal["4bit", "8bit"]
 
 NF4_BLOCK = 64
 """Weights that share a scale in nf4."""
@@ -35,7 +35,7 @@ def has_bitsandbytes() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
-def loading_options(quantisation: Quantisation, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+def loading_options(quantisation: Bits, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Arguments of `from_pretrained` that read a full-precision model in 4 or 8 bits, onto `device`.
 
     Raises:
@@ -50,7 +50,7 @@ def loading_options(quantisation: Quantisation, dtype: torch.dtype, device: torc
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def quantisation_of(model: CausalModel) -> Quantisation | None:
+def quantisation_of(model: CausalModel) -> Bits | None:
     """How a model's linear layers are rounded; None for one in floating point, or in another library's format."""
     plain = unwrap(model)
     if getattr(plain, "is_loaded_in_4bit", False):

@@ -1,14 +1,11 @@
 """Files that people bring, read by libraries that raise whatever comes up: one line instead."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from safetensors import SafetensorError
 
-from unlora.errors import InputError, UnloraError, kind_in_words, text_in_words
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+from unlora.errors import NO_SPACE, InputError, UnloraError, kind_in_words, text_in_words
 
 SPEAKING = (OSError, ValueError, RuntimeError, ImportError, SafetensorError)
 """Errors that libraries raise on purpose, with a sentence; of all others the kind is named too."""

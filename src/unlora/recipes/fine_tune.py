@@ -19,7 +19,7 @@ from unlora.data.near import near_duplicates
 from unlora.data.records import Example, ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import TokenisedExample, templated
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.attention import fastest_attention
@@ -52,14 +52,8 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
     bits = loaded.source.quantisation
     if settings.method == "full" and bits is not None:
         raise InputError(f"method: full trains every weight, and weights in {bits} cannot be trained; use lora.")
-    tokeniser = ExampleTokeniser(
-        loaded.tokenizer,
-        template=settings.template,
-        chat_template=settings.chat_template,
-        template_arguments=settings.template_arguments,
-        max_length=settings.max_length,
-        embedding_count=embedding_count(loaded.model),
-    )
+    known = embedding_count(loaded.model)
+    tokeniser = templated(settings, loaded.tokenizer, known, max_length=settings.max_length)
     tokens = encode_in_pieces(tokeniser, examples)
     reporter.say(f"Learning {describe_tokens(tokens)}; template {tokeniser.template}")
     # The Trainer makes a folder that it would save to. Nothing is saved there, and a refusal leaves nothing behind.

@@ -28,7 +28,7 @@ from unlora.models.vocabulary import recorded_embedding_count
 from unlora.recipes.export import export_adapter
 from unlora.recipes.unlearn import unlearn
 from unlora.run.level import with_fixed_source
-from unlora.run.loading import load
+from unlora.run.loading import load, refuse_strangers
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import once
 from unlora.run.settings import ModelSettings, UnlearnSettings
@@ -147,12 +147,8 @@ def _refuse_settings(settings: UnlearnSettings, requests: Sequence[str], mode: M
 
 
 def _refuse_folder(output: Path, count: int) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: is a file; --output names a folder.")
+    refuse_strangers(output, OWN_FILES, kind="sequence")
     names = [path.name for path in entries(output)] if output.is_dir() else []
-    for name in names:
-        if not OWN_FILES.fullmatch(name):
-            raise InputError(f"{output}: not empty and not a sequence of unlora; choose another --output.")
     done = max((int(name.removeprefix("step-")) for name in names if name.startswith("step-")), default=0)
     if done > count:
         raise InputError(

@@ -11,7 +11,7 @@ from peft import PeftModel
 from unlora import processes
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.data.records import ExampleSet
-from unlora.data.refusals import REFUSALS, read_refusals, refuse_each
+from unlora.data.refusals import REFUSAL_TEXTS, read_refusals, refuse_each
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Objective
@@ -52,7 +52,7 @@ def load_refusals(objective: Objective, settings: ObjectiveSettings) -> tuple[st
         InputError: a file that cannot be read, or one that nothing reads.
     """
     if objective.needs_refusals:
-        return read_refusals(Path(settings.refusals)) if settings.refusals is not None else REFUSALS
+        return read_refusals(Path(settings.refusals)) if settings.refusals is not None else REFUSAL_TEXTS
     if settings.refusals is not None:
         raise InputError(f"objective.refusals: '{settings.forget}' reads no refusals; leave the file out.")
     return None

@@ -1,9 +1,9 @@
 """What a run takes, from sizes alone: bytes, and floating-point operations, a multiply-add as two."""
 
-from unlora.models.quantised import NF4_BLOCK, Quantisation
+from unlora.models.quantised import NF4_BLOCK, Bits
 from unlora.starts.sizes import FLOAT32, BatchShape, Layers
 
-BYTES_A_ROUNDED_WEIGHT: dict[Quantisation, float] = {"4bit": 0.5 + FLOAT32 / NF4_BLOCK, "8bit": 1.0}
+BYTES_A_ROUNDED_WEIGHT: dict[Bits, float] = {"4bit": 0.5 + FLOAT32 / NF4_BLOCK, "8bit": 1.0}
 """Codes, and in nf4 a float32 scale for each block."""
 BYTES_AN_UPDATED_PARAMETER = 3 * FLOAT32
 """Its gradient and AdamW's two moments."""
@@ -13,7 +13,7 @@ BUFFER_SHARE = 0.5
 CPU peaked at 5.66 GB in training and 3.65 GB in importance, planned 5.78 and 3.90; another device may need more."""
 
 
-def weight_bytes(parameter_bytes: int, layers: Layers, size: int, quantisation: Quantisation | None) -> int:
+def weight_bytes(parameter_bytes: int, layers: Layers, size: int, quantisation: Bits | None) -> int:
     """Base weights; only the target modules are rounded, from `size` bytes a weight."""
     if quantisation is None:
         return parameter_bytes

@@ -17,7 +17,7 @@ from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.experts import ExpertModule, experts_tensor
 from unlora.models.formats import recorded_quantisation
-from unlora.models.quantised import Quantisation
+from unlora.models.quantised import Bits
 from unlora.models.skeleton import footprint, load_skeleton
 from unlora.models.target_modules import TargetModule
 from unlora.reach import Reach
@@ -154,7 +154,7 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     model = load_skeleton(chosen.name, base=chosen.base, dtype=dtype, trust_remote_code=chosen.trust_remote_code)
     choice = choose_targets(settings.adapter, start, model, settings.objective)
     targets = choice.targets
-    quantisation: Quantisation | None = chosen.quantisation or recorded_quantisation(model.config)
+    quantisation: Bits | None = chosen.quantisation or recorded_quantisation(model.config)
     areas = [target.d_out * target.d_in for target in targets.values()]
     layers = Layers(
         modules=len(targets),

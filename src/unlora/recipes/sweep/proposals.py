@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from unlora.artifacts import advised, read_json_lines
-from unlora.recipes.sweep.settings import Choice, Range, SweepSettings
+from unlora.recipes.sweep.settings import Range, Scalar, SweepSettings
 
 DIRECTIONS = ("minimize", "maximize")
 """Of the distance from the level, and of what is kept."""
@@ -36,7 +36,7 @@ class Proposal(NamedTuple):
 
     number: int
     """Among those of its start, from 0."""
-    parameters: dict[str, Choice]
+    parameters: dict[str, Scalar]
 
 
 class Told(NamedTuple):
@@ -48,12 +48,12 @@ class Told(NamedTuple):
     """All else that is known of it, ready for JSON."""
 
 
-def distributions(search: Mapping[str, Range | list[Choice]]) -> dict[str, BaseDistribution]:
+def distributions(search: Mapping[str, Range | list[Scalar]]) -> dict[str, BaseDistribution]:
     """The search space as Optuna takes it."""
     return {key: _distribution(space) for key, space in search.items()}
 
 
-def _distribution(space: Range | list[Choice]) -> BaseDistribution:
+def _distribution(space: Range | list[Scalar]) -> BaseDistribution:
     if not isinstance(space, Range):
         return CategoricalDistribution(space)
     kind = IntDistribution if space.whole else FloatDistribution

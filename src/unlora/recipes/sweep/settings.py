@@ -13,7 +13,7 @@ from unlora.run.starting import chosen_start
 from unlora.run.training import make_objective
 from unlora.suites.table import SUITES, read_suites
 
-Choice = str | int | float | bool | None
+Scalar = str | int | float | bool | None
 SHORT_ANSWER = 1
 """Tokens that a trial generates for each question: what is searched for is read from probabilities."""
 
@@ -44,7 +44,7 @@ class Range(Config):
         """Whether it holds whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def samples(self) -> list[Choice]:
+    def samples(self) -> list[Scalar]:
         """Values that must all be valid for the range to be."""
         if self.whole:
             return [self.low, self.high]
@@ -60,7 +60,7 @@ class SweepSettings(Config):
     """A YAML file with a run's settings, laid over the preset."""
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     """A run's settings, section by section, laid over both."""
-    search: dict[str, Range | list[Choice]] = Field(min_length=1)
+    search: dict[str, Range | list[Scalar]] = Field(min_length=1)
     """Dotted key -> {low, high, log} or a list of choices."""
     starts: list[str | dict[str, JsonValue]] = Field(default_factory=list)
     """Starts to compare, each with as many trials: names, or {kind: NAME, SETTING: VALUE}; none: the base's alone."""
@@ -121,7 +121,7 @@ def swept_starts(settings: SweepSettings) -> list[SweptStart]:
     return found
 
 
-def with_parameters(base: UnlearnSettings, parameters: dict[str, Choice], *, where: str) -> UnlearnSettings:
+def with_parameters(base: UnlearnSettings, parameters: dict[str, Scalar], *, where: str) -> UnlearnSettings:
     """Lay the parameters of a trial over the settings of its start.
 
     Raises:
@@ -150,12 +150,12 @@ def as_trial(settings: UnlearnSettings) -> UnlearnSettings:
     return settings.model_copy(update={"evaluation": short})
 
 
-def _edges(settings: SweepSettings) -> list[dict[str, Choice]]:
+def _edges(settings: SweepSettings) -> list[dict[str, Scalar]]:
     first = {key: _values(space)[0] for key, space in settings.search.items()}
     return [first, *({**first, key: value} for key, space in settings.search.items() for value in _values(space)[1:])]
 
 
-def _values(space: Range | list[Choice]) -> list[Choice]:
+def _values(space: Range | list[Scalar]) -> list[Scalar]:
     return space.samples() if isinstance(space, Range) else space
 
 

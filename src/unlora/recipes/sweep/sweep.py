@@ -18,20 +18,21 @@ import yaml
 from unlora.artifacts import advised, refuse_unwritable, write_json, write_text
 from unlora.config import read_yaml
 from unlora.errors import InputError, UnloraError
-from unlora.locks import alone_in_output, entries
+from unlora.locks import alone_in_output
 from unlora.recipes.sweep.picture import draw_front
 from unlora.recipes.sweep.proposals import Proposals, Told, open_storage
 from unlora.recipes.sweep.settings import SweepSettings, SweptStart, as_trial, swept_starts, with_parameters
 from unlora.recipes.sweep.table import best_of, budgets, finished, page, trial_rows, warning
 from unlora.recipes.sweep.trial import SweepTrial, run_trial
+from unlora.run.loading import refuse_strangers
 from unlora.run.reporter import SILENT, Reporter, Task
 from unlora.run.settings import UnlearnSettings
 from unlora.run.side_by_side import side_by_side
 from unlora.run.suites import evaluation_sets
 from unlora.runtime import versions
 
-OWN_FILES = re.compile(r"\.?(config\.yaml|trials|trials\.journal|sweep\.(json|md)|pareto\.png|best\.yaml)(\..*)?")
-"""What the folder of a sweep holds, files that a kill has left half written among it."""
+OWN_FILES = re.compile(r"\.?(config\.yaml|trials\.journal|sweep\.(json|md)|pareto\.png|best\.yaml)(\..*)?")
+"""What the folder of a sweep may hold without config.yaml: files that a kill has left half written, and no trial."""
 FEWEST = 4
 """Documents of a set that can be cut in two parts of more than one."""
 
@@ -99,10 +100,10 @@ def _claim(folder: Path, settings: SweepSettings, starts: list[SweptStart]) -> N
     Raises:
         InputError: it holds another sweep or something else, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --output names a folder.")
-    refuse_unwritable(folder)
     kept = folder / "config.yaml"
+    if not kept.is_file():
+        refuse_strangers(folder, OWN_FILES, kind="sweep")
+    refuse_unwritable(folder)
     resolved = {start.label: start.base.model_dump(mode="json") for start in starts}
     described = {"sweep": settings.model_dump(mode="json"), "starts": resolved}
     if kept.is_file():
@@ -113,10 +114,6 @@ def _claim(folder: Path, settings: SweepSettings, starts: list[SweptStart]) -> N
                 f"{folder}: holds another sweep (its config.yaml differs in more than 'trials'); choose another "
                 "--output or remove it."
             )
-    elif folder.exists():
-        strangers = [path.name for path in entries(folder) if not OWN_FILES.fullmatch(path.name)]
-        if strangers or (folder / "trials").exists():
-            raise InputError(f"{folder}: not empty and not a sweep of unlora; choose another --output.")
     write_text(kept, yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120))
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue
 from unlora.data.records import Example
 from unlora.data.rwku import RwkuData, RwkuProbe, load_rwku
 from unlora.data.settings import Template
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample, templated
 from unlora.errors import InputError
 from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import score_completions
@@ -102,14 +102,7 @@ class Rwku(Suite):
         Raises:
             InputError: no such template, or a probe that leaves no room for an answer.
         """
-        tokeniser = ExampleTokeniser(
-            reader.tokenizer,
-            template=self.template,
-            chat_template=self.chat_template,
-            template_arguments=self.template_arguments,
-            max_length=sys.maxsize,
-            embedding_count=reader.embedding_count,
-        )
+        tokeniser = templated(self, reader.tokenizer, reader.embedding_count, max_length=sys.maxsize)
         sets = {
             name: [_prompt(name, probe, tokeniser, reader.context) for probe in probes]
             for name, probes in loaded.sets.items()

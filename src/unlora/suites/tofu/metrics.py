@@ -9,7 +9,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from unlora.metrics import (
     FEWEST_QUESTIONS,
@@ -22,14 +21,13 @@ from unlora.metrics import (
     truth_ratio_retain_score,
     truth_ratio_share,
 )
+from unlora.metrics.likelihood import ExampleValues, WrongAnswers
 from unlora.results import Measurement, mean_measurement
 from unlora.suites.scores import ModelScores
 from unlora.suites.tofu.scores import ExampleScore, check_asked_alike
 
 SetName = Literal["forget", "retain", "real_authors", "world_facts"]
 Aggregation = Literal["geometric", "arithmetic"]
-PerExample = Float[np.ndarray, " example"]
-WrongAnswers = Float[np.ndarray, "example wrong"]
 
 SET_NAMES: tuple[SetName, ...] = ("forget", "retain", "real_authors", "world_facts")
 NO_REFERENCE = "no retain-only model was given: pass --retain-only MODEL"
@@ -73,7 +71,7 @@ def _measure_set(set_name: SetName, examples: Sequence[ExampleScore] | None) -> 
     return measurements
 
 
-def _metrics_of_set(set_name: SetName) -> dict[str, Callable[[Sequence[ExampleScore]], PerExample]]:
+def _metrics_of_set(set_name: SetName) -> dict[str, Callable[[Sequence[ExampleScore]], ExampleValues]]:
     general = set_name in ("real_authors", "world_facts")
     score = truth_ratio_forget_score if set_name == "forget" else truth_ratio_retain_score
     metrics = {
@@ -92,11 +90,11 @@ def _metrics_of_set(set_name: SetName) -> dict[str, Callable[[Sequence[ExampleSc
     return metrics
 
 
-def _field(name: str) -> Callable[[Sequence[ExampleScore]], PerExample]:
+def _field(name: str) -> Callable[[Sequence[ExampleScore]], ExampleValues]:
     return lambda examples: np.array([getattr(example, name) for example in examples], dtype=float)
 
 
-def truth_ratios(examples: Sequence[ExampleScore], aggregation: Aggregation) -> PerExample:
+def truth_ratios(examples: Sequence[ExampleScore], aggregation: Aggregation) -> ExampleValues:
     """R = wrong / right of each example; NaN where it has no perturbed answers, and no such ratio is known of it."""
     ratios = _right_and_wrong(partial(truth_ratio, aggregation=aggregation), "paraphrased_log_prob", examples)
     if aggregation == "arithmetic":
@@ -105,8 +103,8 @@ def truth_ratios(examples: Sequence[ExampleScore], aggregation: Aggregation) -> 
 
 
 def _right_and_wrong(
-    metric: Callable[[PerExample, WrongAnswers], PerExample], right: str, examples: Sequence[ExampleScore]
-) -> PerExample:
+    metric: Callable[[ExampleValues, WrongAnswers], ExampleValues], right: str, examples: Sequence[ExampleScore]
+) -> ExampleValues:
     # One example at a time: they may have different numbers of perturbed answers.
     values = [
         metric(np.array([getattr(example, right)]), np.array([example.perturbed_log_probs], dtype=float))

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from unlora.data.embedded_tokens import refuse_no_embedding
 from unlora.data.multiple_choice import MultipleChoiceQuestion, questions_sha256, read_questions
 from unlora.data.settings import Template
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.data.tokenise import ExampleTokeniser, templated
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
 from unlora.suites.scores import ModelScores, ScoreFile
@@ -135,14 +135,7 @@ class Wmdp(Suite):
             InputError: no such template, or a chat template that refuses a question.
         """
         # No limit but the model's context: what does not fit it is counted, not cut.
-        tokeniser = ExampleTokeniser(
-            reader.tokenizer,
-            template=self.template,
-            chat_template=self.chat_template,
-            template_arguments=self.template_arguments,
-            max_length=sys.maxsize,
-            embedding_count=reader.embedding_count,
-        )
+        tokeniser = templated(self, reader.tokenizer, reader.embedding_count, max_length=sys.maxsize)
         sets = {task.name: self._questions(task, tokeniser) for task in loaded}
         protocol = self._protocol(tokeniser, loaded)
         deciding = {
