@@ -45,13 +45,16 @@ faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness kills --count 100
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness pairs --count 20
 
-# The core with the oldest versions that pyproject.toml allows, in an environment of its own; on Linux that brings CUDA.
+# The core with the oldest versions that pyproject.toml allows, in an environment of its own, on torch's build for
+# processors. The test tools come after: with no bound of their own, "lowest" would be pytest 2.
 CORE := adapters importance losses low_rank metrics data starts training run models/test_load.py models/test_score.py
 oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet uv
-	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct \
-		-e ".[embedded,sweep]" -e ./research pytest pytest-randomly pytest-xdist hypothesis beartype
+	.venv-oldest/bin/pip install --quiet "uv>=0.7.14"
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --torch-backend cpu \
+		--resolution lowest-direct -e ".[embedded,sweep]" -e ./research
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --torch-backend cpu \
+		pytest pytest-randomly pytest-xdist hypothesis beartype
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 $(CORE:%=tests/%)
 
 # What PEFT, TRL, lm-eval, llama.cpp, MLX and ONNX Runtime make of exports, as far as they are installed (docs/serving.md).

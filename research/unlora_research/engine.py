@@ -32,7 +32,7 @@ from unlora.artifacts import (
 from unlora.config import Config
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in
-from unlora.run.loading import refuse_strangers
+from unlora.run.output import refuse_strangers
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.side_by_side import PATIENCE, side_by_side
 

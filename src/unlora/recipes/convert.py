@@ -24,7 +24,7 @@ from unlora.models.save import new_folder, save_model
 from unlora.models.vocabulary import embedding_count
 from unlora.recipes.export import export_adapter, export_merged, load_public_base, load_run_target, named_stack
 from unlora.run.finished import model_of, refuse_leading_out, run_settings
-from unlora.run.loading import refuse_used_folder
+from unlora.run.output import refuse_used_folder
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.sets import load_sets, tokenise_sets
 from unlora.run.settings import UnlearnSettings

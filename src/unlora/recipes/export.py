@@ -20,7 +20,8 @@ from unlora.models.load import LoadedModel, load_model
 from unlora.models.merge import MergeCheck, compare_logits, merge_adapter, probe_logits
 from unlora.models.save import save_model
 from unlora.run.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
-from unlora.run.loading import load, refuse_used_folder
+from unlora.run.loading import load
+from unlora.run.output import refuse_used_folder
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.settings import ModelSettings, UnlearnSettings
 

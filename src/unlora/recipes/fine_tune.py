@@ -27,7 +27,8 @@ from unlora.models.choose import choose_target_modules
 from unlora.models.load import LoadedModel
 from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count
-from unlora.run.loading import load, refuse_used_folder
+from unlora.run.loading import load
+from unlora.run.output import refuse_used_folder
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.sets import describe_tokens, encode_in_pieces, first_of
 from unlora.run.settings import FineTuneSettings, ModelSettings

@@ -28,7 +28,8 @@ from unlora.models.vocabulary import recorded_embedding_count
 from unlora.recipes.export import export_adapter
 from unlora.recipes.unlearn import unlearn
 from unlora.run.level import with_fixed_source
-from unlora.run.loading import load, refuse_strangers
+from unlora.run.loading import load
+from unlora.run.output import refuse_strangers
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import once
 from unlora.run.settings import ModelSettings, UnlearnSettings

@@ -24,7 +24,7 @@ from unlora.recipes.sweep.proposals import Proposals, Told, open_storage
 from unlora.recipes.sweep.settings import SweepSettings, SweptStart, as_trial, swept_starts, with_parameters
 from unlora.recipes.sweep.table import best_of, budgets, finished, page, trial_rows, warning
 from unlora.recipes.sweep.trial import SweepTrial, run_trial
-from unlora.run.loading import refuse_strangers
+from unlora.run.output import refuse_strangers
 from unlora.run.reporter import SILENT, Reporter, Task
 from unlora.run.settings import UnlearnSettings
 from unlora.run.side_by_side import side_by_side
