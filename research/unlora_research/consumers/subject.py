@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unlora.adapters.export import load_trained_adapter
 from unlora.consumers.answers import Answers, LogProbs
-from unlora.data.tokenise import make_tokeniser
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.save import save_model
 from unlora.models.vocabulary import embedding_count

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,7 +13,6 @@ from unlora.data.chat_template import ChatTemplate
 from unlora.data.embedded_tokens import padding, refuse_no_embedding
 from unlora.data.frozen_date import FROZEN_DATE_TEXT
 from unlora.data.records import Example
-from unlora.data.settings import DataSettings
 from unlora.data.templates import AnswerTag, RenderedExample, TemplateName, render_turns
 from unlora.errors import InputError
 
@@ -254,49 +253,3 @@ class ExampleTokeniser:
         if prompt_length >= self.max_length:
             reason = f"the prompt alone takes {prompt_length} of at most {self.max_length} tokens"
             raise InputError(f"{source}: {reason}, which leaves none for the completion.")
-
-
-class ChoosesTemplate(Protocol):
-    """Settings that say how questions become text."""
-
-    @property
-    def template(self) -> TemplateName | Literal["auto"]: ...
-    @property
-    def chat_template(self) -> str | None: ...
-    @property
-    def template_arguments(self) -> Mapping[str, Any]: ...
-
-
-def templated(
-    chosen: ChoosesTemplate,
-    tokenizer: PreTrainedTokenizerBase,
-    embedding_count: int | None,
-    *,
-    max_length: int,
-    on_long: Literal["truncate", "refuse"] = "truncate",
-) -> ExampleTokeniser:
-    """The tokeniser with the template that any settings choose, of a model with so many embeddings.
-
-    Raises:
-        InputError: the tokenizer has no such template, or the template no such argument.
-    """
-    return ExampleTokeniser(
-        tokenizer,
-        template=chosen.template,
-        max_length=max_length,
-        on_long=on_long,
-        chat_template=chosen.chat_template,
-        template_arguments=chosen.template_arguments,
-        embedding_count=embedding_count,
-    )
-
-
-def make_tokeniser(
-    data: DataSettings, tokenizer: PreTrainedTokenizerBase, embedding_count: int | None
-) -> ExampleTokeniser:
-    """The tokeniser that the settings of a run's data ask for.
-
-    Raises:
-        InputError: as `templated`.
-    """
-    return templated(data, tokenizer, embedding_count, max_length=data.max_length, on_long=data.on_long)

@@ -18,9 +18,9 @@ from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject
 from unlora.audit.verdict import SCOPE, verdict
 from unlora.data.long_text import in_pieces
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.data.records import ExampleSet
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.embedded import cache_folder

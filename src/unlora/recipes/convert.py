@@ -13,7 +13,7 @@ from unlora.artifacts import read_json_object
 from unlora.cards.model_card import converted_card
 from unlora.consumers.answers import Answers, ConsumerAgreement, LogProbs, compare
 from unlora.consumers.table import Form
-from unlora.data.tokenise import make_tokeniser
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.errors import InputError, UnloraError
 from unlora.locks import alone_in_output
 from unlora.models.load import LoadedModel, load_model

@@ -1,8 +1,8 @@
 """Look through a file as a run with the same settings would use it."""
 
 from unlora.data.check import DataReport, check_data
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import make_tokeniser
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count
 from unlora.run.settings import DataCheckSettings

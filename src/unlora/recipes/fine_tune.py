@@ -15,11 +15,12 @@ from unlora.cards.model_card import fine_tuned_card
 from unlora.cards.naming import base_model, name_target, origin_of
 from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
+from unlora.data.make_tokeniser import templated
 from unlora.data.near import near_duplicates
 from unlora.data.records import Example, ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import TokenisedExample, templated
+from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.attention import fastest_attention

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from unlora import processes
 from unlora.artifacts import refuse_unwritable
-from unlora.data.tokenise import make_tokeniser
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output
 from unlora.models.vocabulary import embedding_count

@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from unlora.adapters.export import load_trained_adapter, read_adapter
 from unlora.artifacts import write_json
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.data.muse import muse_folds
 from unlora.data.records import ExampleSet
 from unlora.data.same import same_examples
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.locks import alone_in_output, entries
 from unlora.models.adapter_target import is_adapter, plain_base

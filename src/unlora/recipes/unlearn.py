@@ -12,7 +12,7 @@ from unlora import processes
 from unlora.adapters import check_output_unmoved
 from unlora.adapters.export import load_trained_adapter, restore_adapter, save_trained_adapter
 from unlora.cards.papers import papers
-from unlora.data.tokenise import make_tokeniser
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.errors import FunctionMovedError
 from unlora.locks import alone_in_output
 from unlora.models.fingerprint import adapter_sha256, fingerprint

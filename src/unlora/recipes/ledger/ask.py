@@ -3,9 +3,10 @@
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.data.records import ExampleSet
 from unlora.data.settings import DataSettings
-from unlora.data.tokenise import ExampleTokeniser, make_tokeniser
+from unlora.data.tokenise import ExampleTokeniser
 from unlora.ledger.entries import Probability
 from unlora.models.score import score_completions
 from unlora.models.vocabulary import embedding_count

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from unlora.data.tokenise import make_tokeniser
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.losses import NOT_SCORED
 from unlora.models.load import load_tokenizer
 from unlora.models.vocabulary import recorded_embedding_count

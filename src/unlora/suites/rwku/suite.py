@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
+from unlora.data.make_tokeniser import templated
 from unlora.data.records import Example
 from unlora.data.rwku import RwkuData, RwkuProbe, load_rwku
 from unlora.data.settings import Template
-from unlora.data.tokenise import ExampleTokeniser, TokenisedExample, templated
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.models.generate import Writer, generate_greedy
 from unlora.models.score import score_completions

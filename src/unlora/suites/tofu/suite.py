@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from unlora.data.long_text import document_count
+from unlora.data.make_tokeniser import make_tokeniser
 from unlora.data.records import ExampleSet
 from unlora.data.settings import DataSettings
 from unlora.data.sources import load_examples
 from unlora.data.tofu import companion, perturbed_version
-from unlora.data.tokenise import make_tokeniser
 from unlora.errors import InputError
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement

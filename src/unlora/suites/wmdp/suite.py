@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from unlora.data.embedded_tokens import refuse_no_embedding
+from unlora.data.make_tokeniser import templated
 from unlora.data.multiple_choice import MultipleChoiceQuestion, questions_sha256, read_questions
 from unlora.data.settings import Template
-from unlora.data.tokenise import ExampleTokeniser, templated
+from unlora.data.tokenise import ExampleTokeniser
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
 from unlora.suites.scores import ModelScores, ScoreFile
