@@ -2,9 +2,9 @@
 
     PYTHONPATH=CHECKOUT/src python open_unlearning_runs.py CHECKOUT MODEL JOB
 
-JOB is a JSON file: evaluator (tofu or muse), metrics, rows ({"name split": records}), template, output, and
-retain_logs_path. All of its code and configuration is used as it is, but for where data sets come from: it asks for
-them on the hub, and here they are in JOB.
+JOB is a JSON file: evaluator (tofu, muse or lm_eval), template and output; for the first two metrics, rows
+({"name split": records}) and retain_logs_path, for the last tasks. All of its code and configuration is used as it is,
+but for where data sets come from: it asks for them on the hub, and here they are in JOB.
 """
 
 import json
@@ -43,13 +43,16 @@ with initialize_config_dir(str(Path(checkout, "configs").resolve()), version_bas
             f"eval={name}",
             *(["+eval/tofu_metrics=[exact_memorization]"] if name == "tofu" else []),
             f"eval.{name}.output_dir={job['output']}",
-            *([f"eval.{name}.retain_logs_path={job['retain_logs_path']}"] if job["retain_logs_path"] else []),
+            *([f"eval.{name}.retain_logs_path={job['retain_logs_path']}"] if job.get("retain_logs_path") else []),
             *(["eval.tofu.forget_split=forget01"] if name == "tofu" else []),
             "task_name=agreement",
         ],
     )
 suite = chosen.eval[name]
-suite.metrics = {metric: suite.metrics[metric] for metric in job["metrics"]}
+if name == "lm_eval":
+    suite.tasks = job["tasks"]
+else:
+    suite.metrics = {metric: suite.metrics[metric] for metric in job["metrics"]}
 tokenizer = AutoTokenizer.from_pretrained(model_folder)
 (evaluator,) = get_evaluators(chosen.eval).values()
 evaluator.evaluate(

@@ -1,4 +1,4 @@
-"""TOFU's and MUSE's numbers are those of OpenUnlearning's own code on the same model, where its checkout is given.
+"""Numbers of TOFU, MUSE and WMDP are those of OpenUnlearning's own code on the same model, if its checkout is given.
 
 UNLORA_OPEN_UNLEARNING=CHECKOUT pytest tests/suites/agreement       (needs hydra-core and hydra_colorlog)
 """
@@ -13,21 +13,26 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tests.muse_files import FORGET_TEXTS, HOLDOUT_TEXTS, QUESTIONS, VERBATIM, learn_texts, write_muse
 from tests.suites.asking import score_muse
+from tests.suites.wmdp.questions import QUESTIONS as CHOICES
+from tests.suites.wmdp.questions import write_questions
 from tests.taught import FORGET, RETAIN, Taught
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.muse import load_muse_data
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.models.save import save_model
+from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
 from unlora.suites.muse.open_unlearning import muse_logs
 from unlora.suites.scores import ModelScores
 from unlora.suites.tofu.ask import ask_set, prepare_sets
 from unlora.suites.tofu.open_unlearning import evaluation_logs, write_open_unlearning
 from unlora.suites.tofu.protocols import PROTOCOLS
+from unlora.suites.wmdp.suite import Wmdp
 
 CHECKOUT = os.environ.get("UNLORA_OPEN_UNLEARNING")
 pytestmark = pytest.mark.skipif(CHECKOUT is None, reason="UNLORA_OPEN_UNLEARNING names no checkout of OpenUnlearning")
@@ -38,6 +43,7 @@ TOFU_METRICS = (
     *("extraction_strength", "exact_memorization"),
 )
 MUSE_METRICS = ("forget_knowmem_ROUGE", "retain_knowmem_ROUGE", "forget_verbmem_ROUGE", "privleak")
+FILES = {"tofu": "TOFU", "muse": "MUSE", "lm_eval": "LMEval"}
 PLAIN = {"user_start_tag": "Question: ", "user_end_tag": "\n", "asst_start_tag": "Answer:", "asst_end_tag": "\n\n"}
 """Our plain template. Its own ends the prompt with a space, which costs an answer its first scored token."""
 
@@ -56,7 +62,7 @@ def theirs(model: Path, folder: Path, **job: Any) -> dict[str, Any]:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((output / f"{job['evaluator'].upper()}_EVAL.json").read_text())
+    return json.loads((output / f"{FILES[job['evaluator']]}_EVAL.json").read_text())
 
 
 def compare(found: Mapping[str, Any], expected: Mapping[str, Any], keys: tuple[str, ...]) -> int:
@@ -185,3 +191,43 @@ def test_every_number_of_muse(reader: tuple[PreTrainedModel, PreTrainedTokenizer
     for side in ("forget", "holdout"):
         for item, value in ours["mia_min_k"][side]["value_by_index"].items():
             assert value["score"] == pytest.approx(logs["mia_min_k"][side]["value_by_index"][item]["score"], abs=CLOSE)
+
+
+def harness_task(file: Path) -> dict[str, Any]:
+    """The harness's own file of wmdp_bio, with a local one for the hub's questions."""
+    lm_eval = pytest.importorskip("lm_eval")
+    folder = Path(lm_eval.__file__).parent / "tasks" / "wmdp"
+    whole = {}
+    for name in ("_default_template_yaml", "wmdp_bio.yaml"):
+        whole |= yaml.safe_load((folder / name).read_text())
+    local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(file)}}}
+    return {key: value for key, value in whole.items() if key != "include"} | local
+
+
+def test_every_likelihood_of_wmdp(tmp_path: Path) -> None:
+    """Our `evaluate` on a folder, against its evaluator on the same: both ask lm-evaluation-harness's own task."""
+    lines = [f"biology {one.question} {' '.join(one.choices)}\nAnswer: A B C D" for one in CHOICES]
+    tokenizer = build_tiny_tokenizer(lines)
+    save_model(build_tiny_model("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "model")
+    file = write_questions(tmp_path / "questions.jsonl")
+    settings = {"model": {"name": str(tmp_path / "model")}, "file": str(file), "subject": "bio", "open_ended": False}
+    record = evaluate_checkpoint(settings_of_one(Wmdp).from_mapping(settings), tmp_path / "ours")
+    scores = (tmp_path / "ours" / "scores" / "target.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    logs = theirs(
+        tmp_path / "model",
+        tmp_path,
+        evaluator="lm_eval",
+        tasks=[harness_task(file)],
+        template={},
+    )
+    samples = sorted(logs["wmdp_bio"]["wmdp_bio"], key=lambda sample: sample["doc_id"])
+    for line, sample in zip(scores, samples, strict=True):
+        ours = json.loads(line)
+        assert ours["question"] == sample["doc"]["question"]
+        expected = [float(value) for value, _ in sample["filtered_resps"]]
+        assert ours["letter_log_probs"] == pytest.approx(expected, abs=CLOSE)
+        assert ours["correct"] == sample["acc"]
+    accuracy = record["models"]["target"]["metrics"]["wmdp_bio_accuracy"]["value"]
+    summary = json.loads((tmp_path / "theirs" / "LMEval_SUMMARY.json").read_text())
+    assert accuracy == pytest.approx(summary["wmdp_bio/acc"], abs=CLOSE)
+    assert len(samples) == len(CHOICES)
