@@ -257,6 +257,22 @@ def test_a_ledger_that_was_cut_off_is_found(files: Files):
     assert "it was cut off, or written anew" in fault
 
 
+def test_what_another_process_replaces_meanwhile_is_no_fault(files: Files, monkeypatch: pytest.MonkeyPatch):
+    """The composition goes after its line was read, and before its files are hashed."""
+    hashing = Ledger.changed_files
+
+    def late(book: Ledger) -> list[str]:
+        monkeypatch.setattr(Ledger, "changed_files", hashing)
+        files.take_back(1)
+        return hashing(book)
+
+    monkeypatch.setattr(Ledger, "changed_files", late)
+    found = verify_ledger(files.book)
+    assert (found.faults, found.entry_count) == ([], 4)
+    (files.book / "composed" / "3" / "adapter" / "adapter_config.json").unlink()
+    assert len(verify_ledger(files.book).faults) == 1
+
+
 def test_a_composition_is_a_run_to_other_commands(files: Files, taught: Taught, tmp_path: Path):
     """Squeezed on request, its error said."""
     done = export_adapter(composed(files).parent, tmp_path / "small", rank=3)

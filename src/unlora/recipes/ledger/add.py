@@ -222,14 +222,19 @@ def compose(book: Ledger, of: Sequence[int], model: ModelSettings) -> Compositio
 
 
 def clear(book: Ledger, place: Path, reporter: Reporter) -> None:
-    """Remove what the request was worked on with: scores and pages hold texts of its records, and so does the cache."""
+    """Remove what the request was worked on with: scores and pages hold texts of its records, and so does the cache.
+
+    Its own folder goes last: as long as it is there, the same command, started again, finds its request done.
+    """
     if (place / "run" / "config.yaml").is_file():  # not where this was ended in the middle
         remove_entries(chosen_entries((), run=place / "run", older_than_days=None))
     for other in (book.path / WORK).iterdir():
         if other != place:
             reporter.say(f"{other}: of a request that was not finished before this one came; removed")
-    shutil.rmtree(book.path / WORK)
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
     book.tidy()
+    shutil.rmtree(place)
+    place.parent.rmdir()
 
 
 def _short(hash: str) -> str:

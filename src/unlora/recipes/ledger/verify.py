@@ -28,6 +28,8 @@ class Verified(NamedTuple):
 def verify_ledger(folder: Path, *, head: str | None = None) -> Verified:
     """Recheck the chain of entries, then every file that they vouch for. Nothing is written, and no model is loaded.
 
+    Another process may add an entry meanwhile, and remove what that replaces: then all is looked at again.
+
     Args:
         folder: of the ledger.
         head: the hash of an entry that somebody has kept, or its beginning: it must still be there.
@@ -39,6 +41,13 @@ def verify_ledger(folder: Path, *, head: str | None = None) -> Verified:
         raise InputError(f"--head '{head}': not a hash of an entry, or its first 4 digits or more (0-9, a-f).")
     if not (folder / FILE).is_file():
         raise InputError(f"{folder}: no {FILE}; not a ledger.")
+    while True:
+        found = _as_it_is(folder, head)
+        if not found.faults or len(read_chain(folder / FILE).links) <= found.entry_count:
+            return found
+
+
+def _as_it_is(folder: Path, head: str | None) -> Verified:
     chain = read_chain(folder / FILE)
     hashes = [link[HASH] for link in chain.links]
     faults = [chain.fault] if chain.fault is not None else []
