@@ -1,4 +1,4 @@
-"""`python -m tests.faults.harness`: bad inputs, kills, pairs."""
+"""`python -m tests.faults.harness`: bad inputs, kills, pairs, ledgers."""
 
 import signal
 import sys
@@ -9,7 +9,9 @@ import click
 from tests.faults.harness.areas import AREAS
 from tests.faults.harness.bad_inputs import Outcome, acceptable, chosen, result_table, run_inputs, write_outcomes
 from tests.faults.harness.kills import Chain, kill_table, run_kills
+from tests.faults.harness.ledger import Siege, ledger_table
 from tests.faults.harness.pairs import Pair, pair_table, run_pairs
+from tests.faults.harness.races import run_ledger
 
 WORLD = click.option(
     "--world", "kept", type=click.Path(path_type=Path), help="Make models and runs here once, and use them again."
@@ -76,6 +78,23 @@ def pairs(count: int, seed: int, kept: Path | None) -> None:
     found = run_pairs(count, seed, tell, kept)
     click.echo(pair_table(found))
     sys.exit(any(pair.what for pair in found))
+
+
+@main.command()
+@click.option("--kills", "kills_", type=click.IntRange(min=0), default=100, show_default=True, help="Kills to send.")
+@click.option("--races", type=click.IntRange(min=0), default=20, show_default=True, help="Ledgers with two writers.")
+@click.option("--seed", default=0, show_default=True, help="Of the moments.")
+@WORLD
+def ledger(kills_: int, races: int, seed: int, kept: Path | None) -> None:
+    """Kill the commands of a ledger, and let two writers race for one; verify it each time."""
+
+    def tell(siege: Siege) -> None:
+        if siege.what:
+            click.echo(f"{siege.kind} after {siege.kills} kills, {siege.refusals} refusals: {siege.what}")
+
+    sieges = run_ledger(kills_, races, seed, tell, kept)
+    click.echo(ledger_table(sieges))
+    sys.exit(any(siege.what for siege in sieges))
 
 
 if __name__ == "__main__":
