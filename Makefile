@@ -39,11 +39,12 @@ slow: $(STAMP)
 real: $(STAMP)
 	$(PYTEST) --dist loadfile -m real_model
 
-# Thousands of bad inputs, a hundred kills, twenty pairs of processes: an hour on two cores (docs/faults.md).
+# Thousands of bad inputs, two hundred kills, forty pairs of processes: two hours on two cores (docs/faults.md).
 faults: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness bad-inputs
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness kills --count 100
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness pairs --count 20
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.harness ledger --kills 100 --races 20
 
 # The core with the oldest versions that pyproject.toml allows, in an environment of its own, on torch's build for
 # processors. The test tools come after: with no bound of their own, "lowest" would be pytest 2.

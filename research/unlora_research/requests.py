@@ -1,14 +1,16 @@
 """Deletion requests one after another in a ledger, beside the same people forgotten at once.
 
-    python -m unlora_research.requests FOLDER [--seeds 0 1] [--quick]
+    python -m unlora_research.requests FOLDER [--seeds 0 1 2] [--quick]
 
 The target of a small world knows everybody; twelve people ask to be forgotten, one request each. The third and the
 seventh request are rolled back on the way, the third is added again at the end, so that eleven people are to be
-forgotten and one is not any more. Everything aims at one level, an answer probability of 0.1. Started again, it goes on
+forgotten and one is not any more. Everything aims at one level, an answer probability of 0.1. What came one after
+another is then settled: made weaker as a whole, until the eleven are at that level together. Started again, it goes on
 where it stopped.
 """
 
 import argparse
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from unlora.models.wrapping import CausalModel
 from unlora.recipes.ledger.add import add_request
 from unlora.recipes.ledger.begin import begin_ledger
 from unlora.recipes.ledger.roll_back import roll_back
+from unlora.recipes.ledger.settle import settle
 from unlora.recipes.ledger.verify import verify_ledger
 from unlora.run.loading import load
 from unlora.run.presets import laid_over
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the runs")
     parser.add_argument("--quick", action="store_true", help="on a tiny world")
     options = parser.parse_args(argv)
     world = QUICK_WORLD if options.quick else WORLD
@@ -72,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     people = split_people(world, files, options.folder / "people")
     rows = {"target": [measure(None, files.target, files, people)]}
     rows["never saw the twelve"] = [measure(None, files.retain_only, files, people)]
-    for name, make in (("at once", at_once), ("one after another", in_sequence)):
+    for name, make in ARMS.items():
         for seed in options.seeds:
-            folder = options.folder / f"{name.replace(' ', '-')}-{seed}"
+            folder = options.folder / f"{_short(name)}-{seed}"
             rows.setdefault(name, []).append(found(make, folder, files, people, seed))
             echo(f"{name}, seed {seed}: {rows[name][-1]}", err=True)
     echo(table(rows))
@@ -141,6 +144,25 @@ def at_once(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int)
     return Ledger(book.path)
 
 
+def settled(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
+    """The ledger of all requests one after another, made weaker until the eleven are at the level together."""
+    done = in_sequence(folder.parent / f"{_short(SEQUENCE)}-{seed}", files, people, seed)
+    if not (folder / "requests").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(done.path, folder / "requests")
+        asking = [str(path) for number, path in enumerate(people) if number != KEPT_AFTER_ALL]
+        settle(folder / "requests", asking, _model(files))
+    return Ledger(folder / "requests")
+
+
+SEQUENCE = "one after another"
+ARMS = {"at once": at_once, SEQUENCE: in_sequence, f"{SEQUENCE}, then settled": settled}
+
+
+def _short(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
+
+
 def _begun(folder: Path, files: SmallWorldFiles) -> Ledger:
     return Ledger(folder) if (folder / "ledger.jsonl").is_file() else begin_ledger(folder, _model(files))
 
@@ -155,6 +177,7 @@ def settings(book: Ledger, files: SmallWorldFiles, forget: Path, seed: int) -> U
         **small_world_run(files._replace(forget=forget), "cpu", epochs=None),
         "training": {"learning_rate": RATE, "epochs": EPOCHS, "save_steps": 1000},
         "level": {"aim": LEVEL, "stop": True},
+        "evaluation": {"skip": True},
         "seed": seed,
     }
     values = laid_over(recipe("default"), dict(own))

@@ -32,6 +32,14 @@ def test_requests_from_the_command_line(inputs: Inputs, tmp_path: Path, monkeypa
     alarmed = unlora("ledger", "status", book)
     assert alarmed.exit_code == 1
     assert "what was forgotten comes back: request 1 (0%); add the request again." in alarmed.stderr
+    monkeypatch.undo()
+
+    kept = unlora("ledger", "settle", book, "--forget", inputs.forget, "--level", 0.9)
+    assert kept.exit_code == 0, kept.output
+    assert re.search(rf"Answer probability {said[2]}, .* level of 0\.900; nothing is changed", kept.output)
+    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 requests)" in kept.stdout
+    assert "aimed at no level; say one" in error_line(unlora("ledger", "settle", book, "--forget", inputs.forget))
+    assert "not in the range" in unlora("ledger", "settle", book, "--forget", inputs.forget, "--level", 1).stderr
 
     assert unlora("ledger", "verify", book).stdout.endswith("unchanged\n")
     back = unlora("ledger", "rollback", book, 1)

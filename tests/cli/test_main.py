@@ -19,7 +19,7 @@ COMMANDS = (
     ["unlearn"],
     ["sequence"],
     ["ledger"],
-    *(["ledger", name] for name in ("init", "add", "status", "rollback", "attach", "verify")),
+    *(["ledger", name] for name in ("init", "add", "status", "settle", "rollback", "attach", "verify")),
     ["sweep"],
     ["importance"],
     ["finetune"],

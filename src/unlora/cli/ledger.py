@@ -115,6 +115,24 @@ def rollback(ledger: Path, request: int, **flags: Any) -> None:
     _echo_composed(Ledger(ledger))
 
 
+@ledger.command(epilog=examples("unlora ledger settle requests --forget july.jsonl --forget august.jsonl"))
+@LEDGER
+@click.option(
+    "--forget", "files", multiple=True, required=True, metavar="FILE", help="Records of every request; repeatable."
+)
+@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="To aim at, if not theirs.")
+@MOVED
+def settle(ledger: Path, files: tuple[str, ...], level: float | None, **flags: Any) -> None:
+    """Give back what later requests took from earlier ones past their level: all in force become weaker together."""
+    from unlora.cli.console import ConsoleReporter
+    from unlora.ledger.book import Ledger
+    from unlora.recipes.ledger.settle import settle as settle_requests
+
+    settings = _model_settings(_of_the_model(Ledger(ledger), flags))
+    settle_requests(ledger, files, settings, level=level, reporter=ConsoleReporter())
+    _echo_composed(Ledger(ledger))
+
+
 @ledger.command(epilog=examples("unlora ledger attach requests audit-of-3"))
 @LEDGER
 @click.argument("audit", type=PATH)

@@ -1,5 +1,6 @@
 """A ledger's folder: its entries, what follows from them, and the adapters that they vouch for."""
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from unlora.artifacts import file_sha256
 from unlora.errors import InputError
 from unlora.ledger.chain import linked, read_chain, write_chain
-from unlora.ledger.entries import Beginning, Composition, Files, LedgerEntry, Request, RollBack, read_entry
+from unlora.ledger.entries import Beginning, Composition, Files, LedgerEntry, Request, RollBack, Settling, read_entry
 from unlora.ledger.record_hashes import Forgotten
 from unlora.models.origin import find_from
 from unlora.runtime import versions
@@ -81,7 +82,11 @@ class Ledger:
     def composed_before(self, number: int) -> Composition | None:
         """The adapter before an entry was added."""
         entries = reversed(self.entries[:number])
-        return next((entry.composed for entry in entries if isinstance(entry, Request | RollBack)), None)
+        return next((entry.composed for entry in entries if isinstance(entry, Request | RollBack | Settling)), None)
+
+    def strength(self, request: int) -> float:
+        """What a request's update is multiplied with in the composition: it was settled with others, or was not."""
+        return math.prod(one.strength for one in self.of_kind(Settling) if one.entry > request)
 
     def request(self, number: int) -> Request:
         """A request by its number.

@@ -13,6 +13,7 @@ from unlora.artifacts import read_json_object, write_text
 from unlora.cards.model_card import exported_card
 from unlora.cards.naming import base_model, name_target
 from unlora.config import read_yaml
+from unlora.data.settings import DataSettings
 from unlora.ledger.book import COMPOSED, REQUESTS, Ledger, hashes_below
 from unlora.ledger.entries import Composition, TheModel
 from unlora.models.adapter_target import is_adapter, recorded_base
@@ -38,6 +39,13 @@ class Update(NamedTuple):
     factors: Mapping[str, Factors]
     transposed: bool
     """Whether the model keeps its weights as (d_in, d_out)."""
+
+    def times(self, strength: float) -> "Update":
+        """The same update, so much stronger or weaker."""
+        if strength == 1:
+            return self
+        factors = {name: Factors(one.lora_b * strength, one.lora_a) for name, one in self.factors.items()}
+        return self._replace(factors=factors)
 
 
 def read_update(folder: Path) -> Update:
@@ -129,6 +137,11 @@ def write_composition(book: Ledger, of: Sequence[int], update: Update, own: Mode
     )
 
 
+def request_data(book: Ledger, number: int) -> DataSettings:
+    """How the records of a request were read: template and lengths."""
+    return _settings_in(book.path / REQUESTS / str(number)).data
+
+
 def request_adapter(book: Ledger, number: int) -> Path:
     """Folder of the update of one request."""
     return book.path / REQUESTS / str(number) / "adapter"
@@ -136,9 +149,12 @@ def request_adapter(book: Ledger, number: int) -> Path:
 
 def _on_the_model(request: Path, own: ModelSettings) -> UnlearnSettings:
     """Settings of a request's run, but on the ledger's model, where it started from the adapters before it."""
+    return _settings_in(request).model_copy(update={"model": own})
+
+
+def _settings_in(request: Path) -> UnlearnSettings:
     file = request / "config.yaml"
-    settings = UnlearnSettings.from_mapping(read_yaml(file), where=str(file))
-    return settings.model_copy(update={"model": own})
+    return UnlearnSettings.from_mapping(read_yaml(file), where=str(file))
 
 
 def _record(record: Mapping[str, Any], model: TheModel) -> dict[str, Any]:

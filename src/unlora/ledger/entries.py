@@ -115,6 +115,26 @@ class RollBack(LedgerEntry):
     """None: no request is in force, the model is as it was."""
 
 
+class Asked(Part):
+    """What the model gives to the records of one request."""
+
+    request: int
+    probability: Probability
+
+
+class Settling(LedgerEntry):
+    """All requests in force, made weaker together, to the level that they had gone past."""
+
+    kind: Literal["settling"]
+    level: float
+    """Mean answer probability over the records of all of them that was aimed at."""
+    strength: float
+    """What every update is multiplied with from here on, in (0, 1)."""
+    asked: list[Asked]
+    """Each request in force, afterwards."""
+    composed: Composition
+
+
 class Recheck(LedgerEntry):
     """A request that was asked about again, of the model as it was then."""
 
@@ -139,8 +159,8 @@ class Audit(LedgerEntry):
         return self.files
 
 
-_ENTRY: TypeAdapter[Beginning | Request | RollBack | Recheck | Audit] = TypeAdapter(
-    Annotated[Beginning | Request | RollBack | Recheck | Audit, Field(discriminator="kind")]
+_ENTRY: TypeAdapter[Beginning | Request | RollBack | Settling | Recheck | Audit] = TypeAdapter(
+    Annotated[Beginning | Request | RollBack | Settling | Recheck | Audit, Field(discriminator="kind")]
 )
 
 

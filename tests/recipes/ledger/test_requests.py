@@ -18,12 +18,13 @@ from tests.training.runs import logits
 from unlora.adapters.export import load_trained_adapter, read_adapter
 from unlora.errors import InputError
 from unlora.ledger.book import Ledger
-from unlora.ledger.entries import Recheck, Request
+from unlora.ledger.entries import Recheck, Request, Settling
 from unlora.recipes.export import export_adapter
 from unlora.recipes.ledger.add import add_request
 from unlora.recipes.ledger.begin import begin_ledger
 from unlora.recipes.ledger.evidence import attach_audit
 from unlora.recipes.ledger.roll_back import roll_back
+from unlora.recipes.ledger.settle import settle
 from unlora.recipes.ledger.status import check_requests, standings
 from unlora.recipes.ledger.verify import verify_ledger
 from unlora.run.settings import ModelSettings, UnlearnSettings
@@ -271,6 +272,48 @@ def test_what_another_process_replaces_meanwhile_is_no_fault(files: Files, monke
     assert (found.faults, found.entry_count) == ([], 4)
     (files.book / "composed" / "3" / "adapter" / "adapter_config.json").unlink()
     assert len(verify_ledger(files.book).faults) == 1
+
+
+def test_settled_all_updates_are_weaker_and_the_records_of_all_at_the_level(files: Files, taught: Taught):
+    whole, both = read_adapter(composed(files))[1], [str(files.mira), str(files.tomas)]
+    entry = settle(files.book, both, files.model, level=0.5)
+    assert isinstance(entry, Settling)
+    assert 0 < entry.strength < 1
+    for name, factors in read_adapter(composed(files))[1].items():
+        torch.testing.assert_close(factors.lora_b @ factors.lora_a,
+                                   entry.strength * whole[name].lora_b @ whole[name].lora_a)  # fmt: skip
+    check_requests(files.book, both, files.model)
+    found = standings(Ledger(files.book))
+    mean = sum(one.latest.now * one.request.forget.example_count for one in found) / 8  # records of both
+    assert mean == pytest.approx(0.5, abs=0.03)  # the strength is found to a hundredth
+    assert [one.request for one in entry.asked] == [1, 2]
+    assert not any(one.comes_back for one in found)  # it was let back on purpose
+    assert found[0].left > found[0].request.probability.now
+    files.take_back(1)
+    for name, factors in read_adapter(composed(files))[1].items():
+        tomas = read_adapter(own(files, 2))[1][name]
+        torch.testing.assert_close(factors.lora_b, entry.strength * tomas.lora_b)
+    again = add(files, files.mira, files.lena)
+    book = Ledger(files.book)
+    assert [book.strength(number) for number in (2, again.entry)] == [entry.strength, 1.0]
+    assert verify_ledger(files.book).faults == []
+
+
+def test_settling_needs_the_records_of_all_and_a_level_that_is_passed(files: Files, taught: Taught):
+    lines = (files.book / "ledger.jsonl").read_text()
+    with pytest.raises(InputError, match="records of request 2 are in none of the files"):
+        settle(files.book, [str(files.mira)], files.model, level=0.5)
+    both = [str(files.tomas), str(files.mira)]
+    with pytest.raises(InputError, match="request 1 aimed at no level; say one with --level"):
+        settle(files.book, both, files.model)
+    heard = Lines()
+    assert settle(files.book, both, files.model, level=1e-6, reporter=heard) is None
+    assert "not past the level of 0.000; nothing is changed" in heard.lines[-1]
+    assert (files.book / "ledger.jsonl").read_text() == lines
+    for request in (1, 2):
+        files.take_back(request)
+    with pytest.raises(InputError, match="no request is in force"):
+        settle(files.book, both, files.model, level=0.5)
 
 
 def test_a_composition_is_a_run_to_other_commands(files: Files, taught: Taught, tmp_path: Path):

@@ -215,9 +215,14 @@ def record_run(
     )
 
 
-def compose(book: Ledger, of: Sequence[int], model: ModelSettings) -> Composition:
-    """Write the adapter that some requests make together; `model` is the ledger's own, as it is found now."""
-    updates: list[Update] = [read_update(request_adapter(book, number)) for number in of]
+def compose(book: Ledger, of: Sequence[int], model: ModelSettings, *, strength: float = 1.0) -> Composition:
+    """Write the adapter that some requests make together, each as strong as it was settled; all, times `strength`.
+
+    `model` is the ledger's own, as it is found now.
+    """
+    updates: list[Update] = [
+        read_update(request_adapter(book, number)).times(strength * book.strength(number)) for number in of
+    ]
     return write_composition(book, of, sum_of(updates), model)
 
 

@@ -28,12 +28,17 @@ def ask_both(
     Raises:
         InputError: an example that cannot be tokenised.
     """
-    tokeniser = make_tokeniser(data, tokenizer, embedding_count(unwrap(model)))
-    now = mean_probability(model, tokeniser, examples)
+    now = ask_now(model, tokenizer, data, examples)
     if not isinstance(model, PeftModel):
         return Probability(target=now, now=now)
     with model.disable_adapter():
-        return Probability(target=mean_probability(model, tokeniser, examples), now=now)
+        return Probability(target=ask_now(model, tokenizer, data, examples), now=now)
+
+
+def ask_now(model: CausalModel, tokenizer: PreTrainedTokenizerBase, data: DataSettings, examples: ExampleSet) -> float:
+    """Ask the model as it is; arguments as of `ask_both`."""
+    tokeniser = make_tokeniser(data, tokenizer, embedding_count(unwrap(model)))
+    return mean_probability(model, tokeniser, examples)
 
 
 def mean_probability(model: CausalModel, tokeniser: ExampleTokeniser, examples: ExampleSet) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from unlora.artifacts import read_json_object
 from unlora.errors import InputError
 from unlora.ledger.book import ADVICE, EVIDENCE, Ledger, hashes_below
-from unlora.ledger.entries import Composition, LedgerEntry, Request, RollBack
+from unlora.ledger.entries import Composition, LedgerEntry, Request, RollBack, Settling
 from unlora.locks import alone_in
 from unlora.models.save import new_folder
 from unlora.report.shapes import AuditFile, refuse_unless
@@ -52,6 +52,7 @@ def attach_audit(folder: Path, audit: Path) -> LedgerEntry:
 def _attacked(book: Ledger, audit: dict[str, object]) -> Composition | None:
     weights = audit.get("weights")
     unlearned = weights.get("unlearned") if isinstance(weights, dict) else None
-    known = [one.composed for one in book.entries if isinstance(one, Request | RollBack) and one.composed is not None]
+    changes = (one for one in book.entries if isinstance(one, Request | RollBack | Settling))
+    known = [one.composed for one in changes if one.composed is not None]
     model = book.beginning.model.fingerprint
     return next((one for one in known if unlearned == f"{model}+{one.adapter_sha256}"), None)
