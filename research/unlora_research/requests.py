@@ -25,7 +25,7 @@ from unlora.models.wrapping import CausalModel
 from unlora.recipes.ledger.add import add_request
 from unlora.recipes.ledger.begin import begin_ledger
 from unlora.recipes.ledger.roll_back import roll_back
-from unlora.recipes.ledger.settle import settle
+from unlora.recipes.ledger.settle import settle_ledger
 from unlora.recipes.ledger.verify import verify_ledger
 from unlora.run.loading import load
 from unlora.run.presets import laid_over
@@ -151,7 +151,7 @@ def settled(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(done.path, folder / "requests")
         asking = [str(path) for number, path in enumerate(people) if number != KEPT_AFTER_ALL]
-        settle(folder / "requests", asking, _model(files))
+        settle_ledger(folder / "requests", asking, _model(files))
     return Ledger(folder / "requests")
 
 

@@ -126,10 +126,10 @@ def settle(ledger: Path, files: tuple[str, ...], level: float | None, **flags: A
     """Give back what later requests took from earlier ones past their level: all in force become weaker together."""
     from unlora.cli.console import ConsoleReporter
     from unlora.ledger.book import Ledger
-    from unlora.recipes.ledger.settle import settle as settle_requests
+    from unlora.recipes.ledger.settle import settle_ledger
 
     settings = _model_settings(_of_the_model(Ledger(ledger), flags))
-    settle_requests(ledger, files, settings, level=level, reporter=ConsoleReporter())
+    settle_ledger(ledger, files, settings, level=level, reporter=ConsoleReporter())
     _echo_composed(Ledger(ledger))
 
 

@@ -115,7 +115,7 @@ class RollBack(LedgerEntry):
     """None: no request is in force, the model is as it was."""
 
 
-class Asked(Part):
+class RequestAsked(LedgerPart):
     """What the model gives to the records of one request."""
 
     request: int
@@ -130,7 +130,7 @@ class Settling(LedgerEntry):
     """Mean answer probability over the records of all of them that was aimed at."""
     strength: float
     """What every update is multiplied with from here on, in (0, 1)."""
-    asked: list[Asked]
+    asked: list[RequestAsked]
     """Each request in force, afterwards."""
     composed: Composition
 

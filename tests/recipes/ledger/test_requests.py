@@ -24,7 +24,7 @@ from unlora.recipes.ledger.add import add_request
 from unlora.recipes.ledger.begin import begin_ledger
 from unlora.recipes.ledger.evidence import attach_audit
 from unlora.recipes.ledger.roll_back import roll_back
-from unlora.recipes.ledger.settle import settle
+from unlora.recipes.ledger.settle import settle_ledger
 from unlora.recipes.ledger.status import check_requests, standings
 from unlora.recipes.ledger.verify import verify_ledger
 from unlora.run.settings import ModelSettings, UnlearnSettings
@@ -276,7 +276,7 @@ def test_what_another_process_replaces_meanwhile_is_no_fault(files: Files, monke
 
 def test_settled_all_updates_are_weaker_and_the_records_of_all_at_the_level(files: Files, taught: Taught):
     whole, both = read_adapter(composed(files))[1], [str(files.mira), str(files.tomas)]
-    entry = settle(files.book, both, files.model, level=0.5)
+    entry = settle_ledger(files.book, both, files.model, level=0.5)
     assert isinstance(entry, Settling)
     assert 0 < entry.strength < 1
     for name, factors in read_adapter(composed(files))[1].items():
@@ -302,18 +302,18 @@ def test_settled_all_updates_are_weaker_and_the_records_of_all_at_the_level(file
 def test_settling_needs_the_records_of_all_and_a_level_that_is_passed(files: Files, taught: Taught):
     lines = (files.book / "ledger.jsonl").read_text()
     with pytest.raises(InputError, match="records of request 2 are in none of the files"):
-        settle(files.book, [str(files.mira)], files.model, level=0.5)
+        settle_ledger(files.book, [str(files.mira)], files.model, level=0.5)
     both = [str(files.tomas), str(files.mira)]
     with pytest.raises(InputError, match="request 1 aimed at no level; say one with --level"):
-        settle(files.book, both, files.model)
+        settle_ledger(files.book, both, files.model)
     heard = Lines()
-    assert settle(files.book, both, files.model, level=1e-6, reporter=heard) is None
+    assert settle_ledger(files.book, both, files.model, level=1e-6, reporter=heard) is None
     assert "not past the level of 0.000; nothing is changed" in heard.lines[-1]
     assert (files.book / "ledger.jsonl").read_text() == lines
     for request in (1, 2):
         files.take_back(request)
     with pytest.raises(InputError, match="no request is in force"):
-        settle(files.book, both, files.model, level=0.5)
+        settle_ledger(files.book, both, files.model, level=0.5)
 
 
 def test_a_composition_is_a_run_to_other_commands(files: Files, taught: Taught, tmp_path: Path):

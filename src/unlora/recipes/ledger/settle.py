@@ -10,7 +10,7 @@ from unlora.data.records import ExampleSet
 from unlora.errors import InputError
 from unlora.ledger.book import ADVICE, REQUESTS, Ledger
 from unlora.ledger.compose import request_data
-from unlora.ledger.entries import Asked, LedgerEntry, Request
+from unlora.ledger.entries import LedgerEntry, Request, RequestAsked
 from unlora.level import Settled
 from unlora.locks import alone_in
 from unlora.recipes.ledger.add import compose
@@ -25,7 +25,7 @@ WholeRequest = tuple[Request, ExampleSet]
 """A request with its records, which the ledger does not hold."""
 
 
-def settle(
+def settle_ledger(
     folder: Path,
     files: Sequence[str],
     model: ModelSettings,
@@ -55,10 +55,12 @@ def settle(
     with alone_in(folder, advice=ADVICE):
         book = Ledger(folder)
         book.refuse_changed()
+        composed = book.composed
+        if composed is None:
+            raise InputError(f"{folder}: no request is in force; there is nothing to settle.")
         whole = _all_in_force(book, files)
         aim = _level(book, whole) if level is None else level
-        loaded, composed = load_the_model(book, model, reporter), book.composed
-        assert composed is not None  # a request is in force
+        loaded = load_the_model(book, model, reporter)
         read = [(request_data(book, request.entry), examples) for request, examples in whole]
         present = load_trained_adapter(loaded.model, book.path / composed.folder / "adapter")
 
@@ -75,7 +77,7 @@ def settle(
         weaker = compose(book, [one.entry for one, _ in whole], model, strength=strength)
         adapted = load_trained_adapter(load(model).model, book.path / weaker.folder / "adapter")
         asked = [
-            Asked(request=request.entry, probability=ask_both(adapted, loaded.tokenizer, data, examples))
+            RequestAsked(request=request.entry, probability=ask_both(adapted, loaded.tokenizer, data, examples))
             for (request, _), (data, examples) in zip(whole, read, strict=True)
         ]
         entry = book.add(
@@ -93,8 +95,6 @@ def settle(
 
 def _all_in_force(book: Ledger, files: Sequence[str]) -> list[WholeRequest]:
     found = {request.entry: (request, examples) for file in files for request, examples in requests_of(book, file)}
-    if not book.in_force:
-        raise InputError(f"{book.path}: no request is in force; there is nothing to settle.")
     missing = [str(one.entry) for one in book.in_force if one.entry not in found]
     if missing:
         raise InputError(
