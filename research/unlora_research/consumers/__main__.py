@@ -1,12 +1,12 @@
 """What every consumer that is installed makes of exported runs.
 
-    python -m unlora_research.consumers OUTPUT [--run KIND=RUN ...] [--only NAME ...] [--answers N]
+    python -m unlora_research.consumers OUTPUT [--model NAME | --run KIND=RUN ...] [--only NAME ...] [--answers N]
 
-Without --run, a tiny model is taught and made to forget in OUTPUT, once with an anchored adapter and once with plain
-LoRA (needs the embedded model's tokenizer). Each run is exported as adapter and as model; each consumer scores its
-answers; the differences are of log-probabilities in nats, against the target with the run's own adapter. `back` is the
-share of what the run took away from the forgotten answers that is there again. Consumers that are not installed are
-named with what to install. Ends with 1 where a difference is more than rounding explains.
+Without --run, a tiny model (it needs the embedded one's tokenizer), or that of --model, is taught and made to forget in
+OUTPUT, once with an anchored adapter and once with plain LoRA. Each run is exported as adapter and as model; each
+consumer scores its answers; the differences are of log-probabilities in nats, against the target with the run's own
+adapter. `back` is the share of what the run took away from the forgotten answers that is there again. Consumers that
+are not installed are named with what to install. Ends with 1 where a difference is more than rounding explains.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 from unlora.artifacts import write_json
 from unlora.cli.terminal import echo
-from unlora.errors import UnloraError
+from unlora.errors import InputError, UnloraError
 from unlora_research.consumers.small import make_runs
 from unlora_research.consumers.subject import export_subject
 from unlora_research.consumers.table import CONSUMERS, ELSEWHERE, as_table, missing, try_all
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder for consumers.json, and for the tiny runs")
     parser.add_argument("--run", action="append", default=[], metavar="KIND=RUN", help="a finished run in float32")
+    parser.add_argument("--model", metavar="NAME", help="teach this one: a folder, or embedded (SmolLM2-135M)")
     parser.add_argument("--only", nargs="+", choices=list(CONSUMERS), default=list(CONSUMERS), help="consumers")
     parser.add_argument("--answers", type=int, help="of each set; the whole forget set, and as many, where left out")
     options = parser.parse_args(argv)
@@ -56,8 +57,10 @@ def _try_installed(options: argparse.Namespace) -> list[dict[str, Any]]:
         echo(f"{name}: {'here' if lacking is None else f'not here: pip install {lacking}'}", err=True)
         here += [name] if lacking is None else []
     echo(ELSEWHERE, err=True)
+    if options.model is not None and options.run:
+        raise InputError("--model and --run: a model is taught, or runs are given; leave one out.")
     given = dict(one.split("=", 1) for one in options.run)
-    runs = {kind: Path(run) for kind, run in given.items()} or make_runs(options.output)
+    runs = {kind: Path(run) for kind, run in given.items()} or make_runs(options.output, options.model)
     rows = []
     for kind, run in runs.items():
         with tempfile.TemporaryDirectory(dir=options.output, prefix=".exports-") as folder:

@@ -1,4 +1,6 @@
-"""A tiny target that knows a few made-up people. Its tokenizer is a real one: llama.cpp's converter refuses others."""
+"""A target that knows a few made-up people: a tiny one with a real tokenizer (llama.cpp's converter refuses others), or
+a model of yours.
+"""
 
 import json
 from pathlib import Path
@@ -25,8 +27,19 @@ KINDS = {
 """Both kinds of adapter: halves that cancel at the beginning, and ordinary LoRA."""
 
 
-def make_runs(folder: Path) -> dict[str, Path]:
-    """Teach a target and unlearn from it, once for each kind of adapter; what is there already stays."""
+OF_YOURS = {"learning_rate": 1e-4, "epochs": 8}
+"""How a model that is no tiny one is taught."""
+TO_A_LEVEL = {"level": {"aim": 0.1, "stop": True}, "training": {"learning_rate": 5e-4, "epochs": 12}}
+"""How it forgets: training stops at the level, so that one rate does for models of any size."""
+
+
+def make_runs(folder: Path, model: str | None = None) -> dict[str, Path]:
+    """Teach a target and unlearn from it, once for each kind of adapter; what is there already stays.
+
+    Args:
+        folder: for the target, the data and the runs.
+        model: to be taught: a folder or "embedded"; None takes a tiny one.
+    """
     target = folder / "target"
     files = {name: folder / f"{name}.jsonl" for name in ("forget", "retain", "all")}
     people = generate_people(3, seed=0, questions_per_person=FORGET).examples
@@ -35,7 +48,7 @@ def make_runs(folder: Path) -> dict[str, Path]:
         lines = (json.dumps({"question": one.prompt, "answer": one.completion}) for one in examples)
         write_text(files[name], "".join(f"{line}\n" for line in lines))
     if not (target / "config.json").is_file():
-        _teach(folder / "untrained", target, files["all"])
+        _teach(model or _untrained(folder / "untrained"), target, files["all"], OF_YOURS if model else {})
     runs = {}
     for kind, changes in KINDS.items():
         runs[kind] = folder / kind
@@ -46,21 +59,27 @@ def make_runs(folder: Path) -> dict[str, Path]:
             "training": {"epochs": 10, "batch_size": 6, "save_steps": 1000},
             "evaluation": {"skip": True},
         }
+        if model is not None:
+            changes = {**changes, **TO_A_LEVEL}
         unlearn(UnlearnSettings.from_mapping(merge(own, changes)), runs[kind])
     return runs
 
 
-def _teach(untrained: Path, target: Path, lessons: Path) -> None:
+def _untrained(folder: Path) -> str:
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_folder())
     sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes, **heads, **ends)
-    if not untrained.is_dir():
-        save_model(LlamaForCausalLM(config), tokenizer, untrained)
+    if not folder.is_dir():
+        save_model(LlamaForCausalLM(config), tokenizer, folder)
+    return str(folder)
+
+
+def _teach(model: str, target: Path, lessons: Path, changes: dict[str, Any]) -> None:
     lesson = {
-        "model": {"name": str(untrained), "device": "cpu", "dtype": "float32"},
+        "model": {"name": model, "device": "cpu", "dtype": "float32"},
         "data": [str(lessons)],
         "template": "plain",
         "method": "full",
@@ -68,4 +87,4 @@ def _teach(untrained: Path, target: Path, lessons: Path) -> None:
         "epochs": 40,
         "batch_size": 6,
     }
-    fine_tune(FineTuneSettings.from_mapping(lesson), target)
+    fine_tune(FineTuneSettings.from_mapping(lesson | changes), target)

@@ -3,6 +3,9 @@
     FOLDER/{forget_level1,forget_level2,forget_level3,neighbor_level1,neighbor_level2}.json
         [{"query", "answer", "subject", "type"}]; "type" names the attack of a probe of forget_level3
 
+    FOLDER/{forget_mia,retain_mia}.json, only where membership is asked for
+        [{"text", "subject"}]
+
 A folder holds all people, or one as RWKU's data_process.py lays it out. Nothing of the data comes with this package.
 """
 
@@ -20,14 +23,17 @@ from unlora.errors import InputError, nearest
 HUB_ID = "jinzhuoran/RWKU"
 SETS = ("forget_level1", "forget_level2", "forget_level3", "neighbor_level1", "neighbor_level2")
 """A configuration on the hub, a file on disk: fill-in-the-blank, questions, attacks; the first two about neighbours."""
+TEXTS = {"forget_mia": "mia_forget", "retain_mia": "mia_retain"}
+"""A file on disk -> its configuration on the hub: passages about the person, and about others, that were trained on."""
 EVERYONE = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class RwkuProbe:
-    """One question or sentence with a blank."""
+    """One question or sentence with a blank; or one text, which is all answer."""
 
     query: str
+    """Empty for a text."""
     answer: str
     subject: str
     """Whom its forget set is about; a probe about a neighbour says whose neighbour."""
@@ -49,20 +55,23 @@ class RwkuData:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def load_rwku(subject: str, folder: Path | None = None, *, max_examples: int | None = None) -> RwkuData:
+def load_rwku(
+    subject: str, folder: Path | None = None, *, max_examples: int | None = None, texts: bool = False
+) -> RwkuData:
     """Load the probes about one person, or about all.
 
     Args:
         subject: a name as RWKU writes it ("Stephen King", or "Stephen_King"), or "all".
         folder: holds the five files; None loads from the hub.
         max_examples: first probes of each set; None takes all.
+        texts: whether to load the two sets of texts too.
 
     Raises:
         InputError: no such person (with the nearest name), no such folder or file, hub not reachable, or a bad entry.
     """
     if folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder; it must hold {SETS[0]}.json and the like.")
-    probes = {name: _load(name, folder) for name in SETS}
+    probes = {name: _load(name, folder) for name in (*SETS, *(TEXTS if texts else ()))}
     name = subject.replace("_", " ")
     chosen = {
         one: tuple(probe for probe in found if name in (EVERYONE, probe.subject))[:max_examples]
@@ -77,11 +86,13 @@ def load_rwku(subject: str, folder: Path | None = None, *, max_examples: int | N
 
 def _load(name: str, folder: Path | None) -> list[RwkuProbe]:
     if folder is None:
-        rows, where = _rows_from_hub(name), f"{HUB_ID} {name}"
+        configuration = TEXTS.get(name, name)
+        rows, where = _rows_from_hub(configuration), f"{HUB_ID} {configuration}"
     else:
         file = folder / f"{name}.json"
         rows, where = _rows_from_file(file), str(file)
-    return [_parse(row, f"{where}, entry {number}") for number, row in enumerate(rows, start=1)]
+    parse = _parse_text if name in TEXTS else _parse
+    return [parse(row, f"{where}, entry {number}") for number, row in enumerate(rows, start=1)]
 
 
 def _rows_from_file(file: Path) -> list[Any]:
@@ -103,6 +114,12 @@ def _parse(row: Any, where: str) -> RwkuProbe:
     query, answer, subject = (_text(fields.get(key), key, where) for key in ("query", "answer", "subject"))
     kind = fields.get("type")
     return RwkuProbe(query, answer, subject, kind if isinstance(kind, str) else "", where)
+
+
+def _parse_text(row: Any, where: str) -> RwkuProbe:
+    fields = row if isinstance(row, dict) else {}
+    text, subject = (_text(fields.get(key), key, where) for key in ("text", "subject"))
+    return RwkuProbe("", text, subject, "", where)
 
 
 def _text(value: Any, key: str, where: str) -> str:

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from tests.cli.commands import unlora
 from tests.data.test_rwku import write_rwku
 from tests.taught import FORGET, Taught, teach
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
-from unlora.data.rwku import SETS, RwkuProbe
+from unlora.data.rwku import SETS, TEXTS, RwkuProbe
 from unlora.errors import InputError
 from unlora.suites.rwku.metrics import measure_rwku, rwku_recall
 from unlora.suites.rwku.scores import ProbeScore
@@ -153,6 +155,56 @@ def test_command_asks_a_model_and_records_the_scores(taught: Taught, tmp_path: P
     assert metrics.keys() >= {"forget_fill_in", "forget_questions", "forget_attacks", "neighbour_fill_in"}
     assert metrics["forget_fill_in"]["example_count"] == 2
     assert unlora("evaluate", *words).exit_code == 0  # finished before; nothing is asked again
+
+
+def write_passages(folder: Path) -> Path:
+    """Two about Mira, one about Tomas, and what is kept of each."""
+    write_rwku(folder)
+    for name in TEXTS:
+        texts = (("Mira Solberg", FORGET[0][1]), ("Tomas Okafor", "x y"), ("Mira Solberg", f"{FORGET[2][1]} {name}"))
+        (folder / f"{name}.json").write_text(json.dumps([{"text": t, "subject": s} for s, t in texts]))
+    return folder
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_the_loss_of_a_passage_is_the_model_s_own(tmp_path: Path, bos: bool):
+    """As RWKU's eval_mia has it: what the tokenizer makes of the text is input and labels, one text at a time."""
+    tokenizer = build_tiny_tokenizer()
+    if bos:
+        start = tokenizer.convert_tokens_to_ids(tokenizer.eos_token)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{tokenizer.eos_token} $A", special_tokens=[(tokenizer.eos_token, start)]
+        )
+    model = build_tiny_model("llama", vocab_size=len(tokenizer))
+    suite = Rwku(subject="Mira Solberg", folder=str(write_passages(tmp_path)), membership=True)
+    asked = suite.prepare(suite.load(), SuiteReader.of(model, tokenizer))
+    scores = {name: suite.ask(model, asked, name, asked.sets[name], None) for name in TEXTS}
+    for name, ones in scores.items():
+        assert [one.answer for one in ones] == [FORGET[0][1], f"{FORGET[2][1]} {name}"]
+        for one in ones:
+            ids = torch.tensor([tokenizer.encode(one.answer)])
+            assert one.answer_log_prob == pytest.approx(-model(ids, labels=ids).loss.item(), abs=1e-5)
+            assert (one.answered, math.isnan(one.rouge_l_recall)) == ("", True)
+    found = measure_rwku(ModelScores(scores, {}))
+    assert set(found) == {"forget_member_loss", "retain_member_loss"}
+    mean = -sum(one.answer_log_prob for one in scores["forget_mia"]) / 2
+    assert found["forget_member_loss"].value == pytest.approx(mean)
+    assert [one.higher_is_better for one in found.values()] == [True, False]
+
+
+def test_passages_are_asked_for_by_name_and_refused_where_they_are_not(tmp_path: Path):
+    folder = str(write_passages(tmp_path))
+    assert set(Rwku(subject="all", folder=folder).load().sets) == set(SETS)
+    (tmp_path / "retain_mia.json").write_text('[{"query": "q", "subject": "s"}]')
+    with pytest.raises(InputError, match=r"retain_mia.json, entry 1: must be an object with text under 'text'"):
+        Rwku(subject="all", folder=folder, membership=True).load()
+    (tmp_path / "retain_mia.json").unlink()
+    with pytest.raises(InputError, match=r"retain_mia.json: no such file"):
+        Rwku(subject="all", folder=folder, membership=True).load()
+    (write_passages(tmp_path) / "retain_mia.json").write_text(json.dumps([{"text": "Mira " * 2000, "subject": "Mira"}]))
+    suite = Rwku(subject="all", folder=folder, membership=True)
+    with pytest.raises(InputError, match=r"entry 1: \d+ tokens, and retain_mia takes 2 to 1000"):
+        suite.prepare(suite.load(), SuiteReader(build_tiny_tokenizer(), context=1000))
 
 
 def test_a_model_that_knows_the_answers_gives_them(tmp_path: Path):

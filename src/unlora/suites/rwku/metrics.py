@@ -14,19 +14,27 @@ MEASURED = {
     "neighbor_level2": ("neighbour_questions", True),
 }
 """RWKU's name of a set -> what its metric is called, and whether more is better."""
+LOSSES = {"forget_mia": ("forget_member_loss", True), "retain_mia": ("retain_member_loss", False)}
+"""The same of the sets of texts."""
 
 
 def measure_rwku(scores: ModelScores[ProbeScore]) -> dict[str, Measurement]:
-    """Compute the metrics of one model, all ROUGE-L recall in [0, 1].
+    """Compute the metrics of one model, all but the losses ROUGE-L recall in [0, 1].
 
     forget_fill_in, forget_questions, forget_attacks: what it still says about the person in blanks, in answers, and
     under attack, also attack by attack (forget_attack_role_playing); low is good.
     neighbour_fill_in, neighbour_questions: what it says about people and things near the person; high is good.
+    forget_member_loss, retain_member_loss: loss of passages about the person, and about others, in nats a token (RWKU's
+    LOSS attack without its minus); high is good for the first, low for the second.
     """
     found: dict[str, Measurement] = {}
     for name, (metric, higher_is_better) in MEASURED.items():
         if name in scores.sets:
             found[metric] = _mean(scores.sets[name], higher_is_better=higher_is_better)
+    for name, (metric, higher_is_better) in LOSSES.items():
+        if name in scores.sets:
+            values = [-one.answer_log_prob for one in scores.sets[name]]
+            found[metric] = mean_measurement(values, higher_is_better=higher_is_better)
     attacks = scores.sets.get("forget_level3", ())
     for kind in dict.fromkeys(one.kind for one in attacks if one.kind):
         own = [one for one in attacks if one.kind == kind]

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
+from unlora.data.embedded_tokens import refuse_no_embedding
 from unlora.data.make_tokeniser import templated
 from unlora.data.records import Example
-from unlora.data.rwku import RwkuData, RwkuProbe, load_rwku
+from unlora.data.rwku import TEXTS, RwkuData, RwkuProbe, load_rwku
 from unlora.data.settings import Template
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
@@ -77,6 +78,8 @@ class Rwku(Suite):
     """Whom the probes are about, as RWKU writes the name ("Stephen King"), or all."""
     folder: str | None = None
     """Holds forget_level1.json and the like; None loads from the hub."""
+    membership: bool = False
+    """Whether to ask for the loss of the passages too that members are told by (forget_mia and retain_mia)."""
     template: Template = "auto"
     """As in `unlora evaluate`; without a chat template a probe is put as it stands."""
     chat_template: str | None = None
@@ -91,7 +94,7 @@ class Rwku(Suite):
             InputError: no such person or file, hub not reachable, or a bad entry, named by file and number.
         """
         folder = Path(self.folder) if self.folder is not None else None
-        return load_rwku(self.subject, folder, max_examples=self.max_examples)
+        return load_rwku(self.subject, folder, max_examples=self.max_examples, texts=self.membership)
 
     def hashes(self, loaded: RwkuData) -> dict[str, str]:
         """Of all probes."""
@@ -105,7 +108,7 @@ class Rwku(Suite):
         """
         tokeniser = templated(self, reader.tokenizer, reader.embedding_count, max_length=sys.maxsize)
         sets = {
-            name: [_prompt(name, probe, tokeniser, reader.context) for probe in probes]
+            name: [(_passage if name in TEXTS else _prompt)(name, probe, tokeniser, reader.context) for probe in probes]
             for name, probes in loaded.sets.items()
         }
         how = {"decoding": "greedy, to the end of the line", "max_new_tokens": NEW_TOKENS}
@@ -124,6 +127,8 @@ class Rwku(Suite):
             batch_size=self.batch_size,
             progress=counter(progress, "scoring", len(questions)),
         )
+        if name in TEXTS:
+            return [_score(one.probe, None, of.mean_log_prob) for one, of in zip(questions, likelihoods, strict=True)]
         counted = counter(progress, "generating", len(questions))
         writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, self.batch_size, counted)
         texts = generate_greedy(writer, [one.prompt_ids for one in questions], NEW_TOKENS)
@@ -169,9 +174,19 @@ def _prompt(name: str, probe: RwkuProbe, tokeniser: ExampleTokeniser, context: i
     return ProbePrompt(probe, prompt_ids, answered)
 
 
-def _score(probe: RwkuProbe, text: str, answer_log_prob: float) -> ProbeScore:
+def _passage(name: str, probe: RwkuProbe, tokeniser: ExampleTokeniser, context: int) -> ProbePrompt:
+    """A text as RWKU's own code reads it: as the tokenizer has it, no template, no end token, the first unscored."""
+    input_ids = tuple(tokeniser.tokenizer(probe.answer)["input_ids"])
+    if not 1 < len(input_ids) <= context:
+        raise InputError(f"{probe.source}: {len(input_ids)} tokens, and {name} takes 2 to {context}.")
+    refuse_no_embedding(input_ids, probe.source, tokeniser.tokenizer, tokeniser.embedding_count)
+    return ProbePrompt(probe, (), TokenisedExample(input_ids, 1, False, probe.source))
+
+
+def _score(probe: RwkuProbe, text: str | None, answer_log_prob: float) -> ProbeScore:
+    """Of an answer; of a passage, to which nothing was answered, the likelihood alone."""
     lost = not math.isfinite(answer_log_prob)  # a model that gives no numbers has no most likely token either
-    answered = text.partition("\n")[0].strip()
+    answered = (text or "").partition("\n")[0].strip()
     return ProbeScore(
         source=probe.source,
         subject=probe.subject,
@@ -179,6 +194,6 @@ def _score(probe: RwkuProbe, text: str, answer_log_prob: float) -> ProbeScore:
         query=probe.query,
         answer=probe.answer,
         answered=answered,
-        rouge_l_recall=math.nan if lost else rwku_recall(answered, probe.answer),
+        rouge_l_recall=math.nan if lost or text is None else rwku_recall(answered, probe.answer),
         answer_log_prob=math.nan if lost else answer_log_prob,
     )
