@@ -29,7 +29,8 @@ def called(run: Path, output: Path, *words: str) -> tuple[int, list[dict]]:
 
 
 def test_what_every_checkout_installs_agrees(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    code, rows = called(run, tmp_path, "--only", "PEFT", "transformers", "lm-eval")
+    output = tmp_path / "made" / "anew"
+    code, rows = called(run, output, "--only", "PEFT", "transformers", "lm-eval")
     assert code == 0
     assert [row["form"] for row in rows] == [
         *("adapter", "adapter, merged by PEFT", "adapter", "model", "adapter (per answer)", "model (per answer)"),
@@ -42,7 +43,13 @@ def test_what_every_checkout_installs_agrees(run: Path, tmp_path: Path, capsys: 
     printed = capsys.readouterr()
     assert printed.out.count("| anchored |") == 6
     assert "vLLM" in printed.err
-    assert [path.name for path in tmp_path.iterdir()] == ["consumers.json"]
+    assert [path.name for path in output.iterdir()] == ["consumers.json"]
+
+
+def test_a_model_to_teach_or_runs_but_not_both(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert command.main([str(tmp_path / "out"), "--run", f"plain={run}", "--model", "embedded", "--only", "PEFT"]) == 2
+    assert "error: --model and --run: " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def deaf(subject: Subject) -> Iterator[Tried]:

@@ -59,6 +59,7 @@ def _try_installed(options: argparse.Namespace) -> list[dict[str, Any]]:
     echo(ELSEWHERE, err=True)
     if options.model is not None and options.run:
         raise InputError("--model and --run: a model is taught, or runs are given; leave one out.")
+    options.output.mkdir(parents=True, exist_ok=True)
     given = dict(one.split("=", 1) for one in options.run)
     runs = {kind: Path(run) for kind, run in given.items()} or make_runs(options.output, options.model)
     rows = []
