@@ -1,12 +1,14 @@
 """What measuring importance costs, as a ratio to a plain LoRA forward and backward pass over the same tokens.
 
-    python -m benchmarks.extraction [--shape smollm2|llama2-7b|tiny] [--layers N] [--examples N] [--json FILE]
+    python -m benchmarks.extraction [--shape smollm2|llama2-7b|mixture|tiny] [--layers N] [--examples N] [--json FILE]
 
 A method is an importance preset, "contrast", "contrast_inputs", a preset of full weights with the place of its running
 sums ("fila-host", "fila-disk"), or the released code's procedure (`benchmarks.released`): "released-vila",
 "released-fila". Of that one pass over the forget set is timed and counted ten times: so often it does the same work.
 
-The plain pass is ordinary LoRA training without the optimiser. Peak memory is that of a process of its own for each
+The plain pass is ordinary LoRA training without the optimiser. Of a mixture every expert is measured, and the plain
+pass has an adapter on the same matrices, through PEFT's `target_parameters`; "plain-layers" has one on the linear
+layers alone, the cheapest there is. Peak memory is that of a process of its own for each
 method, model included. Nothing is trained.
 """
 
@@ -26,10 +28,11 @@ from unlora.errors import InputError
 from unlora.importance import IMPORTANCE_PRESETS, ImportanceMap, estimate_importance
 from unlora.importance.contrast_map import ContrastMap, estimate_contrast
 from unlora.importance.offload import Offload
+from unlora.models.experts import find_all, find_experts, peft_target_parameters, whole_tensors
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
 
-PLAIN, CONTRAST = "plain", ("contrast", "contrast_inputs")
+PLAIN, PLAIN_LAYERS, CONTRAST = "plain", "plain-layers", ("contrast", "contrast_inputs")
 RELEASED: dict[str, released.Released] = {"released-vila": "vila", "released-fila": "fila"}
 PLACES: dict[str, Offload] = {"": "none", "host": "host", "disk": "disk"}
 METHODS = ("marginal", "vila", *CONTRAST, "fila", "fila-disk", *RELEASED)
@@ -81,7 +84,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     for name in options.methods:
         preset, _, place = name.partition("-")
-        known = name in RELEASED or name in CONTRAST or (preset in IMPORTANCE_PRESETS and place in PLACES)
+        known = name in (PLAIN_LAYERS, *RELEASED, *CONTRAST) or (preset in IMPORTANCE_PRESETS and place in PLACES)
         if not known:
             raise InputError(f"--methods: '{name}' is none of {', '.join(METHODS)}.")
     return options
@@ -95,7 +98,7 @@ def make_methods(subject: Subject, names: Sequence[str]) -> dict[str, Method]:
 
 def _measure(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
     done = run_once(name, subject, sets)
-    if name == PLAIN:
+    if name in (PLAIN, PLAIN_LAYERS):
         return done
     on_disk = released.bytes_on_disk if name in RELEASED else bytes_on_disk
     return Timed(done.seconds, on_disk(done.result))
@@ -103,22 +106,26 @@ def _measure(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Time
 
 def run_once(name: str, subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
     """One whole measurement by one method, or the plain pass; the map is the result."""
-    if name == PLAIN:
-        return plain_pass(subject, sets)
+    if name in (PLAIN, PLAIN_LAYERS):
+        return plain_pass(subject, sets, experts=name == PLAIN)
     if name in RELEASED:
         return released.measure(RELEASED[name], subject, passes=1, wrap=timed)  # type: ignore[return-value]
     model: Any = subject.model
+    names = list(find_all(model)) if find_experts(model) else None
+    options: dict[str, Any] = {"rank": RANK, "target_modules": names}
     if name in CONTRAST:
-        return timed(lambda: estimate_contrast(model, *sets, rank=RANK, inputs_only=name == "contrast_inputs"))
+        return timed(lambda: estimate_contrast(model, *sets, inputs_only=name == "contrast_inputs", **options))
     preset, _, place = name.partition("-")
-    return timed(lambda: estimate_importance(model, *sets, preset=preset, rank=RANK, offload=PLACES[place]))
+    return timed(lambda: estimate_importance(model, *sets, preset=preset, offload=PLACES[place], **options))
 
 
-def plain_pass(subject: Subject, sets: tuple[Batches, Batches]) -> Timed:
+def plain_pass(subject: Subject, sets: tuple[Batches, Batches], *, experts: bool = True) -> Timed:
     """Ordinary LoRA training without the optimiser: loss by the model itself, backward into the factors."""
     with quiet():
         names = peft_target_modules(subject.model, list(find_target_modules(subject.model)))
-        config = LoraConfig(r=RANK, target_modules=names, task_type="CAUSAL_LM")
+        tensors = whole_tensors(find_experts(subject.model)) if experts else {}
+        parameters = peft_target_parameters(subject.model, tensors) or None
+        config = LoraConfig(r=RANK, target_modules=names, target_parameters=parameters, task_type="CAUSAL_LM")
         model: Any = get_peft_model(subject.model, config)  # type: ignore[arg-type]
 
     def train() -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen3MoeConfig
 
 from benchmarks.measuring import positive
 from unlora.data.collate import collate, shortest_first
@@ -51,6 +51,20 @@ CONFIGS = {
         "num_attention_heads": 4,
     },
 }
+MIXTURE = "mixture"
+CONFIGS[MIXTURE] = {
+    "vocab_size": 8192,
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 256,
+}
+"""Qwen3-MoE's class, a tenth of the width of its 30B: 80 % of the weights are experts, a quarter of them a token's."""
 SHAPES = (SMOLLM2, *CONFIGS)
 QUESTIONS_A_PERSON = 6
 PROMPT_TOKENS, ANSWER_TOKENS = (10, 24), (8, 40)
@@ -123,14 +137,15 @@ def random_model(
         InputError: more layers than the shape has, or weights that do not fit the memory.
     """
     sizes: dict[str, Any] = CONFIGS[shape] | {"num_hidden_layers": _cut(shape, layers)} | changed
-    config = LlamaConfig(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=1, max_position_embeddings=4096)
+    made: type[PretrainedConfig] = Qwen3MoeConfig if shape == MIXTURE else LlamaConfig
+    config = made(**sizes, pad_token_id=0, bos_token_id=1, eos_token_id=1, max_position_embeddings=4096)
     with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in LlamaForCausalLM(config).parameters())
+        parameters = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     _refuse_unless_fits(shape, parameters * dtype.itemsize, device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         with torch.device(device):
-            model = LlamaForCausalLM._from_config(config, dtype=dtype)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     return model.requires_grad_(False).eval()
 
 

@@ -11,13 +11,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
 from pydantic import Field, model_validator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3MoeConfig
 
 from unlora.artifacts import write_text
 from unlora.config import Config
@@ -64,6 +64,12 @@ class SmallWorld(Config):
         if self.forget_people + self.held_out_people >= self.people:
             raise ValueError("people: must be more than forget_people and held_out_people together")
         return self
+
+
+class MixtureWorld(SmallWorld):
+    """The same of a mixture of experts, of which every token takes two in each layer."""
+
+    experts: int = Field(default=8, ge=2)
 
 
 class SmallWorldFiles(NamedTuple):
@@ -203,25 +209,32 @@ def train_tokenizer(examples: ExampleSet, vocabulary: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
 
 
-def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Random weights in Llama's architecture, float32."""
+def untrained_model(world: SmallWorld, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Random weights in Llama's architecture, or in Qwen3-MoE's, float32."""
     end, pad = (tokenizer.backend_tokenizer.token_to_id(token) for token in (END, PAD))
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=world.hidden_size,
-        intermediate_size=8 * world.hidden_size // 3 // 32 * 32,
-        num_hidden_layers=world.layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=end,
-        eos_token_id=end,
-        pad_token_id=pad,
-    )
+    inner = 8 * world.hidden_size // 3 // 32 * 32
+    sizes: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": world.hidden_size,
+        "intermediate_size": inner,
+        "num_hidden_layers": world.layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+    }
+    mixed: dict[str, Any] = {}
+    if isinstance(world, MixtureWorld):
+        # A token's two experts are together as wide as the dense layer.
+        mixed = {"num_experts": world.experts, "num_experts_per_tok": 2, "moe_intermediate_size": inner // 2}
+        mixed["head_dim"] = world.hidden_size // 4
+    config = Qwen3MoeConfig(**sizes, **mixed) if mixed else LlamaConfig(**sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(world.seed)
-        return LlamaForCausalLM(config)
+        return AutoModelForCausalLM.from_config(config)
 
 
 @dataclass(frozen=True)

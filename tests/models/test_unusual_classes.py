@@ -12,7 +12,8 @@ from tests.tiny import build_tiny_tokenizer
 from unlora.errors import InputError
 from unlora.models.causality import refuse_two_sided
 from unlora.models.choose import choose_target_modules, is_linear
-from unlora.models.forward import Reader, completion_logits
+from unlora.models.forward import Reader, completion_logits, first_place
+from unlora.models.load import COUNTED_FROM_PADDING, load_model, load_tokenizer
 from unlora.models.peft_trial import RENAMED
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
@@ -96,3 +97,19 @@ def test_reason_that_is_told_where_no_layer_is_left_is_that_of_the_language_mode
     """The layers of images come first and are none of the matter: PEFT loads no adapter of this class's text part."""
     with pytest.raises(InputError, match=rf"{RENAMED} \(model\.language_model\."):
         choose_target_modules(tiny("deepseek_ocr2", AutoModelForImageTextToText), rank=2)
+
+
+@pytest.mark.parametrize("kind", [*sorted(COUNTED_FROM_PADDING), "bert", "opt", "gpt2"])
+@torch.no_grad()
+def test_context_is_what_the_table_of_positions_has_places_for(kind: str, tmp_path: Path):
+    """One token more, and the model itself has no place for it."""
+    model = tiny(kind)
+    assert (first_place(model) > 0) == (kind in COUNTED_FROM_PADDING)
+    save_model(model, build_tiny_tokenizer(), tmp_path)
+    loaded = load_model(str(tmp_path), device=torch.device("cpu"))
+    context = loaded.tokenizer.model_max_length
+    assert context == load_tokenizer(str(tmp_path)).model_max_length
+    ids = torch.full((1, context + 1), 5)
+    assert loaded.model(input_ids=ids[:, 1:]).logits.isfinite().all()
+    with pytest.raises((IndexError, RuntimeError)):
+        loaded.model(input_ids=ids)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import save_tiny
-from unlora_research import ranking, solvers
+from unlora_research import experts, formats, ranking, solvers
 
 
 def test_ranking_of_every_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -38,3 +38,31 @@ def test_solvers_beside_the_row_solver(
         # Its objective is the one that is measured, so nothing that solves another comes below it.
         assert row["ratios"]["elementwise"] <= min(row["ratios"][name] for name in ("plain", "row", "separable"))
     assert "rank 2: " in capsys.readouterr().out
+
+
+def test_a_mixture_forgets_through_what_is_in_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked = [tmp_path, "--world", "0", "--recipe", "attention", "used_experts", "--quick"]
+    monkeypatch.setattr(sys, "argv", ["experts", *map(str, asked)])
+    experts.main()
+    reaches = {}
+    for name in ("attention", "used_experts"):
+        record = json.loads((tmp_path / "world-0" / "runs" / name / "record.json").read_text())
+        reaches[name] = record["reach"]["experts"]
+    assert reaches["attention"] == 0 < reaches["used_experts"] < 4 * 2 * experts.QUICK["layers"]
+    assert "| `used_experts` | 1 |" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_format_is_unlearned_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(sys, "argv", ["formats", str(tmp_path), "--world", "0", "--quick"])
+    formats.main()
+    runs = [json.loads((tmp_path / "world-0" / f"run-{number}" / "record.json").read_text()) for number in range(4)]
+    assert [one["model"]["quantisation"] for one in runs] == [None, "8bit", "4bit", None]
+    assert runs[3]["model"]["multiplied_out"] == "fp8"
+    printed = capsys.readouterr().out
+    assert [name for name in formats.FORMATS if f"| {name} |" not in printed] == []

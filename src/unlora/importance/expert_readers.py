@@ -62,14 +62,18 @@ def _by_choice(
     rows, width = hidden.reshape(-1, hidden.shape[-1]), chosen.shape[-1]
     chosen, shares = chosen.reshape(-1, width), shares.reshape(-1, width)
     tapped.check(len(rows) if len(chosen) == len(rows) else -1)
-    output = torch.zeros_like(rows)
-    for index in chosen.unique().tolist():
-        if index >= module.num_experts:  # In place of an expert that another process holds, or of none
-            continue
-        tokens, places = torch.where(chosen == index)
-        outer = compute(index, rows[tokens], tokens)
-        output = output.index_add(0, tokens, (outer * shares[tokens, places, None]).to(output.dtype))
-    return output.reshape(hidden.shape)
+    flat = chosen.flatten()
+    order = flat.argsort(stable=True)  # By expert, and by token within one.
+    counts = flat.bincount(minlength=module.num_experts)
+    # What lies above is in place of an expert that another process holds, or of none.
+    order, sizes = order[: int(counts[: module.num_experts].sum())], counts[: module.num_experts].tolist()
+    tokens = order // width
+    parts = zip(rows.index_select(0, tokens).split(sizes), tokens.split(sizes), strict=True)
+    outer = [compute(index, *part) for index, part in enumerate(parts) if sizes[index]]
+    if not outer:
+        return torch.zeros_like(hidden)
+    weighted = torch.cat(outer) * shares.flatten()[order, None]
+    return torch.zeros_like(rows).index_add(0, tokens, weighted.to(rows.dtype)).reshape(hidden.shape)
 
 
 def _gated(module: Any, tapped: Tapped, index: int, rows: Tensor, tokens: Tensor) -> Tensor:

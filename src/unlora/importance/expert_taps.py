@@ -102,7 +102,8 @@ class ExpertTaps:
             parts = [self._by_example(*rows) for rows in arrived]
             del self._arrived[name]
             self._fed.add(name)
-            self._consume(name, *(torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)))
+            laid = parts[0] if len(parts) == 1 else [torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)]
+            self._consume(name, *laid)
 
     def _by_example(self, tokens: Tensor, *tensors: Tensor) -> list[Tensor]:
         """Lay rows out as (example, token, width), zeros behind the last of an example."""

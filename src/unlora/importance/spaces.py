@@ -142,6 +142,15 @@ class _Group(NamedTuple):
     output_gradients: Float[Tensor, "position d_out"]
 
 
+def _without_padding(inputs: Inputs, output_gradients: OutputGradients) -> tuple[Tensor, Tensor]:
+    """All positions one after another, but those whose input or gradient is zero throughout: they add nothing.
+
+    Half of the positions of an expert are padding, as other examples had more tokens routed there.
+    """
+    kept = output_gradients.any(dim=2) & inputs.any(dim=2)
+    return inputs[kept], output_gradients[kept]
+
+
 def _join(first: _Group | None, second: _Group) -> _Group:
     if first is None:
         return second
@@ -186,7 +195,7 @@ class MarginalStatistics(ModuleStatistics):
         self._columns = columns if self._columns is None else self._columns + columns
         alone = inputs.shape[0] == 1
         if alone or self._waiting is not None or self._group_count % MEAN_EVERY == 0:
-            group = _Group(inputs.shape[0], energies, inputs.flatten(0, 1), output_gradients.flatten(0, 1))
+            group = _Group(inputs.shape[0], energies, *_without_padding(inputs, output_gradients))
             group, self._waiting = _join(self._waiting, group), None
             if group.sample_count == 1:
                 self._waiting = group

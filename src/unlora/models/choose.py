@@ -31,6 +31,7 @@ EXCLUDED = "excluded (adapter.exclude_modules)"
 NOT_ASKED = "not among adapter.target_modules"
 
 
+LITTLE_USED = "of experts that the forget set uses no more than the retain set (adapter.expert_excess)"
 BELOW_COVERAGE = "of less importance (adapter.coverage)"
 
 

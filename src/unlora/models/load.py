@@ -44,6 +44,11 @@ from unlora.models.save import save_model
 MOST_LAYERS = 10_000
 """Ten times the deepest transformer published (1,000 layers, arXiv 2203.00555)."""
 
+COUNTED_FROM_PADDING = {
+    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+"""Model types whose table of positions begins with padding's, as RoBERTa's does."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -243,9 +248,12 @@ def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> P
 
 def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """Give the tokenizer the model's context: not every one knows it, and past it GPT-2 fails and others babble."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None)
     if isinstance(context, int):
-        tokenizer.model_max_length = context
+        # Of RoBERTa's 514 places the first two are no token's.
+        skipped = (text.pad_token_id or 0) + 1 if text.model_type in COUNTED_FROM_PADDING else 0
+        tokenizer.model_max_length = context - skipped
     return tokenizer
 
 

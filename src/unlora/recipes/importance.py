@@ -14,7 +14,7 @@ from unlora.run.reporter import SILENT, Reporter
 from unlora.run.sets import load_sets, tokenise_sets
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start, start_data, start_inputs
-from unlora.run.targets import choose_targets
+from unlora.run.targets import choose_targets, narrow_to_used
 from unlora.runtime import seed_everything
 
 
@@ -41,8 +41,9 @@ def write_importance(settings: UnlearnSettings, output: Path, *, reporter: Repor
     tokeniser = make_tokeniser(settings.data, target.tokenizer, embedding_count(target.model))
     sets = tokenise_sets(tokeniser, forget_set, retain_set)
     choice = choose_targets(settings.adapter, start, target.model)
-    reporter.say(choice.reach.sentence())
     data = start_data(sets, settings.seed)
+    choice = narrow_to_used(choice, settings.adapter, target.model, data, reporter)
+    reporter.say(choice.reach.sentence())
     measured = start.measure(
         start_inputs(settings.adapter, target, choice.targets, data, reporter, scratch=output.parent)
     )

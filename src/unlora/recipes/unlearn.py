@@ -26,9 +26,9 @@ from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import ScoredModel
 from unlora.run.sets import describe_sets, load_sets, probe_batch, tokenise_sets
 from unlora.run.settings import EvaluationSettings, UnlearnSettings
-from unlora.run.starting import StartRun, chosen_start
+from unlora.run.starting import StartRun, chosen_start, start_data
 from unlora.run.suites import SuiteRun, evaluate_suites, make_suites
-from unlora.run.targets import choose_targets
+from unlora.run.targets import choose_targets, narrow_to_used
 from unlora.run.trackers import refuse_trackers
 from unlora.run.training import Lesson, data_hashes, refuse_engine, train
 from unlora.runtime import seed_everything
@@ -79,6 +79,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     lesson.answer(sets, run.seed)
     run.say(describe_sets(sets))
     choice = choose_targets(settings.adapter, start.start, target.model, settings.objective)
+    choice = narrow_to_used(choice, settings.adapter, target.model, start_data(sets, run.seed), reporter)
     start.prepare(run, target, choice, sets)
     run.start(
         model={**vars(target.source), "fingerprint": target.fingerprint},

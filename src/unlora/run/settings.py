@@ -42,6 +42,9 @@ class AdapterSettings(Config):
     """Train B alone: only inputs in the span of A's start feel a change; None is what the start is meant for."""
     coverage: float = Field(default=1.0, gt=0, le=1)
     """Share of the target modules kept, the most important first."""
+    expert_excess: float | None = Field(default=None, ge=0, le=100)
+    """Of a mixture's experts, only those to which the forget set sends at least 1 + this times the share of its tokens
+    that the retain set sends there; None takes all."""
     lora_dropout: float = 0.0
     """Must be 0: with dropout the two halves of an anchored adapter do not cancel."""
 

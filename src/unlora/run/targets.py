@@ -1,11 +1,22 @@
 """The layers that a run's settings choose, and what of the model they reach."""
 
+import math
+
+from transformers import PreTrainedModel
+
 from unlora import processes
-from unlora.models.choose import Choice, choose_target_modules
+from unlora.errors import InputError
+from unlora.importance.routing import routing_shares, used_more
+from unlora.models.choose import LITTLE_USED, Choice, choose_target_modules, narrowed
+from unlora.models.experts import ExpertModule
 from unlora.models.named_class import other_class
 from unlora.models.wrapping import CausalModel, unwrap
+from unlora.run.reporter import Reporter
 from unlora.run.settings import AdapterSettings, ObjectiveSettings
-from unlora.starts.start import Start
+from unlora.starts.start import Start, StartData
+
+ROUTING_BATCH, MOST_RETAINED = 16, 512
+"""Examples in a batch, and of the retain set, that the routing is read on."""
 
 SHARED = "objective.separation looks at what the linear layers add, not at what the experts do."
 
@@ -36,3 +47,34 @@ def choose_targets(
     unseen = objective is not None and objective.separation > 0 and choice.reach.experts > 0
     notes = [other_class(unwrap(model)), SHARED if unseen else None]
     return choice._replace(reach=choice.reach.noting(*(note for note in notes if note is not None)))
+
+
+def narrow_to_used(
+    choice: Choice, adapter: AdapterSettings, model: PreTrainedModel, data: StartData, reporter: Reporter
+) -> Choice:
+    """Leave out the experts that the forget set uses no more than the retain set does, as `adapter.expert_excess` says.
+
+    Raises:
+        InputError: the setting is given, and there are no experts to choose from, no retain set to compare with, or no
+            expert is left that the forget set uses so much more.
+    """
+    if adapter.expert_excess is None:
+        return choice
+    experts = {name: one for name, one in choice.targets.items() if isinstance(one, ExpertModule)}
+    retain = data.retain_batches(ROUTING_BATCH, MOST_RETAINED)
+    if not experts:
+        raise InputError("adapter.expert_excess: no expert of this model is among what can get an adapter.")
+    if retain is None:
+        raise InputError("adapter.expert_excess: compares with the retain set; give one (--retain).")
+    forget = routing_shares(model, experts, data.forget_batches(ROUTING_BATCH))
+    retained = routing_shares(model, experts, retain)
+    kept = used_more(forget, retained, adapter.expert_excess)
+    if not kept:
+        most = max((forget[name] / share for name, share in retained.items() if share), default=math.inf)
+        raise InputError(
+            f"adapter.expert_excess: {adapter.expert_excess:g} leaves no expert; the one that the forget set uses most "
+            f"has {most:.2f} times the retain set's share."
+        )
+    reporter.say(f"Experts that the forget set uses more than the retain set: {len(kept)} of {len(experts)} matrices")
+    others = {name for name in choice.targets if name not in experts}
+    return narrowed(model, choice, kept | others, LITTLE_USED)

@@ -33,6 +33,8 @@ from unlora.starts.sizes import FLOAT32, BatchShape, Device, Layers
 from unlora.starts.start import Start
 from unlora.training.parts import BatchPlan as Reads
 
+BEFORE_ROUTING = "adapter.expert_excess leaves more out, once it is seen where the tokens of both sets are sent."
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -64,7 +66,7 @@ class RunPlan:
     importance_file: int
     """Bytes on disk."""
     reach: Reach
-    """What of the model the adapter is on, before `adapter.coverage` leaves more out."""
+    """What of the model the adapter is on, before `adapter.coverage` or `adapter.expert_excess` leaves more out."""
 
     @property
     def memory(self) -> dict[str, dict[str, int]]:
@@ -169,7 +171,7 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     return Skeleton(
         model=model,
         targets=targets,
-        reach=choice.reach,
+        reach=choice.reach if settings.adapter.expert_excess is None else choice.reach.noting(BEFORE_ROUTING),
         layers=layers,
         parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=arithmetic.weight_bytes(
