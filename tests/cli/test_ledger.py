@@ -8,6 +8,8 @@ import pytest
 
 from tests.cli.commands import QUICK, RETAIN, error_line, unlora, write_lines
 from tests.cli.conftest import Inputs
+from tests.taught import Taught
+from unlora.ledger.entries import Probability
 from unlora.recipes.ledger import status
 
 
@@ -20,7 +22,7 @@ def test_requests_from_the_command_line(inputs: Inputs, tmp_path: Path, monkeypa
     assert added.exit_code == 0, added.output
     said = re.search(r"request 1: answer probability (\d\.\d{3}) in the model, (\d\.\d{3}) now", added.stdout)
     assert said is not None
-    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 requests)" in added.stdout
+    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 request)" in added.stdout
 
     shown = unlora("ledger", "status", book, "--forget", inputs.forget)
     assert shown.exit_code == 0, shown.output
@@ -37,7 +39,7 @@ def test_requests_from_the_command_line(inputs: Inputs, tmp_path: Path, monkeypa
     kept = unlora("ledger", "settle", book, "--forget", inputs.forget, "--level", 0.9)
     assert kept.exit_code == 0, kept.output
     assert re.search(rf"Answer probability {said[2]}, .* level of 0\.900; nothing is changed", kept.output)
-    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 requests)" in kept.stdout
+    assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 request)" in kept.stdout
     assert "aimed at no level; say one" in error_line(unlora("ledger", "settle", book, "--forget", inputs.forget))
     assert "not in the range" in unlora("ledger", "settle", book, "--forget", inputs.forget, "--level", 1).stderr
 
@@ -81,3 +83,29 @@ def test_wrong_use_is_one_line(inputs: Inputs, tmp_path: Path):
     assert "training would teach them again" in error_line(unlora(*same))
     assert "leave it out" in error_line(unlora(*same[:5], "--set", "model.quantisation=4bit", "--retain", both))
     assert [path.name for path in book.iterdir()] == ["ledger.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("target", "now", "hardly"),
+    [
+        (0.98, 0.979, True),
+        (0.98, 0.99, True),  # the records are known better than before
+        (0.98, 0.881, False),  # 10.1 % of 0.98 are gone
+        (0.98, 0.883, True),  # 9.9 %
+        (0.98, 0.1, False),
+        (0.005, 0.005, False),  # there was nothing to take
+    ],
+)
+def test_a_request_that_took_next_to_nothing_is_known(target: float, now: float, hardly: bool):
+    assert status.hardly_forgotten(Probability(target=target, now=now)) is hardly
+
+
+def test_a_request_that_took_next_to_nothing_is_said(taught: Taught, tmp_path: Path):
+    book = tmp_path / "requests"
+    assert unlora("ledger", "init", book, "--model", taught.target).exit_code == 0
+    words = ("--forget", taught.forget, "--retain", taught.retain, "--template", "plain", *QUICK)
+    still = unlora("ledger", "add", book, *words, "--set", "training.learning_rate=1e-9")
+    assert still.exit_code == 0, still.output
+    assert f"request 1: hardly forgotten, and in force all the same. Take it out (unlora ledger rollback {book} 1)" in (
+        still.stdout
+    )

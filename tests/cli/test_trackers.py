@@ -110,3 +110,11 @@ def test_tensorboard_writes_into_the_run_unless_told_otherwise(monkeypatch: pyte
     assert os.environ[TENSORBOARD_FOLDER] == "runs/x/tensorboard"
     tracked(["tensorboard"], Path("runs/y"))  # the next run of the same process
     assert os.environ[TENSORBOARD_FOLDER] == "runs/y/tensorboard"
+
+
+def test_a_missing_tensorboard_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
+    with pytest.raises(
+        InputError, match=r"'tensorboard': its package is not installed\. Run `pip install tensorboard`\.$"
+    ):
+        refuse_trackers(["tensorboard"])

@@ -199,7 +199,7 @@ def test_an_attack_that_is_none_is_one_line(here: Path, finished_run: Path, word
         ("own_attack:Count", "suite 'own_attack:Count': must subclass unlora.suites.suite.Suite"),
         ("own_suite:Wrds", "own_suite has no 'Wrds'. Did you mean 'Words'?"),
         ("muse:music", "'muse:music' is not one of"),
-        ("wmpd:bio", "Did you mean 'wmdp'?"),
+        ("wmpd:bio", "Did you mean 'wmdp:bio'?"),
     ],
 )
 def test_a_suite_that_is_none_is_one_line(here: Path, taught: Taught, name: str, message: str):

@@ -42,6 +42,33 @@ def test_what_is_named_twice_is_refused() -> None:
         read_suites(["muse:news@a", {"name": "muse:news@b"}])
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("rwku", "rwku:all"),
+        ("rkwu", "rwku:NAME"),
+        ("rkwu:Stephen_King", "rwku:Stephen_King"),
+        ("wmpd:bio", "wmdp:bio"),
+        ("rwku@RWKU", "rwku:NAME"),
+        ("muse", "muse:news"),
+        ("muse:new", "muse:news"),
+        ("muse:book", "muse:books"),
+        ("mues:news", "muse:news"),
+        ("tofu:forget10", "tofu"),
+        ("wmpd", "wmdp"),
+    ],
+)
+def test_what_is_proposed_is_no_name_that_was_just_refused(text: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        read_name(text)
+    assert read_name(meant).kind in SUITES
+
+
+def test_nothing_is_proposed_for_a_name_that_is_like_none() -> None:
+    with pytest.raises(InputError, match=r"module:Class\.$"):
+        read_name("hellaswag")
+
+
 @pytest.mark.parametrize("kind", SUITES)
 def test_every_row_leads_to_its_class(kind: str) -> None:
     form = SUITES[kind].forms[0].partition(" ")[0]

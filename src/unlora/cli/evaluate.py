@@ -44,7 +44,7 @@ class SuiteName(click.ParamType):
     type=SuiteName(),
     multiple=True,
     default=("tofu",),
-    help="tofu (your own sets too), muse:CORPUS, wmdp[:TASKS|@FILE] or module:Class; several by repeating it.",
+    help="tofu (your own sets too), muse:CORPUS, wmdp[:TASKS|@FILE], rwku:NAME or module:Class; repeatable.",
 )
 @model_options
 @data_options
@@ -61,7 +61,7 @@ class SuiteName(click.ParamType):
 @click.option("--output", type=OUTPUT, required=True, help="Folder for evaluation.json and the scores.")
 @several_processes
 def evaluate(suites: Sequence[NamedSuite], overrides: tuple[str, ...], output: Path, **flags: Any) -> None:
-    """Measure any model on a forget and a retain set, on MUSE, or on WMDP."""
+    """Measure any model on a forget and a retain set, on MUSE, WMDP or RWKU."""
     from unlora.cli.console import ConsoleReporter
     from unlora.cli.tables import print_evaluation
 

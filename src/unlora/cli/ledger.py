@@ -69,12 +69,19 @@ def add(ledger: Path, config: Path | None, preset: str | None, overrides: tuple[
     settings = settings_from(config, preset, overrides, flags | _of_the_model(Ledger(ledger), flags))
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.ledger.add import add_request
+    from unlora.recipes.ledger.status import hardly_forgotten
 
     number = add_request(ledger, settings, reporter=ConsoleReporter()).entry
     book = Ledger(ledger)
     request = book.request(number)
     asked = request.probability
     echo(f"request {number}: answer probability {asked.target:.3f} in the model, {asked.now:.3f} now")
+    if hardly_forgotten(asked):
+        echo(
+            f"request {number}: hardly forgotten, and in force all the same. Take it out"
+            f" (unlora ledger rollback {ledger} {number}), then add it with more training"
+            " (--set training.epochs=N) or a level (--set level.aim=0.1)."
+        )
     _echo_composed(book)
 
 
@@ -154,9 +161,10 @@ def verify(ledger: Path, head: str | None) -> None:
     found = verify_ledger(ledger, head=head)
     for line in (*found.faults, *found.notices):
         echo(line)
-    echo(f"{found.entry_count} entries, {found.file_count} files; last hash {found.head}")
+    entries = "1 entry" if found.entry_count == 1 else f"{found.entry_count} entries"
+    echo(f"{entries}, {_count(found.file_count, 'file')}; last hash {found.head}")
     if found.faults:
-        raise UnloraError(f"{ledger}: {len(found.faults)} faults; put back what was changed from a copy.")
+        raise UnloraError(f"{ledger}: {_count(len(found.faults), 'fault')}; put back what was changed from a copy.")
     echo("unchanged")
 
 
@@ -199,4 +207,9 @@ def _echo_composed(book: "Ledger") -> None:
     if composed is None:
         echo("no request is in force: the model is as it was, without an adapter")
         return
-    echo(f"adapter: {book.path / composed.folder / 'adapter'} (rank {composed.rank}, of {len(composed.of)} requests)")
+    requests = _count(len(composed.of), "request")
+    echo(f"adapter: {book.path / composed.folder / 'adapter'} (rank {composed.rank}, of {requests})")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

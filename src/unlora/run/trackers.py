@@ -38,6 +38,8 @@ def _missing(name: str) -> str | None:
         try:
             INTEGRATION_TO_CALLBACK[name]()
         except (RuntimeError, ImportError) as error:
+            if name == "tensorboard":  # Its own words send to a newer PyTorch, which does not bring it either.
+                return "its package is not installed. Run `pip install tensorboard`"
             return text_in_words(error)
     return None
 

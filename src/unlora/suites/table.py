@@ -120,9 +120,18 @@ def read_name(text: str) -> NamedSuite:
         and f"{module}.{name}".replace(".", "_").isidentifier()
     ):
         return NamedSuite(text, {}, text)
-    hint = nearest(text, SUITES) or ("" if module in SUITES else nearest(module, SUITES))
     *forms, last = [form for row in SUITES.values() for form in row.forms]
-    raise InputError(f"'{text}' is not one of {', '.join(forms)}, {last} or module:Class.{hint}")
+    raise InputError(f"'{text}' is not one of {', '.join(forms)}, {last} or module:Class.{_hint(text)}")
+
+
+def _hint(text: str) -> str:
+    """Propose a name that is accepted: a suite's key alone ("rwku", "muse") need not be one."""
+    word = re.split("[:@]", text)[0]
+    meant = [word] if word in SUITES else [kind for kind in SUITES if nearest(word, [kind])]
+    spelt = [name for kind in meant if re.fullmatch(SUITES[kind].pattern, name := kind + text[len(word) :])]
+    forms = [form.partition(" ")[0] for kind in meant for form in SUITES[kind].forms]
+    found = nearest(text, spelt) or nearest(text, forms)
+    return found or (f" Did you mean '{forms[0]}'?" if forms else "")
 
 
 def read_suite(written: str | Mapping[str, Any]) -> NamedSuite:
