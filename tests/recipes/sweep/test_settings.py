@@ -71,6 +71,11 @@ def test_a_trial_writes_no_long_answers_unless_they_are_asked_for():
         ({"model.dtype": ["float32", "bfloat16"]}, "search.model.dtype: trials would be measured"),
         ({"start": ["plain", "marginal"]}, "name the starts under 'starts'"),
         ({"start.damping": {"low": 0.1, "high": 1.0}}, "damping"),
+        ({"training": {"epochs": {"low": 2, "high": 4}}}, "keys are dotted: write training.epochs in one word"),
+        ({"objective": {"forget": ["ihl", "npo"]}}, "keys are dotted: write objective.forget in one word"),
+        ({"training.epochs": 3}, "training.epochs: must be {low: FROM, high: TO} or a list of values"),
+        ({"training.epochs": {"low": 2, "high": 4, "lgo": True}}, "unknown key 'search.training.epochs.lgo'."),
+        ({"training.epochs": {"low": 2}}, "key 'search.training.epochs.high' is missing"),
         ({}, "search"),
     ],
 )
@@ -79,6 +84,7 @@ def test_what_cannot_be_searched_is_refused(search: dict[str, Any], message: str
         swept_starts(settings(search=search, starts=["plain"]))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "function-" not in str(caught.value)  # pydantic's name of a range is no key
 
 
 @pytest.mark.parametrize(

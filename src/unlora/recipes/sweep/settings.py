@@ -73,6 +73,17 @@ class SweepSettings(Config):
     seed: int = Field(default=0, ge=0)
     """Of the proposals; that of the runs is settings.seed."""
 
+    @field_validator("search", mode="before")
+    @classmethod
+    def _dotted(cls, value: Any) -> Any:
+        for key, space in value.items() if isinstance(value, dict) else ():
+            if not isinstance(space, dict | list | Range):
+                raise ValueError(f"{key}: must be {{low: FROM, high: TO}} or a list of values")
+            for name, held in space.items() if isinstance(space, dict) else ():
+                if isinstance(held, dict | list):
+                    raise ValueError(f"keys are dotted: write {key}.{name} in one word")
+        return value
+
     @field_validator("search")
     @classmethod
     def _something_to_choose(cls, value: dict[str, Any]) -> dict[str, Any]:
