@@ -274,6 +274,30 @@ def test_what_another_process_replaces_meanwhile_is_no_fault(files: Files, monke
     assert len(verify_ledger(files.book).faults) == 1
 
 
+def test_a_request_that_was_killed_in_its_last_moments_is_not_added_again(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+):
+    """After its entry, while what it replaced is removed: the same command finds it done, and goes on removing."""
+    before = len(Ledger(files.book).entries)
+    tidy, calls = Ledger.tidy, []
+
+    def killed(book: Ledger) -> None:
+        calls.append(len(Ledger(files.book).entries))
+        if calls[-1] > before:
+            raise KeyboardInterrupt
+        tidy(book)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "tidy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            add(files, files.mira, files.lena)
+    assert len(Ledger(files.book).entries) == before + 1
+    again = add(files, files.mira, files.lena)
+    assert again.entry == before
+    assert len(Ledger(files.book).entries) == before + 1
+    assert verify_ledger(files.book).faults == []
+
+
 def test_settled_all_updates_are_weaker_and_the_records_of_all_at_the_level(files: Files, taught: Taught):
     whole, both = read_adapter(composed(files))[1], [str(files.mira), str(files.tomas)]
     entry = settle_ledger(files.book, both, files.model, level=0.5)
