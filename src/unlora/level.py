@@ -10,6 +10,17 @@ WHOSE = {
     "number": "asked for",
 }
 
+LEAST_TAKEN = 0.1
+"""Share of a probability below which what was taken away is next to nothing."""
+KNOWN = 0.01
+"""Probability from which on there is anything to take."""
+
+
+def hardly_forgotten(before: float, now: float) -> bool:
+    """Whether less than a tenth of a forget probability was taken away, where there was any to take."""
+    return before > KNOWN and before - now < LEAST_TAKEN * before
+
+
 NO_LEVEL = "none was aimed at; the adapter is as training left it"
 
 

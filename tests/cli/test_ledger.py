@@ -9,7 +9,7 @@ import pytest
 from tests.cli.commands import QUICK, RETAIN, error_line, unlora, write_lines
 from tests.cli.conftest import Inputs
 from tests.taught import Taught
-from unlora.ledger.entries import Probability
+from unlora.level import hardly_forgotten
 from unlora.recipes.ledger import status
 
 
@@ -97,7 +97,7 @@ def test_wrong_use_is_one_line(inputs: Inputs, tmp_path: Path):
     ],
 )
 def test_a_request_that_took_next_to_nothing_is_known(target: float, now: float, hardly: bool):
-    assert status.hardly_forgotten(Probability(target=target, now=now)) is hardly
+    assert hardly_forgotten(target, now) is hardly
 
 
 def test_a_request_that_took_next_to_nothing_is_said(taught: Taught, tmp_path: Path):

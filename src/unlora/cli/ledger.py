@@ -19,6 +19,7 @@ from unlora.cli.options import (
 )
 from unlora.cli.terminal import Rows, echo
 from unlora.errors import UnloraError
+from unlora.level import hardly_forgotten
 
 if TYPE_CHECKING:
     from unlora.ledger.book import Ledger
@@ -69,14 +70,13 @@ def add(ledger: Path, config: Path | None, preset: str | None, overrides: tuple[
     settings = settings_from(config, preset, overrides, flags | _of_the_model(Ledger(ledger), flags))
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.ledger.add import add_request
-    from unlora.recipes.ledger.status import hardly_forgotten
 
     number = add_request(ledger, settings, reporter=ConsoleReporter()).entry
     book = Ledger(ledger)
     request = book.request(number)
     asked = request.probability
     echo(f"request {number}: answer probability {asked.target:.3f} in the model, {asked.now:.3f} now")
-    if hardly_forgotten(asked):
+    if hardly_forgotten(asked.target, asked.now):
         echo(
             f"request {number}: hardly forgotten, and in force all the same. Take it out"
             f" (unlora ledger rollback {ledger} {number}), then add it with more training"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unlora.cli.terminal import Rows, echo
+from unlora.level import hardly_forgotten
 from unlora.suites.record import comparison_rows, missing_notes
 
 
@@ -19,6 +20,17 @@ def print_evaluation(record: dict[str, Any]) -> None:
     for label, other in record.get("others", {}).items():
         echo(f"\n{label}")
         print_evaluation(other)
+
+
+def print_whether_forgotten(record: dict[str, Any]) -> None:
+    """Print a line where a run took next to nothing away: nothing failed, so nothing else says it."""
+    asked = [record["models"].get(model, {}).get("metrics", {}) for model in ("target", "unlearned")]
+    before, now = (metrics.get("forget_probability", {}).get("value") for metrics in asked)
+    if before is not None and now is not None and hardly_forgotten(before, now):
+        echo(
+            f"hardly forgotten: forget probability {before:.3f} in the target, {now:.3f} now; train more "
+            "(--set training.epochs=N, a few records make few steps) or aim at a level (--set level.aim=0.1)"
+        )
 
 
 def print_answers(title: str, answers: Sequence[tuple[str, str, str, str]]) -> None:

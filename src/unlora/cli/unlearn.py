@@ -33,10 +33,11 @@ def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...],
     """Forget records: measure importance, train an adapter, evaluate, write a run folder."""
     settings = settings_from(config, preset, overrides, flags)
     from unlora.cli.console import ConsoleReporter
-    from unlora.cli.tables import print_evaluation
+    from unlora.cli.tables import print_evaluation, print_whether_forgotten
     from unlora.recipes.unlearn import unlearn as run
 
     evaluation = run(settings, output, reporter=ConsoleReporter())
     if evaluation:
         print_evaluation(evaluation)
+        print_whether_forgotten(evaluation)
     echo(f"adapter: {output / 'adapter'}")

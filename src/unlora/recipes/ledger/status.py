@@ -52,11 +52,6 @@ class Standing(NamedTuple):
         return self.rolled_back_by is None and self.back > BACK and rise > LEAST
 
 
-def hardly_forgotten(probability: Probability) -> bool:
-    """Whether a request took less than a tenth of its answer probability away, where there was any to take."""
-    return probability.target > LEAST and probability.target - probability.now < BACK * probability.target
-
-
 def standings(book: Ledger) -> list[Standing]:
     """Every request with its last evidence."""
     found = []
