@@ -1,4 +1,4 @@
-"""Bits: does rounding the weights that people ship bring back what unlearning hid?
+"""Quantisation: does rounding the weights that people ship bring back what unlearning hid?
 
 Zhang et al. 2024 (arXiv 2410.16454): unlearning that moves the weights a little is undone when 4-bit rounding moves
 them back. The control (the retain-only model, merged and rounded in the same way) shows what rounding itself does to
@@ -46,7 +46,7 @@ AS_SHIPPED = "as_shipped"
 """Before rounding."""
 
 
-class Bits(Attack):
+class Quantisation(Attack):
     """Round the merged unlearned model and the control to 8 and to 4 bits."""
 
     name = "quantisation"
