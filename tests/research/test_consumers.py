@@ -52,6 +52,14 @@ def test_a_model_to_teach_or_runs_but_not_both(run: Path, tmp_path: Path, capsys
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", ["runs/x", "=runs/x", "plain="])
+def test_a_run_without_its_kind_is_refused(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        command.main([str(tmp_path / "out"), "--run", words])
+    assert f"must be KIND=RUN, such as plain=runs/x (found '{words}')" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def deaf(subject: Subject) -> Iterator[Tried]:
     yield Tried("adapter", [numpy.full(len(one), -9.0) for one in subject.expected])
     yield Tried("model in q4_k_m", [one - 0.5 for one in subject.expected])

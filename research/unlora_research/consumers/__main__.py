@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, export, try, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder for consumers.json, and for the tiny runs")
-    parser.add_argument("--run", action="append", default=[], metavar="KIND=RUN", help="a finished run in float32")
+    parser.add_argument(
+        "--run", type=kind_and_run, action="append", default=[], metavar="KIND=RUN", help="a finished run in float32"
+    )
     parser.add_argument("--model", metavar="NAME", help="teach this one: a folder, or embedded (SmolLM2-135M)")
     parser.add_argument("--only", nargs="+", choices=list(CONSUMERS), default=list(CONSUMERS), help="consumers")
     parser.add_argument("--answers", type=int, help="of each set; the whole forget set, and as many, where left out")
@@ -50,6 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if far else 0
 
 
+def kind_and_run(text: str) -> tuple[str, Path]:
+    """Read KIND=RUN, for argparse."""
+    kind, _, run = text.partition("=")
+    if not kind or not run:
+        raise argparse.ArgumentTypeError(f"must be KIND=RUN, such as plain=runs/x (found {text!r})")
+    return kind, Path(run)
+
+
 def _try_installed(options: argparse.Namespace) -> list[dict[str, Any]]:
     here = []
     for name in options.only:
@@ -60,8 +70,7 @@ def _try_installed(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.model is not None and options.run:
         raise InputError("--model and --run: a model is taught, or runs are given; leave one out.")
     options.output.mkdir(parents=True, exist_ok=True)
-    given = dict(one.split("=", 1) for one in options.run)
-    runs = {kind: Path(run) for kind, run in given.items()} or make_runs(options.output, options.model)
+    runs = dict(options.run) or make_runs(options.output, options.model)
     rows = []
     for kind, run in runs.items():
         with tempfile.TemporaryDirectory(dir=options.output, prefix=".exports-") as folder:
