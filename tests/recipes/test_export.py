@@ -215,9 +215,3 @@ def test_exchanged_adapter_is_neither_exported_nor_audited(finished_run: Path, t
         with pytest.raises(InputError, match="damaged or exchanged since it was written"):
             use()
         assert not (tmp_path / "out").exists()
-
-
-def test_a_rank_above_the_adapters_is_refused_before_anything_is_written(finished_run: Path, tmp_path: Path):
-    with pytest.raises(InputError, match=r"--rank 900: the adapter has rank 8"):
-        export_adapter(finished_run, tmp_path / "squeezed", rank=900)
-    assert not (tmp_path / "squeezed").exists()

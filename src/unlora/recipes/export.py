@@ -118,8 +118,7 @@ def export_adapter(
         reporter: where words and progress go.
 
     Raises:
-        InputError: no finished run, `output` in use, a target that is no adapter, or one that is more than factors, or
-            a rank above the adapter's.
+        InputError: no finished run, `output` in use, a target that is no adapter, or one that is more than factors.
         UnloraError: what was written computes something else; it was removed.
     """
     settings = run_settings(run, trust_remote_code=trust_remote_code, reporter=reporter)
@@ -130,10 +129,6 @@ def export_adapter(
     public = bool(below)
     for adapter in below:
         factors = concatenate(adapter, factors)
-    if rank is not None and rank > rank_of(factors):
-        raise InputError(
-            f"--rank {rank}: the adapter has rank {rank_of(factors)}, and a larger one adds nothing to it."
-        )
     factors, error = squeeze(factors, rank or rank_of(factors))
 
     target, how = load_run_target(run, settings.model, full=public, reporter=reporter)
