@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks import measuring, shapes
 from benchmarks.measuring import Method, Timed, timed
 from benchmarks.shapes import Subject
-from benchmarks.step import Data, adapted, add_batch_size, loss_of, make_data
+from benchmarks.step import Data, adapted, add_batch_size, loss_of, make_data, take_step
 from unlora.data.collate import collate
 from unlora.losses import ForgetInputs, Objective, RetainInputs
 from unlora.training.parts import read_parts
@@ -104,7 +104,7 @@ def sequence_log_probs(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 def _stepping(peer: _Peer) -> Method:
     optimiser = torch.optim.AdamW(peer.model.parameters(), LEARNING_RATE, weight_decay=0.01)
-    return lambda: _timed_step(peer.loss, optimiser)
+    return lambda: timed(lambda: take_step(peer.loss, optimiser))
 
 
 def _ours(name: str, subject: Subject, data: Data, rank: int) -> Timed:
@@ -114,8 +114,8 @@ def _ours(name: str, subject: Subject, data: Data, rank: int) -> Timed:
         )
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=0)
-        _timed_step(loss, optimiser)
-        return _timed_step(loss, optimiser)
+        take_step(loss, optimiser)
+        return timed(lambda: take_step(loss, optimiser))
 
 
 def _default(model: Any, data: Data) -> Callable[[], Tensor]:
@@ -124,17 +124,6 @@ def _default(model: Any, data: Data) -> Callable[[], Tensor]:
         return DEFAULT(ForgetInputs(read["forget"].predictions), RetainInputs(read["retain"].predictions)).total
 
     return loss
-
-
-def _timed_step(loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer) -> Timed:
-    def step() -> float:
-        value = loss()
-        value.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        return float(value.detach())
-
-    return timed(step)
 
 
 def lines(results: dict[str, Any]) -> list[str]:

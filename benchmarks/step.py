@@ -119,14 +119,16 @@ def _measure(name: str, subject: Subject, data: Data, copy: Any, rank: int) -> T
         loss = loss_of(name, model, data, copy, subject.pad_token_id)
         optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], LEARNING_RATE, weight_decay=0)
 
-        def step() -> float:
-            value = loss()
-            value.backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            return float(value.detach())
+        return timed(lambda: take_step(loss, optimiser))
 
-        return timed(step)
+
+def take_step(loss: Callable[[], Tensor], optimiser: torch.optim.Optimizer) -> float:
+    """Forward, backward and the optimiser; the loss before it."""
+    value = loss()
+    value.backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return float(value.detach())
 
 
 @contextmanager
