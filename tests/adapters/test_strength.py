@@ -62,6 +62,19 @@ def test_strength_is_found_where_a_known_curve_meets_the_level():
     assert len(asked) == len(set(asked)) <= 10
 
 
+def test_nothing_beyond_the_trained_strength_is_asked_where_training_passed_the_level():
+    """Pushed further, an update may well bring the answers back; that does not hide where it met the level."""
+    asked = []
+
+    def curve(strength: float) -> float:
+        asked.append(strength)
+        return math.exp(-6 * strength) if strength <= 1 else 0.9
+
+    assert find_strength(curve, 0.01, most=1.5) == pytest.approx(-math.log(0.01) / 6, abs=STEP)
+    assert max(asked) == 1.0
+    assert len(asked) == len(set(asked)) <= 5
+
+
 @pytest.mark.parametrize(("level", "strength"), [(0.001, 1.5), (1.0 - 1e-9, 0.0)])
 def test_strength_stays_between_the_target_and_the_most(level: float, strength: float):
     assert find_strength(lambda one: 0.9 * math.exp(-one), level, most=1.5) == strength

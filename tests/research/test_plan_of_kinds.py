@@ -30,7 +30,7 @@ def test_weights_reach_and_memory_by_part_are_those_of_the_run(kind: str, tmp_pa
     assert plan.parameters == sum(one.numel() for one in model.parameters())
     assert plan.reach == choice.reach
     assert plan.training_memory["base weights"] == sum(one.nbytes for one in model.parameters())
-    batch = _largest(list(training_shapes(settings, reading)))
+    batch = _largest(list(training_shapes(settings, reading, 1)))
     adapted = attach_plain_adapter(model, choice.targets, rank=2 * settings.adapter.rank, alpha=1)
     factors = [one for name, one in adapted.named_parameters() if ".lora_" in name]
     assert plan.training_memory["adapter"] == sum(one.nbytes for one in factors)

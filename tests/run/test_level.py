@@ -16,6 +16,7 @@ from unlora.models.load import load_tokenizer
 from unlora.models.score import score_completions
 from unlora.recipes.unlearn import unlearn
 from unlora.run.level import level_source, with_fixed_source
+from unlora.run.settings import TrainingSettings
 
 
 def forget_probability(taught: Taught, adapter: Path | None = None, model: Path | None = None) -> float:
@@ -145,17 +146,36 @@ def test_training_stops_at_the_level_and_a_run_that_is_stopped_there_ends_the_sa
 
 
 def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, tmp_path: Path):
-    """At a rate at which five passes, of one step each, fall short; who names a number of passes gets it."""
+    """At a rate at which 25 steps, of all records each, fall short; who names a number of passes gets it."""
 
     def steps(name: str, **changes: dict[str, object]) -> int:
-        training = {"epochs": None, "learning_rate": 5e-3} | changes.pop("training", {})
+        training = {"epochs": None, "learning_rate": 1e-3} | changes.pop("training", {})
         unlearn(taught.settings(training=training, evaluation={"skip": True}, **changes), tmp_path / name)
         return len((tmp_path / name / "train_log.jsonl").read_text().splitlines())
 
-    aimed = {"aim": 0.3, "stop": True}
-    assert steps("without") == 5
-    assert steps("past", level=aimed | {"stop": False}) == 5
+    aimed: dict[str, object] = {"aim": 0.3, "stop": True}
+    assert steps("without") == 25
+    assert steps("past", level=aimed | {"stop": False}) == 25
     assert steps("named", level=aimed, training={"epochs": 2}) == 2
-    assert 5 < steps("to level", level=aimed) < 20
-    assert "at most 20 epochs" in (tmp_path / "to level" / "adapter" / "README.md").read_text()
-    assert " 5 epochs" in (tmp_path / "without" / "adapter" / "README.md").read_text()
+    assert 25 < steps("to level", level=aimed) < 100
+    assert "at most 100 epochs" in (tmp_path / "to level" / "adapter" / "README.md").read_text()
+    assert " 25 epochs" in (tmp_path / "without" / "adapter" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("examples", "devices", "to_level", "passes"),
+    [
+        (200, 1, False, 5),  # 125 steps
+        (40, 1, False, 5),  # 25 steps
+        (4, 1, False, 50),  # 25 steps, each of them reads the four twice
+        (40, 4, False, 20),  # 25 steps of 32
+        (40, 1, True, 20),  # 100 steps
+        (4, 1, True, 200),
+        (1, 1, False, 200),
+    ],
+)
+def test_few_records_make_as_many_steps_as_forty(examples: int, devices: int, to_level: bool, passes: int):
+    assert TrainingSettings().passes(examples, to_level=to_level, devices=devices) == passes
+    assert TrainingSettings(epochs=3).passes(examples, to_level=to_level, devices=devices) == 3
+    halved = TrainingSettings(batch_size=4, gradient_accumulation_steps=2)
+    assert halved.passes(examples, to_level=to_level, devices=devices) == passes

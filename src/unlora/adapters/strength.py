@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from peft import PeftModel
@@ -44,7 +45,8 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
     """Find the strength at which the forget probability is `level`, between the target and `most` (Brent 1973).
 
     Args:
-        probability: of the forget set, as a function of the strength; called about six times.
+        probability: of the forget set, as a function of the strength; called about five times, never twice with the
+            same strength.
         level: in (0, 1).
         most: the largest strength to try.
 
@@ -53,14 +55,14 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
         falls short.
     """
 
+    @cache  # brentq asks both ends again
     def above(strength: float) -> float:
         return math.log(max(probability(strength), 1e-30) / level)
 
-    # Known once, asked twice: brentq evaluates both ends again.
-    ends = {0.0: above(0.0), most: above(most)}
-    if ends[0.0] <= 0:
+    if above(0.0) <= 0:
         return 0.0
-    if ends[most] > 0:
+    # Training that stops at its level is just past it: the root is near 1, and what lies beyond need not be asked.
+    low, high = (0.0, 1.0) if above(1.0) <= 0 else (1.0, most)
+    if above(high) > 0:
         return most
-    found = brentq(lambda strength: ends[strength] if strength in ends else above(strength), 0.0, most, xtol=STEP)
-    return float(found)  # pyright: ignore[reportArgumentType]  its stub also knows the full output
+    return float(brentq(above, low, high, xtol=STEP))  # pyright: ignore[reportArgumentType]  its stub has all outputs

@@ -29,7 +29,7 @@ def print_whether_forgotten(record: dict[str, Any]) -> None:
     if before is not None and now is not None and hardly_forgotten(before, now):
         echo(
             f"hardly forgotten: forget probability {before:.3f} in the target, {now:.3f} now; train more "
-            "(--set training.epochs=N, a few records make few steps) or aim at a level (--set level.aim=0.1)"
+            "(--set training.epochs=N) or aim at a level (--set level.aim=0.1)"
         )
 
 

@@ -1,6 +1,7 @@
 """How far to forget: to the level of a model that never knew, and not past it (docs/level.md)."""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,9 @@ def settled_at(model: PeftModel, level: Level, sets: Sets, *, most: float) -> Se
         with at_strength(model, strength):
             return float(_probabilities(model, sets).mean())
 
-    as_trained = at(1.0)
-    strength = find_strength(at, level.probability, most=most)
+    once = cache(at)
+    as_trained = once(1.0)
+    strength = find_strength(once, level.probability, most=most)
     set_strength(model, strength)
     return Settled(level, as_trained=as_trained, as_left=at(1.0), strength=strength)
 

@@ -85,6 +85,8 @@ class ObjectiveSettings(Config):
 
 
 PASSES, LEVEL_PASSES = 5, 20
+STEPS, LEVEL_STEPS = 25, 100
+"""The same of 40 examples, eight at once. Fewer steps forget next to nothing, however often a few records are read."""
 
 
 class TrainingSettings(Config):
@@ -93,7 +95,8 @@ class TrainingSettings(Config):
     learning_rate: float = Field(default=5e-4, gt=0)
     """Peak learning rate."""
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the forget set; None takes 5, or, where training stops at a level, as many as it needs of 20."""
+    """Passes over the forget set. None takes 5, and as many more as make 25 steps of a few records; where training
+    stops at a level, as many as it needs of 20, or of 100 steps."""
     batch_size: int = Field(default=8, ge=1)
     """Forget examples per step and device; each brings one retain example along."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
@@ -109,14 +112,23 @@ class TrainingSettings(Config):
     report_to: list[str] = Field(default_factory=list)
     """Trackers, by the names that transformers has: tensorboard, wandb, trackio, mlflow, ..."""
 
-    def passes(self, *, to_level: bool) -> int:
+    def at_once(self, devices: int) -> int:
+        """Forget examples of one optimiser step."""
+        return self.batch_size * self.gradient_accumulation_steps * devices
+
+    def passes(self, examples: int, *, to_level: bool, devices: int = 1) -> int:
         """Passes over the forget set, at most.
 
         Args:
+            examples: of the forget set.
             to_level: whether training stops at a level. How many it then takes depends on the set and on the model,
                 so that its bound is wide; without one, training goes on to its end and past what was to be forgotten.
+            devices: that share a step.
         """
-        return self.epochs or (LEVEL_PASSES if to_level else PASSES)
+        if self.epochs is not None:
+            return self.epochs
+        passes, steps = (LEVEL_PASSES, LEVEL_STEPS) if to_level else (PASSES, STEPS)
+        return max(passes, -(-steps * self.at_once(devices) // examples))
 
 
 class LevelSettings(Config):

@@ -167,9 +167,11 @@ def train(
     run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
 ) -> int | None:
     """Train, or resume at the last checkpoint that is whole; the step at which it was enough, None at the end."""
-    epochs = settings.passes(to_level=lesson.enough is not None)
+    devices = processes.count()
+    epochs = settings.passes(len(sets.forget_tokens), to_level=lesson.enough is not None, devices=devices)
+    run.record["epochs"] = epochs
     pairs = lesson.pairs(sets, epochs=epochs, seed=run.seed)
-    steps = -(-len(pairs) // (settings.batch_size * settings.gradient_accumulation_steps))
+    steps = -(-len(pairs) // settings.at_once(devices))
     arguments = training_arguments(
         run.checkpoints,
         learning_rate=settings.learning_rate,

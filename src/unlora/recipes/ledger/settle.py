@@ -1,6 +1,7 @@
 """Give back what requests took past their level: each was brought there by itself, and later ones pushed it further."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from unlora.adapters.export import load_trained_adapter
@@ -64,6 +65,7 @@ def settle_ledger(
         read = [(request_data(book, request.entry), examples) for request, examples in whole]
         present = load_trained_adapter(loaded.model, book.path / composed.folder / "adapter")
 
+        @cache
         def at(strength: float) -> float:
             with at_strength(present, strength):
                 return _mean(whole, [ask_now(present, loaded.tokenizer, data, examples) for data, examples in read])

@@ -49,10 +49,11 @@ def measured_shapes(start: Start, sets: Sets, seed: int) -> Iterator[BatchShape]
     yield from map(shape_of, start.measured_batches(start_data(sets, seed)))
 
 
-def training_shapes(settings: UnlearnSettings, reading: RunData) -> Iterator[BatchShape]:
+def training_shapes(settings: UnlearnSettings, reading: RunData, devices: int) -> Iterator[BatchShape]:
     """The batches of training, in the order of the data loader; at most so many where training stops at a level."""
     lesson, sets = reading
-    epochs = settings.training.passes(to_level=stops_at_level(settings))
+    to_level = stops_at_level(settings)
+    epochs = settings.training.passes(len(sets.forget_tokens), to_level=to_level, devices=devices)
     pairs = lesson.pairs(sets, epochs=epochs, seed=settings.seed)
     collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(lesson.objective).parts)
     items = (pairs[index] for index in range(len(pairs)))

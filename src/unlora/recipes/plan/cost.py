@@ -117,7 +117,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     start = chosen_start(settings)
     skeleton = _skeleton(settings, start)
     measured = list(measured_shapes(start, reading.sets, settings.seed))
-    trained = list(training_shapes(settings, reading))
+    trained = list(training_shapes(settings, reading, devices))
     # Before the adapter is attached.
     importance_memory, importance_flops = _importance(start, settings.adapter.rank, skeleton, measured)
     training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
