@@ -163,19 +163,18 @@ def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, 
 
 
 @pytest.mark.parametrize(
-    ("examples", "devices", "to_level", "passes"),
+    ("examples", "to_level", "passes"),
     [
-        (200, 1, False, 5),  # 125 steps
-        (40, 1, False, 5),  # 25 steps
-        (4, 1, False, 50),  # 25 steps, each of them reads the four twice
-        (40, 4, False, 20),  # 25 steps of 32
-        (40, 1, True, 20),  # 100 steps
-        (4, 1, True, 200),
-        (1, 1, False, 200),
+        (200, False, 5),  # 125 steps
+        (40, False, 5),  # 25 steps
+        (4, False, 50),  # 25 steps, each of them reads the four twice
+        (40, True, 20),  # 100 steps
+        (4, True, 200),
+        (1, False, 200),
     ],
 )
-def test_few_records_make_as_many_steps_as_forty(examples: int, devices: int, to_level: bool, passes: int):
-    assert TrainingSettings().passes(examples, to_level=to_level, devices=devices) == passes
-    assert TrainingSettings(epochs=3).passes(examples, to_level=to_level, devices=devices) == 3
+def test_few_records_make_as_many_steps_as_forty(examples: int, to_level: bool, passes: int):
+    assert TrainingSettings().passes(examples, to_level=to_level) == passes
+    assert TrainingSettings(epochs=3).passes(examples, to_level=to_level) == 3
     halved = TrainingSettings(batch_size=4, gradient_accumulation_steps=2)
-    assert halved.passes(examples, to_level=to_level, devices=devices) == passes
+    assert halved.passes(examples, to_level=to_level) == passes

@@ -98,7 +98,7 @@ class TrainingSettings(Config):
     """Passes over the forget set. None takes 5, and as many more as make 25 steps of a few records; where training
     stops at a level, as many as it needs of 20, or of 100 steps."""
     batch_size: int = Field(default=8, ge=1)
-    """Forget examples per step and device; each brings one retain example along."""
+    """Forget examples per step, of all devices together; each brings one retain example along."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Batches per optimiser step."""
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
@@ -112,23 +112,23 @@ class TrainingSettings(Config):
     report_to: list[str] = Field(default_factory=list)
     """Trackers, by the names that transformers has: tensorboard, wandb, trackio, mlflow, ..."""
 
-    def at_once(self, devices: int) -> int:
+    @property
+    def at_once(self) -> int:
         """Forget examples of one optimiser step."""
-        return self.batch_size * self.gradient_accumulation_steps * devices
+        return self.batch_size * self.gradient_accumulation_steps
 
-    def passes(self, examples: int, *, to_level: bool, devices: int = 1) -> int:
+    def passes(self, examples: int, *, to_level: bool) -> int:
         """Passes over the forget set, at most.
 
         Args:
             examples: of the forget set.
             to_level: whether training stops at a level. How many it then takes depends on the set and on the model,
                 so that its bound is wide; without one, training goes on to its end and past what was to be forgotten.
-            devices: that share a step.
         """
         if self.epochs is not None:
             return self.epochs
         passes, steps = (LEVEL_PASSES, LEVEL_STEPS) if to_level else (PASSES, STEPS)
-        return max(passes, -(-steps * self.at_once(devices) // examples))
+        return max(passes, -(-steps * self.at_once // examples))
 
 
 class LevelSettings(Config):

@@ -167,11 +167,10 @@ def train(
     run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
 ) -> int | None:
     """Train, or resume at the last checkpoint that is whole; the step at which it was enough, None at the end."""
-    devices = processes.count()
-    epochs = settings.passes(len(sets.forget_tokens), to_level=lesson.enough is not None, devices=devices)
+    epochs = settings.passes(len(sets.forget_tokens), to_level=lesson.enough is not None)
     run.record["epochs"] = epochs
     pairs = lesson.pairs(sets, epochs=epochs, seed=run.seed)
-    steps = -(-len(pairs) // settings.at_once(devices))
+    steps = -(-len(pairs) // settings.at_once)
     arguments = training_arguments(
         run.checkpoints,
         learning_rate=settings.learning_rate,

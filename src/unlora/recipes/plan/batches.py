@@ -50,15 +50,18 @@ def measured_shapes(start: Start, sets: Sets, seed: int) -> Iterator[BatchShape]
 
 
 def training_shapes(settings: UnlearnSettings, reading: RunData, devices: int) -> Iterator[BatchShape]:
-    """The batches of training, in the order of the data loader; at most so many where training stops at a level."""
+    """The batches of training, in the order of the data loader, each in as many shares as there are devices.
+
+    Where training stops at a level, it may make fewer.
+    """
     lesson, sets = reading
-    to_level = stops_at_level(settings)
-    epochs = settings.training.passes(len(sets.forget_tokens), to_level=to_level, devices=devices)
+    epochs = settings.training.passes(len(sets.forget_tokens), to_level=stops_at_level(settings))
     pairs = lesson.pairs(sets, epochs=epochs, seed=settings.seed)
     collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(lesson.objective).parts)
     items = (pairs[index] for index in range(len(pairs)))
     while batch := list(islice(items, settings.training.batch_size)):
-        yield shape_of(collator(batch))
+        for device in range(devices):  # as `processes.share`; who gets nothing reads the first pair
+            yield shape_of(collator(batch[device::devices] or batch[:1]))
 
 
 def shape_of(batch: Mapping[str, Tensor]) -> BatchShape:

@@ -109,7 +109,7 @@ class Skeleton(NamedTuple):
 
 
 def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) -> RunPlan:
-    """Add up what a run takes; with several devices each holds the whole model and has its own batches.
+    """Add up what a run takes; with several devices each holds the whole model and takes its share of each batch.
 
     Raises:
         InputError: as `unlearn` would, as far as the model's config and the adapter are concerned.
@@ -124,7 +124,7 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     layers, rank = skeleton.layers, settings.adapter.rank
     halves = 2 if start.anchored else 1
     retain_tokens = reading.sets.retain_tokens or []
-    batches = -(-len(trained) // devices)
+    batches = len(trained) // devices
     return RunPlan(
         parameters=skeleton.parameters,
         module_count=layers.modules,
