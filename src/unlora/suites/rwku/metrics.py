@@ -1,9 +1,11 @@
 """RWKU's metrics (Jin et al. 2024, arXiv 2406.10890) from the scores of each probe."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from unlora.results import Measurement, mean_measurement
 from unlora.suites.rwku.scores import ProbeScore
+from unlora.suites.rwku.utility import utility_metrics
 from unlora.suites.scores import ModelScores
 
 MEASURED = {
@@ -18,14 +20,16 @@ LOSSES = {"forget_mia": ("forget_member_loss", True), "retain_mia": ("retain_mem
 """The same of the sets of texts."""
 
 
-def measure_rwku(scores: ModelScores[ProbeScore]) -> dict[str, Measurement]:
-    """Compute the metrics of one model, all but the losses ROUGE-L recall in [0, 1].
+def measure_rwku(scores: ModelScores[Any]) -> dict[str, Measurement]:
+    """Compute the metrics of one model; those of forget probes and neighbours are ROUGE-L recall in [0, 1].
 
     forget_fill_in, forget_questions, forget_attacks: what it still says about the person in blanks, in answers, and
     under attack, also attack by attack (forget_attack_role_playing); low is good.
     neighbour_fill_in, neighbour_questions: what it says about people and things near the person; high is good.
     forget_member_loss, retain_member_loss: loss of passages about the person, and about others, in nats a token (RWKU's
     LOSS attack without its minus); high is good for the first, low for the second.
+    utility_general (accuracy), utility_reasoning (exact match), utility_truthfulness_mc1 and _mc2, utility_factuality
+    (exact match) and its _f1, all in [0, 1], and utility_fluency (n-gram entropy, in bits); high is good.
     """
     found: dict[str, Measurement] = {}
     for name, (metric, higher_is_better) in MEASURED.items():
@@ -35,7 +39,10 @@ def measure_rwku(scores: ModelScores[ProbeScore]) -> dict[str, Measurement]:
         if name in scores.sets:
             values = [-one.answer_log_prob for one in scores.sets[name]]
             found[metric] = mean_measurement(values, higher_is_better=higher_is_better)
-    attacks = scores.sets.get("forget_level3", ())
+    for name, asked in scores.sets.items():
+        for place, metric in enumerate(utility_metrics(name)):
+            found[metric] = mean_measurement([one.values[place] for one in asked], higher_is_better=True)
+    attacks: Sequence[ProbeScore] = scores.sets.get("forget_level3", ())
     for kind in dict.fromkeys(one.kind for one in attacks if one.kind):
         own = [one for one in attacks if one.kind == kind]
         found[f"forget_attack_{'_'.join(kind.lower().split())}"] = _mean(own, higher_is_better=False)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from unlora.data.rwku import SETS, TEXTS
+from unlora.data.rwku_utility import FILES
 from unlora.suites.scores import ScoreFile
 
 
@@ -31,4 +33,33 @@ class ProbeScore:
         return self.kind, self.query, self.answer
 
 
-RWKU_FILE = ScoreFile("RWKU scores", 1, "set", ProbeScore)
+@dataclass(frozen=True, slots=True)
+class UtilityScore:
+    """One question or instruction of a utility set. NaN means unscored."""
+
+    source: str
+    """Where it came from: "triviaqa.json, entry 3"."""
+    subject: str
+    """Whose forget set it stands beside."""
+    kind: str
+    """Of MMLU and BBH, the task; elsewhere empty."""
+    query: str
+    answers: tuple[str, ...]
+    """Those that are right; none for an instruction."""
+    answered: str
+    """What the model wrote, or the likeliest choice."""
+    values: tuple[float, ...]
+    """In the order of the set's metrics (`unlora.suites.rwku.utility.ASKING`); in [0, 1], of fluency in bits."""
+
+    @property
+    def identity(self) -> tuple[str, str, tuple[str, ...]]:
+        """What was asked."""
+        return self.kind, self.query, self.answers
+
+
+RWKU_FILE = ScoreFile(
+    "RWKU scores",
+    1,
+    "set",
+    {**dict.fromkeys((*SETS, *TEXTS), ProbeScore), **dict.fromkeys(FILES, UtilityScore)},
+)

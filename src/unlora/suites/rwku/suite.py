@@ -1,18 +1,21 @@
-"""RWKU (Jin et al. 2024, arXiv 2406.10890): what a model still knows of a real person, and of what is near them."""
+"""RWKU (Jin et al. 2024, arXiv 2406.10890): what is still known of a real person, what of those near, and utility."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 
+from unlora.artifacts import file_sha256, read_text
 from unlora.data.embedded_tokens import refuse_no_embedding
 from unlora.data.make_tokeniser import templated
 from unlora.data.records import Example
 from unlora.data.rwku import TEXTS, RwkuData, RwkuProbe, load_rwku
+from unlora.data.rwku_utility import FILES, Ability, UtilityProbe
 from unlora.data.settings import Template
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
@@ -23,6 +26,7 @@ from unlora.results import Measurement
 from unlora.suites.ask import counter
 from unlora.suites.rwku.metrics import measure_rwku, rwku_recall
 from unlora.suites.rwku.scores import RWKU_FILE, ProbeScore
+from unlora.suites.rwku.utility import ASKING, UtilityPrompt, ask_utility, utility_prompt
 from unlora.suites.scores import ModelScores, ScoreFile
 from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
 
@@ -71,7 +75,11 @@ class Rwku(Suite):
 
     name: ClassVar[str] = "rwku"
     score_file: ClassVar[ScoreFile[Any]] = RWKU_FILE
-    compared: ClassVar[Mapping[str, str]] = {"template": "templates", "max_new_tokens": "lengths of answers"}
+    compared: ClassVar[Mapping[str, str]] = {
+        "template": "templates",
+        "max_new_tokens": "lengths of answers",
+        "worked_examples": "worked examples",
+    }
     unit: ClassVar[str] = "probes"
 
     subject: str
@@ -80,12 +88,23 @@ class Rwku(Suite):
     """Holds forget_level1.json and the like; None loads from the hub."""
     membership: bool = False
     """Whether to ask for the loss of the passages too that members are told by (forget_mia and retain_mia)."""
+    utility: list[Ability] = Field(default_factory=list)
+    """Abilities to ask about too: MMLU, BBH, TruthfulQA, TriviaQA and AlpacaEval's instructions, in RWKU's choice."""
+    worked_examples: dict[Literal["truthfulness", "factuality"], str] = Field(default_factory=dict)
+    """Text files that stand before every question of these two, as they are; RWKU has its own in its code."""
     template: Template = "auto"
     """As in `unlora evaluate`; without a chat template a probe is put as it stands."""
     chat_template: str | None = None
     """As in `unlora evaluate`."""
     template_arguments: dict[str, JsonValue] = Field(default_factory=dict)
     """As in `unlora evaluate`."""
+
+    @model_validator(mode="after")
+    def _worked_examples_of_what_is_asked(self) -> "Rwku":
+        for ability in self.worked_examples:
+            if ability not in self.utility:
+                raise ValueError(f"worked_examples.{ability}: is not asked about; add it to utility")
+        return self
 
     def load(self) -> RwkuData:
         """Load the probes.
@@ -94,7 +113,11 @@ class Rwku(Suite):
             InputError: no such person or file, hub not reachable, or a bad entry, named by file and number.
         """
         folder = Path(self.folder) if self.folder is not None else None
-        return load_rwku(self.subject, folder, max_examples=self.max_examples, texts=self.membership)
+        worked = {ability: read_text(Path(file)).rstrip() for ability, file in self.worked_examples.items()}
+        data = load_rwku(
+            self.subject, folder, max_examples=self.max_examples, texts=self.membership, utility=self.utility
+        )
+        return RwkuData({name: tuple(_shown(probe, worked) for probe in probes) for name, probes in data.sets.items()})
 
     def hashes(self, loaded: RwkuData) -> dict[str, str]:
         """Of all probes."""
@@ -108,18 +131,26 @@ class Rwku(Suite):
         """
         tokeniser = templated(self, reader.tokenizer, reader.embedding_count, max_length=sys.maxsize)
         sets = {
-            name: [(_passage if name in TEXTS else _prompt)(name, probe, tokeniser, reader.context) for probe in probes]
+            name: [_put(name, probe, tokeniser, reader.context) for probe in probes]
             for name, probes in loaded.sets.items()
         }
-        how = {"decoding": "greedy, to the end of the line", "max_new_tokens": NEW_TOKENS}
+        how: dict[str, Any] = {"decoding": "greedy, to the end of the line", "max_new_tokens": NEW_TOKENS}
+        if self.utility:
+            how["utility"] = {name: ASKING[name].described for name in self.utility}
+        if self.worked_examples:
+            how["worked_examples"] = {
+                ability: file_sha256(Path(file)) for ability, file in self.worked_examples.items()
+            }
         protocol = {"template": tokeniser.describe(), "subject": self.subject, **how}
         return Asked(sets, protocol, how | {"context": reader.context}, tokeniser)
 
     def ask(
-        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[ProbePrompt], progress: Progress | None
-    ) -> list[ProbeScore]:
-        """Let a model answer probes, and score the true answers."""
+        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[Any], progress: Progress | None
+    ) -> Sequence[Any]:
+        """Let a model answer probes, and score the true answers; or see what it can do."""
         tokeniser: ExampleTokeniser = asked.means
+        if name in FILES:
+            return ask_utility(model, tokeniser, questions, self.batch_size, progress)
         likelihoods = score_completions(
             model,
             [(one.answered.input_ids, one.answered.prompt_length) for one in questions],
@@ -137,9 +168,7 @@ class Rwku(Suite):
             for one, text, likelihood in zip(questions, texts, likelihoods, strict=True)
         ]
 
-    def measure(
-        self, scores: ModelScores[ProbeScore], retain_only: ModelScores[ProbeScore] | None
-    ) -> dict[str, Measurement]:
+    def measure(self, scores: ModelScores[Any], retain_only: ModelScores[Any] | None) -> dict[str, Measurement]:
         """Compute the metrics of one model; none is relative to the retain-only model's."""
         return measure_rwku(scores)
 
@@ -158,6 +187,21 @@ def worded(name: str, probe: RwkuProbe) -> tuple[str, str]:
     ask = BLANK if name.endswith("level1") else QUESTION
     said, begun = WORDED.get(probe.kind, (f"{ask}\nQuestion: {{query}}\n", ANSWER))
     return said.format(query=probe.query), begun
+
+
+def _shown(probe: RwkuProbe | UtilityProbe, worked: Mapping[str, str]) -> RwkuProbe | UtilityProbe:
+    """With the worked examples that the user gives for its ability."""
+    if isinstance(probe, UtilityProbe) and probe.ability in worked:
+        return dataclasses.replace(probe, worked=worked[probe.ability])
+    return probe
+
+
+def _put(
+    name: str, probe: RwkuProbe | UtilityProbe, tokeniser: ExampleTokeniser, context: int
+) -> ProbePrompt | UtilityPrompt:
+    if isinstance(probe, UtilityProbe):
+        return utility_prompt(probe, tokeniser, context)
+    return (_passage if name in TEXTS else _prompt)(name, probe, tokeniser, context)
 
 
 def _prompt(name: str, probe: RwkuProbe, tokeniser: ExampleTokeniser, context: int) -> ProbePrompt:
