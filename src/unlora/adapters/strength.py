@@ -13,7 +13,9 @@ from unlora.adapters.anchored import ADAPTER_NAME, factor_parameters, lora_layer
 from unlora.adapters.expert_factors import expert_layers
 
 STEP = 0.01
-"""Strengths closer than this are one: the probability they give differs by less than its interval, by far."""
+"""Strengths closer than this are one."""
+NEAR = 0.02
+"""A probability so near to the level, as a share of it, is at it: its interval over the questions is far wider."""
 
 
 @contextmanager
@@ -45,24 +47,30 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
     """Find the strength at which the forget probability is `level`, between the target and `most` (Brent 1973).
 
     Args:
-        probability: of the forget set, as a function of the strength; called about five times, never twice with the
+        probability: of the forget set, as a function of the strength; called about four times, never twice with the
             same strength.
         level: in (0, 1).
         most: the largest strength to try.
 
     Returns:
-        A strength within `STEP`. 0 where the target itself is at the level or below it; `most` where even that
-        falls short.
+        A strength within `STEP`, or one that gives the level within `NEAR`; `probability` was asked about it. 0 where
+        the target itself is at the level or below it; `most` where even that falls short.
     """
 
     @cache  # brentq asks both ends again
     def above(strength: float) -> float:
-        return math.log(max(probability(strength), 1e-30) / level)
+        ratio = max(probability(strength), 1e-30) / level
+        return math.log(ratio) if abs(ratio - 1) > NEAR else 0.0
 
-    if above(0.0) <= 0:
+    # Training that stops at its level is at it or just past it: what lies beyond 1 need not be asked then.
+    if above(1.0) == 0:
+        return 1.0
+    if above(1.0) > 0:
+        low, high = 1.0, most
+    else:
+        low, high = (0.5, 1.0) if above(0.5) > 0 else (0.0, 0.5)
+    if above(low) <= 0 or (above(high) > 0 and above(0.0) <= 0):
         return 0.0
-    # Training that stops at its level is just past it: the root is near 1, and what lies beyond need not be asked.
-    low, high = (0.0, 1.0) if above(1.0) <= 0 else (1.0, most)
     if above(high) > 0:
         return most
     return float(brentq(above, low, high, xtol=STEP))  # pyright: ignore[reportArgumentType]  its stub has all outputs

@@ -149,15 +149,15 @@ def settled_at(model: PeftModel, level: Level, sets: Sets, *, most: float) -> Se
 
     """
 
+    @cache
     def at(strength: float) -> float:
         with at_strength(model, strength):
             return float(_probabilities(model, sets).mean())
 
-    once = cache(at)
-    as_trained = once(1.0)
-    strength = find_strength(once, level.probability, most=most)
+    as_trained = at(1.0)
+    strength = find_strength(at, level.probability, most=most)
     set_strength(model, strength)
-    return Settled(level, as_trained=as_trained, as_left=at(1.0), strength=strength)
+    return Settled(level, as_trained=as_trained, as_left=at(strength), strength=strength)
 
 
 def _probabilities(model: CausalModel, sets: Sets) -> Float[np.ndarray, " example"]:
