@@ -9,9 +9,11 @@ import torch
 from tests.audit.own_attackers import ALL, EVERY_WEIGHT, FEW, RUINOUS, UNRELATED
 from tests.audit.subjects import bench_for, never_taught, never_unlearned
 from unlora.audit.course import measured_steps
+from unlora.audit.lessons import draw_lesson
 from unlora.audit.relearning import Relearning
 from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject
+from unlora.data.records import Example, ExampleSet
 from unlora.errors import TrainingDivergedError
 from unlora.metrics import extraction_strength
 from unlora.models.fingerprint import fingerprint
@@ -150,4 +152,23 @@ def test_attackers_known_to_the_training_do_not_count(subject: AuditSubject, tmp
 def test_one_example_is_too_few(subject: AuditSubject) -> None:
     one = dataclasses.replace(subject, forget=subject.forget.select(1))
     assert "two forget examples" in (Relearning().lacks(one, AuditSettings()) or "")
+    assert Relearning().lacks(subject, AuditSettings()) is None
+
+
+def test_people_stay_on_one_side_where_that_is_asked_for() -> None:
+    forget = ExampleSet(
+        "forget",
+        tuple(Example("question_answer", f"q{n}", f"a{n}", f"line {n}", person=f"p{n % 5}") for n in range(20)),
+    )
+    for seed in range(5):
+        lesson = draw_lesson("few", forget, None, fraction=0.4, seed=seed, apart="people")
+        taught = {one.person for one in lesson.examples}
+        tested = {forget.examples[place].person for place in lesson.tested}
+        assert (len(taught), len(tested), taught & tested) == (2, 3, set())
+        assert len(lesson.examples) + len(lesson.tested) == 20
+
+
+def test_an_attacker_of_people_is_left_out_where_there_is_one_person(subject: AuditSubject) -> None:
+    settings = AuditSettings.from_mapping({"relearning": {"attackers": ["lora_5e-4_few"], "apart": "people"}})
+    assert "holds 1 of different people; a split needs two at least" in str(Relearning().lacks(subject, settings))
     assert Relearning().lacks(subject, AuditSettings()) is None

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from unlora.audit.attackers import LessonName
+from unlora.data.facts import By, FactSplit
 from unlora.data.people import generate_people
 from unlora.data.records import ExampleSet
 from unlora.errors import InputError
@@ -25,7 +26,13 @@ class DrawnLesson:
 
 
 def draw_lesson(
-    lesson: LessonName, forget: ExampleSet, retain: ExampleSet | None, *, fraction: float, seed: int
+    lesson: LessonName,
+    forget: ExampleSet,
+    retain: ExampleSet | None,
+    *,
+    fraction: float,
+    seed: int,
+    apart: By = "records",
 ) -> DrawnLesson:
     """Choose what is taught.
 
@@ -35,9 +42,10 @@ def draw_lesson(
         retain: what is to be kept.
         fraction: of the forget set, in "few".
         seed: of what is drawn.
+        apart: in "few", whether records are drawn, or people with all that is about them.
 
     Raises:
-        InputError: a lesson of retain records without any.
+        InputError: a lesson of retain records without any, or of people where the records name none, or one alone.
     """
     everything = tuple(range(len(forget)))
     draw = random.Random(seed)
@@ -50,7 +58,10 @@ def draw_lesson(
             raise InputError("relearning: there are no retain records to learn from.")
         kept = draw.sample(retain.examples, min(len(retain), MOST_RETAIN))
         return DrawnLesson(ExampleSet("retain", tuple(kept)), everything)
-    count = min(len(forget) - 1, max(1, round(fraction * len(forget))))
-    taught = sorted(draw.sample(everything, count))
+    if apart == "people":
+        taught = FactSplit(fraction, apart, seed).places(forget)
+    else:
+        count = min(len(forget) - 1, max(1, round(fraction * len(forget))))
+        taught = sorted(draw.sample(everything, count))
     examples = ExampleSet("few", tuple(forget.examples[index] for index in taught))
     return DrawnLesson(examples, tuple(index for index in everything if index not in taught))

@@ -20,11 +20,11 @@ from unlora.audit.attackers import Attacker
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
 from unlora.audit.course import Course, Trial, measured_steps, relearn
-from unlora.audit.lessons import draw_lesson
+from unlora.audit.lessons import DrawnLesson, draw_lesson
 from unlora.audit.likelihoods import forget_likelihoods
 from unlora.audit.recovery import Attempt, Courses, Recovery, find, overall, worst_of, worst_strengths
 from unlora.audit.recovery_shown import curves, records, sentence
-from unlora.audit.settings import AuditSettings
+from unlora.audit.settings import AuditSettings, RelearningSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.errors import InputError, TrainingDivergedError
 
@@ -107,10 +107,27 @@ def _possible(subject: AuditSubject, settings: AuditSettings) -> tuple[dict[str,
         if reason is None and attacker.learns_from == "retain" and not subject.retain:
             reason = "there are no retain records"
         if reason is None:
+            reason = _not_drawn(attacker, subject, settings.relearning)
+        if reason is None:
             possible[name] = attacker
         else:
             why[name] = reason
     return possible, why
+
+
+def _not_drawn(attacker: Attacker, subject: AuditSubject, chosen: RelearningSettings) -> str | None:
+    """Say why the forget set cannot be divided for an attacker; None when it can."""
+    try:
+        _drawn(attacker, subject, chosen, chosen.seeds[0])
+    except InputError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _drawn(attacker: Attacker, subject: AuditSubject, chosen: RelearningSettings, seed: int) -> DrawnLesson:
+    return draw_lesson(
+        attacker.learns_from, subject.forget, subject.retain, fraction=chosen.fraction, seed=seed, apart=chosen.apart
+    )
 
 
 def _tried(bench: Workbench, attackers: dict[str, Attacker]) -> tuple[dict[str, _Tried], dict[str, str]]:
@@ -125,13 +142,7 @@ def _tried(bench: Workbench, attackers: dict[str, Attacker]) -> tuple[dict[str, 
     count = len(attackers) * len(chosen.seeds) * len(subject.attacked)
     for name, attacker in attackers.items():
         attempts = tuple(
-            Attempt(
-                name,
-                attacker.learns_from,
-                seed,
-                draw_lesson(attacker.learns_from, subject.forget, subject.retain, fraction=chosen.fraction, seed=seed),
-            )
-            for seed in chosen.seeds
+            Attempt(name, attacker.learns_from, seed, _drawn(attacker, subject, chosen, seed)) for seed in chosen.seeds
         )
         place = (len(tried) + len(diverged)) * len(chosen.seeds) * len(subject.attacked)
         try:
@@ -228,6 +239,8 @@ def _tested(bench: Workbench, findings: dict[str, Recovery], left_out: dict[str,
     chosen = bench.settings.relearning
     seeds = f"{len(chosen.seeds)} seed{'s' if len(chosen.seeds) > 1 else ''}"
     text = f"{len(bench.subject.forget)} forget examples, {chosen.steps} steps of {chosen.batch_size}, {seeds}"
+    if chosen.apart == "people":
+        text += "; few: all about some people, tested on others"
     text += f"; attackers: {in_words([name for name, one in findings.items() if not one.known]) or 'none that counts'}"
     if known := [name for name, one in findings.items() if one.known]:
         text += f"; known to the training, so not counted: {in_words(known)}"

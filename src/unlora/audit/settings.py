@@ -56,6 +56,8 @@ class RelearningSettings(Config):
     """Who trains, how and on what: names of the table (docs/audit), or module:Class of your own."""
     fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the forget set that an attacker of lesson "few" has; the others are tested."""
+    apart: Literal["records", "people"] = "records"
+    """What such an attacker has: records, or all about some people (field `person`), tested on the others."""
     steps: int = Field(default=12, ge=1)
     """Optimiser steps."""
     measure_every: int = Field(default=4, ge=1)

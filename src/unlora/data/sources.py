@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from unlora.data.facts import read_part
 from unlora.data.muse import load_muse
 from unlora.data.records import ExampleSet
 from unlora.data.tofu import load_tofu
@@ -22,11 +23,15 @@ def load_examples(spec: str) -> ExampleSet:
 
     Args:
         spec: the path of a file of JSON lines, or SCHEME:NAME from the hub, or SCHEME:NAME@FOLDER from local files:
-            "tofu:forget01", "muse:news/forget@FOLDER", "wmdp:cyber-forget-corpus".
+            "tofu:forget01", "muse:news/forget@FOLDER", "wmdp:cyber-forget-corpus"; or a part of another
+            SPEC, facts:seen@SPEC or facts:held_out@SPEC (`unlora.data.facts`).
 
     Raises:
         InputError: nothing there, or not what it should be.
     """
+    part = read_part(spec)
+    if part is not None:
+        return part.take(load_examples(part.whole))
     scheme, colon, rest = spec.partition(":")
     if rest.startswith("//"):
         raise InputError(f"{spec}: only local files are read; download it and give the file.")

@@ -1,4 +1,4 @@
-"""The suites there are, and their names: "tofu", "muse:news", "muse:news@FOLDER", "wmdp:bio,chem", "rwku:NAME"."""
+"""The suites there are, and their names: "tofu", "muse:news@FOLDER", "wmdp:bio,chem", "rwku:NAME", "held_out"."""
 
 import importlib
 import re
@@ -42,6 +42,7 @@ SUITES: dict[str, SuiteRow] = {
         r"rwku:(?P<subject>[^@]+)(@(?P<folder>.+))?",
         ("rwku:NAME", "rwku:all (with @FOLDER for local files)"),
     ),
+    "held_out": SuiteRow("unlora.suites.held_out.suite:HeldOut", "held_out", ("held_out",), brings_data=False),
 }
 """To add a suite: a file with its class, and a row here."""
 
