@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+NO_VALUE = "–"
+"""In place of a number that there is not."""
+
 
 @dataclass(frozen=True)
 class Measurement:

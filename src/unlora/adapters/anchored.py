@@ -26,11 +26,11 @@ from unlora.models.experts import ExpertModule, find_experts, peft_target_parame
 from unlora.models.forward import completion_logits
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import TargetModule, find_target_modules, peft_target_modules
-from unlora.models.wrapping import CausalModel
+from unlora.models.wrapping import PEFT_PREFIX, CausalModel
 
 ADAPTER_NAME = "default"
 
-FLOAT32_TOLERANCE = 1e-4
+STEP_0_TOLERANCE = 1e-4
 """Largest change of a float32 logit at step 0 that counts as rounding."""
 
 
@@ -171,7 +171,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """Yield (canonical module name, LoRA layer), in model order."""
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and not isinstance(module, ParamWrapper):
-            yield name.removeprefix("base_model.model."), module
+            yield name.removeprefix(PEFT_PREFIX), module
 
 
 def factor_parameters(layer: LoraLayer) -> tuple[nn.Parameter, nn.Parameter]:
@@ -204,7 +204,7 @@ def check_output_unmoved(model: PeftModel, batch: Mapping[str, Tensor]) -> Outpu
     adapted = completion_logits(model, batch).float()
     with model.disable_adapter():
         target = completion_logits(model, batch).float()
-        tolerance = FLOAT32_TOLERANCE
+        tolerance = STEP_0_TOLERANCE
         if next(model.get_base_model().parameters()).dtype != torch.float32:
             tolerance = max(tolerance, _batch_shape_noise(model, batch, target))
     model.train(was_training)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unlora.adapters.initial import InitialFactors
 from unlora.models.expert_forms import form_of
 from unlora.models.experts import ExpertModule
-from unlora.models.wrapping import canonical_name
+from unlora.models.wrapping import PEFT_PREFIX, canonical_name
 
 
 class _Computed(nn.Module):
@@ -71,7 +71,7 @@ def expert_layers(model: nn.Module) -> Iterator[tuple[str, ParamWrapper]]:
     """Yield (canonical name of the tensor, PEFT's wrapper of it), in model order."""
     for name, module in model.named_modules():
         if isinstance(module, ParamWrapper):
-            holder = canonical_name(name.removeprefix("base_model.model."))
+            holder = canonical_name(name.removeprefix(PEFT_PREFIX))
             yield f"{holder}.{module.parameter_name}", module
 
 

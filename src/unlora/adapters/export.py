@@ -23,8 +23,7 @@ from unlora.models.peft_trial import unread
 from unlora.models.quiet import quiet
 from unlora.models.reading import reading
 from unlora.models.save import new_folder
-
-PREFIX = "base_model.model."
+from unlora.models.wrapping import PEFT_PREFIX
 
 HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 """`init_lora_weights` that touch A and B alone."""
@@ -72,7 +71,7 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Factors]]:
         if key.endswith(".lora_A.weight") and (twin := key.replace(".lora_A.", ".lora_B.")) in weights:
             lora_a, lora_b = weights.pop(key), weights.pop(twin)
             _refuse_misshapen(folder, key, lora_a, lora_b, config.r)
-            name = key.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+            name = key.removeprefix(PEFT_PREFIX).removesuffix(".lora_A.weight")
             factors[name] = Factors(lora_b.float() * scaling, lora_a.float())
     if weights:
         raise InputError(
@@ -140,8 +139,8 @@ def write_adapter(
     )  # fmt: skip
     tensors = {}
     for name, module in factors.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = module.lora_a.contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = module.lora_b.contiguous()
+        tensors[f"{PEFT_PREFIX}{name}.lora_A.weight"] = module.lora_a.contiguous()
+        tensors[f"{PEFT_PREFIX}{name}.lora_B.weight"] = module.lora_b.contiguous()
 
     with new_folder(folder) as temporary:
         config.save_pretrained(str(temporary))

@@ -14,7 +14,7 @@ from unlora.adapters.expert_factors import expert_layers
 
 STEP = 0.01
 """Strengths closer than this are one."""
-NEAR = 0.02
+AT_LEVEL = 0.02
 """A probability so near to the level, as a share of it, is at it: its interval over the questions is far wider."""
 
 
@@ -53,14 +53,14 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
         most: the largest strength to try.
 
     Returns:
-        A strength within `STEP`, or one that gives the level within `NEAR`; `probability` was asked about it. 0 where
-        the target itself is at the level or below it; `most` where even that falls short.
+        A strength within `STEP`, or one that gives the level within `AT_LEVEL`; `probability` was asked about it. 0
+        where the target itself is at the level or below it; `most` where even that falls short.
     """
 
     @cache  # brentq asks both ends again
     def above(strength: float) -> float:
         ratio = max(probability(strength), 1e-30) / level
-        return math.log(ratio) if abs(ratio - 1) > NEAR else 0.0
+        return math.log(ratio) if abs(ratio - 1) > AT_LEVEL else 0.0
 
     # Training that stops at its level is at it or just past it: what lies beyond 1 need not be asked then.
     if above(1.0) == 0:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unlora import processes
+from unlora.audit.estimates import RESAMPLES
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.accumulate import accumulate
@@ -26,7 +27,6 @@ from unlora.models.wrapping import CausalModel, unwrap
 SKETCH = 48
 """Random directions on each side of a layer: 2,304 numbers stand for an example's gradient there."""
 
-RESAMPLES = 2000
 
 Cosines = Float[np.ndarray, "example example"]
 

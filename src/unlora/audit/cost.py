@@ -15,6 +15,8 @@ from unlora.models.wrapping import unwrap
 
 PROBE_EXAMPLES = 4
 PROBE_NEW_TOKENS = 8
+SECONDS_PER_GIGABYTE = 5.0
+"""To load, write, or read and round weights: one core, and a disk that is not the limit."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from unlora.audit.subject import Role
 from unlora.metrics.intervals import bootstrap_interval, mean_interval
 from unlora.metrics.likelihood import ExampleValues
 
-RESAMPLES = 2000
+RESAMPLES, FAR_RESAMPLES = 2000, 4000
+"""Of an interval of 95 %, and of one widened to hold for several at once, which needs the far tails."""
+CONFIDENCE = 0.95
+"""Of several intervals together: each is widened as Bonferroni has it."""
 
 LEAST_KNOWN = 0.05
 """Where what the target knows is not this much above the control's, there is nothing that could come out."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
-from unlora.audit.cost import Cost
-from unlora.audit.membership_control import CONFIDENCE, RESAMPLES, against_control, judged_alone
+from unlora.audit.cost import SECONDS_PER_GIGABYTE, Cost
+from unlora.audit.estimates import CONFIDENCE, FAR_RESAMPLES
+from unlora.audit.membership_control import against_control, judged_alone
 from unlora.audit.membership_scores import (
     MEMBERSHIP_SCORES,
     Scores,
@@ -34,9 +35,6 @@ from unlora.metrics.membership_verdict import (
     membership_test,
 )
 from unlora.models.wrapping import unwrap
-
-SECONDS_PER_GIGABYTE = 5.0
-"""To load the reference model."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def compare_membership(scores: Mapping[Role, Scores], member_count: int, *, seed
     confidence = 1 - (1 - CONFIDENCE) / len(usable)
     differences = {
         name: membership_difference(
-            unlearned[name], control[name], seed=seed, resamples=RESAMPLES, confidence=confidence
+            unlearned[name], control[name], seed=seed, resamples=FAR_RESAMPLES, confidence=confidence
         )
         for name in usable
     }

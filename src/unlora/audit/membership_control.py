@@ -5,16 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from unlora.audit.attack import Estimate, Outcome
+from unlora.audit.estimates import CONFIDENCE, FAR_RESAMPLES
 from unlora.audit.membership_scores import MEMBERSHIP_SCORES, Scores
 from unlora.audit.subject import Role
 from unlora.metrics.intervals import bootstrap_interval
 from unlora.metrics.membership import auc_of
-
-CONFIDENCE = 0.95
-"""Of all differences together."""
-
-RESAMPLES = 4000
-"""Of a difference: widened intervals need the far tails."""
 
 AGAINST_CONTROL = ("loss", "min_k_plus_plus")
 """Scores of the forget set that are set beside the control's directly."""
@@ -47,7 +42,7 @@ def against_control(scores: Mapping[Role, Scores], member_count: int, *, seed: i
             lambda drawn, own=own, control=control: np.asarray(auc_of(own[drawn], control[drawn])),
             confidence=confidence,
             seed=seed,
-            resamples=RESAMPLES,
+            resamples=FAR_RESAMPLES,
         )
         note = f"0.5 is the control itself; interval at {confidence:.1%}: Bonferroni over {len(AGAINST_CONTROL)} scores"
         found[name] = Estimate(float(auc_of(own, control)), low, high, own.size, unscored, note)

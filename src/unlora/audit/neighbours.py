@@ -25,7 +25,7 @@ LEAST_KEPT = 0.9
 """A band is damaged when the whole interval of what is kept lies below this share of the target's probability."""
 FEWEST = 5
 """A band with fewer examples is reported, not judged: an interval over two or three records is no evidence."""
-LEAST_KNOWN = 0.05
+LEAST_TO_LOSE = 0.05
 """Where the target's mean answer probability is lower, there is nothing to lose: the band is reported, not judged."""
 
 
@@ -91,7 +91,7 @@ def judge_neighbours(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[Outco
 
     Fails when the interval of some band's `kept` (mean answer probability of the unlearned model over the target's: 1
     is all of it) lies wholly below `LEAST_KEPT`. A band is judged when it has examples enough (`FEWEST`) and the target
-    knows them (`LEAST_KNOWN`).
+    knows them (`LEAST_TO_LOSE`).
     """
     judged = {band: numbers["kept"] for band, numbers in found.items() if _can_judge(numbers)}
     if not judged:
@@ -109,7 +109,7 @@ def judge_neighbours(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[Outco
 
 def _can_judge(numbers: Mapping[str, Estimate]) -> bool:
     known = numbers["probability_target"].value
-    return numbers["kept"].example_count >= FEWEST and known is not None and known >= LEAST_KNOWN
+    return numbers["kept"].example_count >= FEWEST and known is not None and known >= LEAST_TO_LOSE
 
 
 def _plain(band: str) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from unlora.audit.attack import Attack, AttackResult, Estimate
 from unlora.audit.bench import Workbench
-from unlora.audit.cost import Cost
+from unlora.audit.cost import SECONDS_PER_GIGABYTE, Cost
 from unlora.audit.course import Course
 from unlora.audit.estimates import mean_estimate
 from unlora.audit.lessons import DrawnLesson
@@ -29,9 +29,6 @@ from unlora.data.records import ExampleSet
 from unlora.models.inventory import linear_share
 from unlora.models.quantised import EXTRA, NF4_BLOCK, has_bitsandbytes, misread_layer, quantisation_of
 from unlora.models.wrapping import CausalModel, unwrap
-
-SECONDS_PER_GIGABYTE = 5.0
-"""To write merged weights, or to read and round them: one core, and a disk that is not the limit."""
 
 NOTEWORTHY_DAMAGE = 0.05
 """A smaller loss of answer probability on the retain set is reported but not put into words."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from unlora.audit.attack import Curve, Estimate, Outcome
 from unlora.audit.course import Course, Matrix
-from unlora.audit.estimates import mean_estimate
+from unlora.audit.estimates import CONFIDENCE, FAR_RESAMPLES, mean_estimate
 from unlora.audit.lessons import DrawnLesson
 from unlora.audit.subject import Role
 from unlora.metrics.intervals import mean_interval
@@ -17,11 +17,6 @@ from unlora.metrics.likelihood import ExampleValues
 NOTEWORTHY = 0.1
 """A smaller share of the lost probability is not called a return of the knowledge, however narrow its interval."""
 
-CONFIDENCE = 0.95
-"""Of all attackers together: the lower end that decides is Bonferroni's."""
-
-RESAMPLES = 4000
-"""Of the widened interval, which needs the far tails."""
 
 Courses = Mapping[Role, Course]
 
@@ -185,7 +180,7 @@ def _estimate(
     if found.low is None:
         return found, None
     confidence = 1 - (1 - CONFIDENCE) / tried
-    return found, mean_interval(shares, confidence=confidence, seed=seed, resamples=RESAMPLES).low
+    return found, mean_interval(shares, confidence=confidence, seed=seed, resamples=FAR_RESAMPLES).low
 
 
 def worst_of(findings: Sequence[Recovery]) -> Recovery | None:

@@ -41,7 +41,7 @@ RESUMABLE = ("unlearn", "sequence", "ledger", "sweep", "demo", "evaluate", "audi
 IN_SEVERAL_PROCESSES = ("unlearn", "importance", "evaluate")
 
 
-class Group(click.Group):
+class UnloraGroup(click.Group):
     """Prints our errors as one line and exits with their code: 1 the work failed, 2 wrong use or bad input."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -111,7 +111,7 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=UnloraGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="unlora")
 def main() -> None:
     """Remove chosen knowledge from a causal language model with LoRA, and measure how far it is gone."""

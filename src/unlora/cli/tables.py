@@ -38,12 +38,12 @@ def print_answers(title: str, answers: Sequence[tuple[str, str, str, str]]) -> N
     echo(f"\n{title}")
     for question, truth, before, after in answers:
         echo(f"  Q       {question}")
-        echo(f"  taught  {one_line(truth)}")
-        echo(f"  before  {one_line(before)}")
-        echo(f"  after   {one_line(after)}\n")
+        echo(f"  taught  {folded(truth)}")
+        echo(f"  before  {folded(before)}")
+        echo(f"  after   {folded(after)}\n")
 
 
-def one_line(text: str, width: int = 100) -> str:
+def folded(text: str, width: int = 100) -> str:
     """Fold white space and cut."""
     folded = " ".join(text.split())
     return folded if len(folded) <= width else folded[: width - 1] + "…"

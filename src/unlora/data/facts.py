@@ -21,7 +21,7 @@ from unlora.errors import InputError
 SCHEME = "facts"
 FORM = "facts:seen@SET or facts:held_out@SET, with /SHARE, /people and /SEED before the @ (facts:seen/0.8/people/3@SET)"
 
-Part = Literal["seen", "held_out"]
+FactPart = Literal["seen", "held_out"]
 By = Literal["records", "people"]
 
 
@@ -93,7 +93,7 @@ class FactSplit:
 class NamedPart(NamedTuple):
     """What "facts:PART@SET" names."""
 
-    part: Part
+    part: FactPart
     split: FactSplit
     whole: str
     """The set that is divided, as it is named."""
@@ -127,5 +127,5 @@ def read_part(spec: str) -> NamedPart | None:
     if not share:
         raise InputError(f"{spec}: a share of 0 leaves nothing to see.")
     by: By = "people" if found["by"] == "people" else "records"
-    part: Part = "seen" if found["part"] == "seen" else "held_out"
+    part: FactPart = "seen" if found["part"] == "seen" else "held_out"
     return NamedPart(part, FactSplit(share, by, int(found["seed"] or 0)), whole)

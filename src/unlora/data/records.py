@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["question_answer", "prompt_completion", "messages", "text"]
+DataShape = Literal["question_answer", "prompt_completion", "messages", "text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """One thing to forget or to keep. Only the completion is ever scored."""
 
-    shape: Shape
+    shape: DataShape
     """Which of the four shapes of user data it came in; decides how it becomes text."""
     prompt: str
     """The question, the verbatim prompt, or the last turn before the answer; empty for shape "text"."""

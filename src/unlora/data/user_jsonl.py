@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unlora.artifacts import parse_json, write_text
-from unlora.data.records import Example, ExampleSet, Shape
+from unlora.data.records import DataShape, Example, ExampleSet
 from unlora.errors import InputError, nearest
 from unlora.regular_files import refuse_irregular
 
-REQUIRED_KEYS: dict[Shape, tuple[str, ...]] = {
+REQUIRED_KEYS: dict[DataShape, tuple[str, ...]] = {
     "question_answer": ("question", "answer"),
     "prompt_completion": ("prompt", "completion"),
     "messages": ("messages",),
@@ -106,8 +106,8 @@ def _parse_line(line: bytes, where: str) -> Example:
     return parse_record(parse_json(text, where), where)
 
 
-def _find_shape(record: dict[str, Any], where: str) -> Shape:
-    shapes: list[Shape] = [shape for shape, keys in REQUIRED_KEYS.items() if all(key in record for key in keys)]
+def _find_shape(record: dict[str, Any], where: str) -> DataShape:
+    shapes: list[DataShape] = [shape for shape, keys in REQUIRED_KEYS.items() if all(key in record for key in keys)]
     if len(shapes) == 1:
         return shapes[0]
     if shapes:
@@ -121,7 +121,7 @@ def _find_shape(record: dict[str, Any], where: str) -> Shape:
     raise InputError(f"{where}: unknown shape (keys found: {found}); {SHAPE_HINT}.")
 
 
-def _check_keys(record: dict[str, Any], shape: Shape, where: str) -> None:
+def _check_keys(record: dict[str, Any], shape: DataShape, where: str) -> None:
     allowed = (*REQUIRED_KEYS[shape], *NOTE_KEYS, *(TOFU_KEYS if shape == "question_answer" else ()))
     for key in record:
         if key not in allowed:

@@ -23,7 +23,7 @@ from unlora.models.experts import ExpertModule, find_same_modules
 from unlora.models.fingerprint import fingerprint
 from unlora.models.target_modules import TargetModule
 
-SCHEMA_VERSION = 1
+CONTRAST_SCHEMA = 1
 SKETCH_COLUMNS = 128
 """Columns of the sketch of either set: more than any rank in use, and a fraction of a layer's width."""
 
@@ -43,7 +43,7 @@ class ModuleContrast:
 class ContrastMetadata(Config):
     """How the directions were found; written into the header of their file."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = CONTRAST_SCHEMA
     rank: int
     damping: float
     sketch_columns: int
@@ -87,7 +87,7 @@ class ContrastMap(Mapping[str, ModuleContrast]):
             InputError: not a contrast file, another schema version, or incomplete.
         """
         what = "a contrast file; measure with --start contrast or contrast_inputs."
-        tensors, header = read_map_file(path, "contrast", SCHEMA_VERSION, what=what)
+        tensors, header = read_map_file(path, "contrast", CONTRAST_SCHEMA, what=what)
         metadata = ContrastMetadata.from_mapping(header, where=str(path))
         fields = _fields(metadata.inputs_only)
         modules = {}

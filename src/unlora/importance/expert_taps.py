@@ -20,7 +20,7 @@ from unlora.importance.expert_readers import Tapped, read_by_expert
 from unlora.importance.hooks import LEAVE_OUT, Consumer, Tap
 from unlora.models.experts import ExpertModule, experts_tensor
 
-Rows = tuple[Int[Tensor, " row"], Float[Tensor, "row d_in"], Float[Tensor, "row d_out"]]
+ExpertRows = tuple[Int[Tensor, " row"], Float[Tensor, "row d_in"], Float[Tensor, "row d_out"]]
 """Tokens, and what one expert sees of them and gets back."""
 
 
@@ -37,7 +37,7 @@ class ExpertTaps:
         self._batch_shape = (0, 0)
         self._uses: Counter[str] = Counter()
         self._forward = True
-        self._arrived: dict[str, list[Rows]] = {}
+        self._arrived: dict[str, list[ExpertRows]] = {}
         self._fed: set[str] = set()
 
     @contextmanager

@@ -19,7 +19,7 @@ from unlora.importance.spaces import SpaceName
 from unlora.importance.stored import read_map_file, refuse_other_shapes, refuse_other_weights, take_fields
 from unlora.shapes import LoraA, LoraB
 
-SCHEMA_VERSION = 1
+IMPORTANCE_SCHEMA = 1
 EVIDENCE = "evidence"
 """Key of the header: module name -> `ModuleEvidence`."""
 
@@ -84,7 +84,7 @@ class SetCounts(Config):
 class ImportanceMetadata(Config):
     """How a map was made; written into the header of its file."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = IMPORTANCE_SCHEMA
     statistic: StatisticName
     space: SpaceName
     gradient_unit: GradientUnit = "example"
@@ -146,7 +146,7 @@ class ImportanceMap(Mapping[str, ModuleImportance]):
         Raises:
             InputError: not an importance file, another schema version, or incomplete.
         """
-        tensors, header = read_map_file(path, "importance", SCHEMA_VERSION, what="an importance file.")
+        tensors, header = read_map_file(path, "importance", IMPORTANCE_SCHEMA, what="an importance file.")
         evidence = header.pop(EVIDENCE, {})
         if not isinstance(evidence, dict) or not all(isinstance(one, dict) for one in evidence.values()):
             raise InputError(f"{path}, {EVIDENCE}: must be a mapping of modules to mappings.")

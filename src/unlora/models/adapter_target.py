@@ -24,7 +24,7 @@ from unlora.models.peft_trial import unread
 from unlora.models.quantised import quantisation_of
 from unlora.models.quiet import quiet
 from unlora.models.reading import reading
-from unlora.models.wrapping import canonical_name
+from unlora.models.wrapping import PEFT_PREFIX, canonical_name
 
 MATCHING_SECONDS = 10
 """How long the patterns of an adapter may take to be compared with the names of the layers."""
@@ -209,7 +209,7 @@ def _tensor_shapes(folder: Path) -> Mapping[str, tuple[int, ...]]:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     parts = ("base_layer", "modules_to_save", "original_module")
     return {
-        ".".join(part for part in name.removeprefix("base_model.model.").split(".") if part not in parts): shape
+        ".".join(part for part in name.removeprefix(PEFT_PREFIX).split(".") if part not in parts): shape
         for name, shape in shapes.items()
     }
 

@@ -21,7 +21,7 @@ from unlora.shapes import TokenIds
 
 PROBE_ROWS, PROBE_LENGTH = 2, 16
 
-FLOAT32_TOLERANCE = 1e-4
+MERGED_TOLERANCE = 1e-4
 """Of the relative difference of logits in float32; merging moved them by up to 2e-6."""
 
 ROUNDED_TOLERANCE = 16
@@ -131,7 +131,7 @@ def compare_logits(
     if before.shape != after.shape:
         return MergeCheck(float("inf"), 0.0)
     difference = (after - before).square().mean().sqrt() / before.square().mean().sqrt()
-    tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else ROUNDED_TOLERANCE * torch.finfo(dtype).eps
+    tolerance = MERGED_TOLERANCE if dtype == torch.float32 else ROUNDED_TOLERANCE * torch.finfo(dtype).eps
     return MergeCheck(float(difference), tolerance)
 
 

@@ -19,9 +19,7 @@ from transformers import PreTrainedModel
 from unlora.models.experts import peft_target_parameters
 from unlora.models.quiet import quiet
 from unlora.models.target_modules import find_target_modules, peft_target_modules
-from unlora.models.wrapping import CausalModel, canonical_name, unwrap
-
-PREFIX = "base_model.model."
+from unlora.models.wrapping import PEFT_PREFIX, CausalModel, canonical_name, unwrap
 
 REFUSED = "that PEFT refuses"
 MISTAKEN = "whose names PEFT takes for those of fused experts"
@@ -84,7 +82,7 @@ def _attached(model: CausalModel, names: Sequence[str], tensors: Sequence[str] =
     found, lost = set[str](), set[str]()
     for name, module in wrapped.named_modules():
         if isinstance(module, BaseTunerLayer):
-            adapted = canonical_name(name.removeprefix(PREFIX))
+            adapted = canonical_name(name.removeprefix(PEFT_PREFIX))
             # A layer that PEFT wraps as a bare parameter goes by that: the halves of an adapter do not hold there.
             adapted = f"{adapted}.{module.parameter_name}" if isinstance(module, ParamWrapper) else f"{adapted}"
             found.add(adapted)
@@ -111,10 +109,10 @@ def unread(model: PeftModel, keys: Iterable[str], missing: Iterable[str]) -> str
         A sentence with a way out; nothing where the file is simply of another model.
     """
     layers = find_target_modules(model)
-    given = {key.removeprefix(PREFIX).removesuffix(".lora_A.weight") for key in keys}
-    empty = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in missing}
+    given = {key.removeprefix(PEFT_PREFIX).removesuffix(".lora_A.weight") for key in keys}
+    empty = {key.removeprefix(PEFT_PREFIX).partition(".lora_")[0] for key in missing}
     adapted = {
-        name.removeprefix(PREFIX)
+        name.removeprefix(PEFT_PREFIX)
         for name, module in model.named_modules()
         if isinstance(module, BaseTunerLayer) and not isinstance(module, ParamWrapper)
     }

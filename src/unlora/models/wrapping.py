@@ -9,6 +9,9 @@ from transformers import PreTrainedModel
 
 CausalModel = PreTrainedModel | PeftModel
 
+PEFT_PREFIX = "base_model.model."
+"""Before the name of everything under a PeftModel."""
+
 
 def unwrap(model: CausalModel) -> PreTrainedModel:
     """Return the transformers model under a PeftModel (its adapter layers stay in place), or the model itself."""

@@ -14,7 +14,7 @@ from unlora.errors import InputError, nearest
 from unlora.models.embedded import cache_folder
 
 
-class Kind(NamedTuple):
+class CacheKind(NamedTuple):
     """One kind of thing in the cache."""
 
     what: str
@@ -23,11 +23,11 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "scores": Kind("questions, true answers and a model's answers to them", "scores/*"),
-    "audit": Kind("finished pieces of audits, with answers of the models", "audit/*"),
-    "models": Kind("the embedded model, converted, and leftovers of conversions", "*smollm2-*"),
-    "merged": Kind("leftovers of models that were rounded", "merged-*"),
-    "small_world": Kind("models and sets of the studies' small worlds", "small_world/*"),
+    "scores": CacheKind("questions, true answers and a model's answers to them", "scores/*"),
+    "audit": CacheKind("finished pieces of audits, with answers of the models", "audit/*"),
+    "models": CacheKind("the embedded model, converted, and leftovers of conversions", "*smollm2-*"),
+    "merged": CacheKind("leftovers of models that were rounded", "merged-*"),
+    "small_world": CacheKind("models and sets of the studies' small worlds", "small_world/*"),
 }
 
 

@@ -35,7 +35,7 @@ from unlora.run.sets import describe_tokens, encode_in_pieces, first_of
 from unlora.run.settings import FineTuneSettings, ModelSettings
 from unlora.runtime import resolve_device, seed_everything
 from unlora.training import FineTuneTrainer, training_arguments
-from unlora.training.callbacks import FINE_TUNING, Progress, refuse_useless
+from unlora.training.callbacks import FINE_TUNING, ReportSteps, refuse_useless
 
 
 @alone_in_output
@@ -166,7 +166,7 @@ def train_on(
             arguments,
             train_dataset=epochs,
             pad_token_id=pad_token_id,
-            callbacks=[Progress(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
+            callbacks=[ReportSteps(lambda step, total, logs: task.update(f"loss {logs['loss']:.3f}", step, total))],
         )
         with fastest_attention(model, longest=max(len(one.input_ids) for one in tokens)), bfloat16_products(model):
             trainer.train()

@@ -10,7 +10,8 @@ from unlora.characters import replaced
 from unlora.errors import InputError
 from unlora.report import plots
 from unlora.report.page import NOT_AS_WRITTEN, page_environment
-from unlora.report.tables import NO_VALUE, number_text
+from unlora.report.tables import number_text
+from unlora.results import NO_VALUE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from unlora.errors import InputError
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
 from unlora.report.page import NOT_AS_WRITTEN, objective_text, page_environment
-from unlora.report.tables import NO_VALUE, number_text
+from unlora.report.tables import number_text
+from unlora.results import NO_VALUE
 
 PAGE_BEGINS = b"<!DOCTYPE html>"
 MOST_RUNS = 8

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unlora.results import NO_VALUE
+
 Records = Sequence[Mapping[str, Any]]
 Direction = Literal["lower", "higher", "as retain-only"]
 
-NO_VALUE = "–"
 SHOWN_ANSWERS = 5
 """Questions shown of each set."""
 LONGEST_ANSWER = 320

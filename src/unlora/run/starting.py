@@ -22,7 +22,7 @@ from unlora.run.job import Run
 from unlora.run.reporter import Reporter
 from unlora.run.sets import Sets, content_hashes
 from unlora.run.settings import AdapterSettings, UnlearnSettings
-from unlora.starts.start import Progress, Start, StartData, StartInputs
+from unlora.starts.start import Advance, Start, StartData, StartInputs
 from unlora.starts.table import make_start
 from unlora.training.trainer import Penalty
 
@@ -77,7 +77,7 @@ def start_inputs(
     """All that a start may use; what does not fit into memory goes to the folder `scratch`."""
 
     @contextmanager
-    def task(title: str, total: int) -> Iterator[Progress]:
+    def task(title: str, total: int) -> Iterator[Advance]:
         with reporter.task(title, total) as shown:
             yield shown.advance
 

@@ -22,7 +22,7 @@ from unlora.run.sets import Sets, probe_batch
 from unlora.run.settings import ObjectiveSettings, TrainingSettings
 from unlora.run.trackers import tracked
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import UNLEARNING, Progress, SealCheckpoints, StopAt, TrainLog, refuse_useless
+from unlora.training.callbacks import UNLEARNING, ReportSteps, SealCheckpoints, StopAt, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import BatchPlan
 from unlora.training.trainer import Penalty
@@ -202,7 +202,7 @@ def train(
             penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,
-            callbacks=[SealCheckpoints(), TrainLog(run.train_log), Progress(report), stop],
+            callbacks=[SealCheckpoints(), TrainLog(run.train_log), ReportSteps(report), stop],
         )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.

@@ -21,11 +21,11 @@ from unlora.importance.accumulate import Batch
 from unlora.models.target_modules import TargetModule
 from unlora.starts.sizes import BatchShape, Device, Layers
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 """Called with the number of units that are done."""
 
 
-def _silent(_title: str, _total: int) -> AbstractContextManager[Progress]:
+def _silent(_title: str, _total: int) -> AbstractContextManager[Advance]:
     return nullcontext(lambda _count: None)
 
 
@@ -84,7 +84,7 @@ class StartInputs:
     """Of the model, where it is known."""
     scratch: Path | None = None
     """Folder for what does not fit into memory."""
-    task: Callable[[str, int], AbstractContextManager[Progress]] = field(default=_silent)
+    task: Callable[[str, int], AbstractContextManager[Advance]] = field(default=_silent)
     """Opens a piece of work of known size for a progress bar."""
 
     @property
@@ -92,7 +92,7 @@ class StartInputs:
         """s, the adapter's alpha / r."""
         return self.alpha / self.rank
 
-    def request(self, progress: Progress) -> FactorRequest:
+    def request(self, progress: Advance) -> FactorRequest:
         """What every layer's factors have in common."""
         return FactorRequest(self.rank, self.scaling, self.data.seed, progress)
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from unlora.results import NO_VALUE
 from unlora.suites.scores import ModelScores
 from unlora.suites.suite import Suite
-
-NO_VALUE = "–"
 
 
 def evaluation_record(suite: Suite, models: Mapping[str, ModelScores[Any]]) -> dict[str, Any]:

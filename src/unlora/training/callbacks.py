@@ -196,7 +196,7 @@ def _finite(model: nn.Module) -> bool:
     return not trained or bool(torch.stack([torch.isfinite(one).all() for one in trained]).all())
 
 
-class Progress(TrainerCallback):
+class ReportSteps(TrainerCallback):
     """Reports each finished step: `report(steps done, steps in all, last logged values)`."""
 
     def __init__(self, report: Callable[[int, int, dict[str, float]], None]) -> None:

@@ -16,8 +16,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from unlora.artifacts import read_json, write_json
 from unlora.errors import InputError
 from unlora.metrics import membership_auc
+from unlora.suites.muse.metrics import MuseScores
 from unlora.suites.muse.scores import AnswerScore, TextScore
 from unlora.suites.scores import ModelScores
+from unlora.suites.tofu.open_unlearning import TINY
 
 NAME = "open_unlearning"
 ANSWERED = {
@@ -30,13 +32,10 @@ TEXTS = {"forget_texts": "forget", "holdout_texts": "holdout"}
 """Part -> its key in `mia_min_k`."""
 SUMMARISED = (*ANSWERED.values(), "privleak")
 """Metrics of its MUSE configuration that can be had from a model's answers."""
-TINY = 1e-10
 STEMMED = RougeScorer(["rougeL"], use_stemmer=True)
 
-Scores = ModelScores[Any]
 
-
-def write_open_unlearning_muse(folder: Path, scores: Scores, retain_only: Scores | None) -> None:
+def write_open_unlearning_muse(folder: Path, scores: MuseScores, retain_only: MuseScores | None) -> None:
     """Write `MUSE_EVAL.json` (item by item) and `MUSE_SUMMARY.json` (one number a metric) atomically.
 
     Args:
@@ -50,7 +49,7 @@ def write_open_unlearning_muse(folder: Path, scores: Scores, retain_only: Scores
     write_json(folder / "MUSE_SUMMARY.json", summary)
 
 
-def muse_logs(scores: Scores, retain_only: Scores | None) -> dict[str, dict[str, Any]]:
+def muse_logs(scores: MuseScores, retain_only: MuseScores | None) -> dict[str, dict[str, Any]]:
     """Return what `MUSE_EVAL.json` holds; a metric that no item has a value for is not in it."""
     logs = {metric: _answers(scores.sets.get(part, ())) for part, metric in ANSWERED.items()}
     logs["mia_min_k"] = _membership(scores)
@@ -61,7 +60,7 @@ def muse_logs(scores: Scores, retain_only: Scores | None) -> dict[str, dict[str,
     return {metric: log for metric, log in logs.items() if log["agg_value"] is not None}
 
 
-def read_muse_log(path: Path) -> Scores:
+def read_muse_log(path: Path) -> MuseScores:
     """Read OpenUnlearning's `MUSE_EVAL.json` as the scores of a model; what the log lacks is NaN or not there.
 
     Raises:
@@ -99,7 +98,7 @@ def _stemmed(score: AnswerScore) -> float:
     return float(STEMMED.score(target=score.reference, prediction=score.answered)["rougeL"].fmeasure)
 
 
-def _membership(scores: Scores) -> dict[str, Any]:
+def _membership(scores: MuseScores) -> dict[str, Any]:
     """Its `mia_min_k`: a score is minus a mean log-probability; an AUC of 1 says that forget texts are likelier."""
     sides = {key: [one.min_40_score for one in scores.sets.get(part, ())] for part, key in TEXTS.items()}
     known = {key: [value for value in values if not math.isnan(value)] for key, values in sides.items()}

@@ -29,8 +29,9 @@ UTILITY_PARTS = tuple(
     for part in (probability, "Q_A_ROUGE", "Truth_Ratio")
 )
 TINY = 1e-10
+"""What OpenUnlearning adds to a denominator."""
 
-Item = dict[str, Any]
+LoggedItem = dict[str, Any]
 Logs = dict[str, dict[str, Any]]
 """{metric: {"agg_value": mean, "value_by_index": {item: its scores}}}."""
 
@@ -94,7 +95,7 @@ def _logs_of_set(prefix: str, examples: Sequence[ExampleScore]) -> Logs:
     return {metric: log for metric, log in logs.items() if log["agg_value"] is not None}
 
 
-def _log(items: Sequence[Item], key: str) -> dict[str, Any]:
+def _log(items: Sequence[LoggedItem], key: str) -> dict[str, Any]:
     per_item = [_mean(item[key]) for item in items]
     known = [value for value in per_item if value is not None]
     values = {str(number): item for number, item in enumerate(items)}
@@ -108,22 +109,22 @@ def _mean(value: Any) -> float | None:
     return float(np.mean(value)) if value and None not in value else None
 
 
-def _ratio_log(items: Sequence[Item], aggregate: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+def _ratio_log(items: Sequence[LoggedItem], aggregate: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
     scored = {str(number): item for number, item in enumerate(items) if item["score"] is not None}
     ratios = np.array([item["score"] for item in scored.values()])
     return {"agg_value": float(aggregate(ratios).mean()) if scored else None, "value_by_index": scored}
 
 
-def _probability(mean_log_prob: float) -> Item:
+def _probability(mean_log_prob: float) -> LoggedItem:
     known = math.isfinite(mean_log_prob)
     return {"prob": math.exp(mean_log_prob) if known else None, "avg_loss": -mean_log_prob if known else None}
 
 
-def _several(answers: Sequence[Item]) -> Item:
+def _several(answers: Sequence[LoggedItem]) -> LoggedItem:
     return {key: [answer[key] for answer in answers] for key in ("prob", "avg_loss")}
 
 
-def _rouge(score: ExampleScore) -> Item:
+def _rouge(score: ExampleScore) -> LoggedItem:
     texts = {"input": score.question, "ground_truth": score.answer, "generation": score.generated}
     return {"rougeL_recall": _or_null(score.rouge_l_recall), **texts}
 
