@@ -18,9 +18,13 @@ from unlora.low_rank import contrast_directions
 from unlora.models.experts import ExpertModule, find_experts
 from unlora_research.model_map.configurations import tiny_configuration
 
-KINDS = ("qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "nemotron_h", "dbrx", "jetmoe", "llama4_text")
+KINDS = (
+    "qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "nemotron_h", "dbrx", "jetmoe", "llama4_text", "longcat_flash",
+    "inkling_text",
+)  # fmt: skip
 """Halved and interleaved gates, both orders of the axes, biases, a router that scales, experts without a gate, stacks
-in two dimensions, tokens sorted by expert, and every token through every expert."""
+in two dimensions, tokens sorted by expert, every token through every expert, experts that hand a token on as it is, and
+experts that share a router with dense ones."""
 
 
 def lively(kind: str) -> PreTrainedModel:

@@ -55,6 +55,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
     "lfm2": _CONVOLVED,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "longcat_flash": {"zero_expert_num": 2},
     "mamba2": {"head_dim": 16},
     "ministral": {"head_dim": 8},
     "qwen4_exp_text": _INDEXED,

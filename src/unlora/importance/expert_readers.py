@@ -36,8 +36,8 @@ def read_by_expert(reader: nn.Module, tapped: Tapped) -> Iterator[None]:
         elif kind == "Llama4TextExperts":
             _replace(reader, partial(_every_expert, reader, tapped), stack)
         else:
-            compute = _dbrx if kind == "DbrxExperts" else _gated
-            _replace(reader, partial(_by_choice, partial(compute, reader, tapped), reader, tapped), stack)
+            compute = {"DbrxExperts": _dbrx, "LongcatFlashExperts": _longcat}.get(kind, _gated)
+            _replace(reader, partial(_by_choice, partial(compute, reader, tapped), _count(reader), tapped), stack)
         yield
 
 
@@ -54,8 +54,13 @@ def _put_back(module: nn.Module, forward: Callable[..., Any] | None) -> None:
         module.forward = forward
 
 
+def _count(reader: Any) -> int:
+    """How many experts a token may be sent to; LongCat-Flash counts those apart that hand it on as it is."""
+    return int(reader.total_experts if hasattr(reader, "total_experts") else reader.num_experts)
+
+
 def _by_choice(
-    compute: Callable[[int, Tensor, Tensor], Tensor], module: Any, tapped: Tapped, *args: Any, **options: Any
+    compute: Callable[[int, Tensor, Tensor], Tensor], experts: int, tapped: Tapped, *args: Any, **options: Any
 ) -> Tensor:
     """What most classes compute of (hidden states, experts of each token, their weights)."""
     hidden, chosen, shares = [*args, *options.values()][:3]
@@ -64,9 +69,9 @@ def _by_choice(
     tapped.check(len(rows) if len(chosen) == len(rows) else -1)
     flat = chosen.flatten()
     order = flat.argsort(stable=True)  # By expert, and by token within one.
-    counts = flat.bincount(minlength=module.num_experts)
+    counts = flat.bincount(minlength=experts)
     # What lies above is in place of an expert that another process holds, or of none.
-    order, sizes = order[: int(counts[: module.num_experts].sum())], counts[: module.num_experts].tolist()
+    order, sizes = order[: int(counts[:experts].sum())], counts[:experts].tolist()
     tokens = order // width
     parts = zip(rows.index_select(0, tokens).split(sizes), tokens.split(sizes), strict=True)
     outer = [compute(index, *part) for index, part in enumerate(parts) if sizes[index]]
@@ -101,6 +106,14 @@ def _dbrx(module: Any, tapped: Tapped, index: int, rows: Tensor, tokens: Tensor)
     gate = tapped.product("mlp.w1", index, rows, tokens, rows @ w1.T)
     inner = module.mlp.activation_fn(gate) * tapped.product("mlp.v1", index, rows, tokens, rows @ v1.T)
     return tapped.product("mlp.w2", index, inner, tokens, inner @ w2)
+
+
+def _longcat(module: Any, tapped: Tapped, index: int, rows: Tensor, tokens: Tensor) -> Tensor:
+    """LongCat-Flash: behind the experts come those that hand a token on as it is."""
+    if index >= module.num_routed_experts:
+        return rows
+    gate, up = _product(module, tapped, "gate_up_proj", index, rows, tokens).chunk(2, dim=-1)
+    return _product(module, tapped, "down_proj", index, module.act_fn(gate) * up, tokens)
 
 
 def _every_expert(module: Any, tapped: Tapped, hidden: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def _unfit(model: CausalModel, layers: Mapping[str, TargetModule], *, rank: int,
     """Name -> why it can have no adapter; the first reason that holds."""
     tensors = whole_tensors(layers)
     owners = {tensor: held[0] for tensor, held in tensors.items()}
-    experts = {expert.name: tensor for tensor, held in tensors.items() for expert in held}
+    experts = {expert.name: (expert, tensor) for tensor, held in tensors.items() for expert in held}
     layers = {name: layer for name, layer in layers.items() if name not in experts}
     uses, inside = try_layers(model, {**layers, **owners}), text_part(model)
     tensor_uses = {tensor: uses.pop(tensor) for tensor in tensors}
@@ -179,11 +179,11 @@ def _unfit(model: CausalModel, layers: Mapping[str, TargetModule], *, rank: int,
             found[name] = UNFELT
         if name not in found and rank > min(layer.d_out, layer.d_in):
             found[name] = _narrow(rank)
-    for name, tensor in experts.items():
-        use, expert = tensor_uses[tensor], owners[tensor]
+    for name, (expert, tensor) in experts.items():
+        use = tensor_uses[tensor]
         if not use.called:
             found[name] = UNCALLED if inside(name) else NOT_TEXT
-        elif not use.felt:
+        elif not (use.felt and expert.is_read):
             found[name] = UNFELT
         elif not expert.form.held:
             found[name] = NOT_HELD

@@ -22,6 +22,9 @@ class ExpertForm:
     """Those whose slices are (d_in, d_out)."""
     count: str | None = None
     """Attribute with the number of experts, of matrices that lie one below the other."""
+    read: str | None = None
+    """Attribute with how many of the experts are read, where a tensor has more: LongCat-Flash has a gate also for those
+    that hand a token on as it is."""
     held: bool = True
     """PEFT's adapter of its tensors acts. Where a class reads a tensor from outside the module that owns it, PEFT's
     wrapper stands in the way."""
@@ -37,6 +40,7 @@ BY_CLASS = {
     "JetMoeMoE": _JETMOE,
     "JetMoeMoA": _JETMOE,
     "Llama4TextExperts": _LLAMA4,
+    "LongcatFlashExperts": ExpertForm(("gate_up_proj", "down_proj"), read="num_routed_experts"),
     "Step3p7Experts": ExpertForm(("gate_up_proj", "down_proj")),
 }
 """Class of the module that reads the tensors -> how it keeps them."""

@@ -47,6 +47,11 @@ class ExpertModule(TargetModule):
         stored = slices(experts_tensor(self), self.count)[self.index].detach().float()
         return stored.T if self.transposed else stored
 
+    @property
+    def is_read(self) -> bool:
+        """Whether any token can come to it."""
+        return self.form.read is None or self.index < int(getattr(self.reader, self.form.read))
+
     def leaf_weight(self) -> nn.Parameter:
         """There is none: the parameter is of all experts."""
         raise TypeError(f"{self.name}: a slice of {self.parameter} is no parameter")
