@@ -9,13 +9,17 @@ import torch
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.models.load import load_model
 from unlora.models.skeleton import footprint
+from unlora.models.target_modules import find_target_modules
 from unlora.recipes.plan.batches import read_run_data, training_shapes
 from unlora.recipes.plan.cost import _largest, make_plan
 from unlora.run.starting import chosen_start
 from unlora.run.targets import choose_targets
 from unlora_research.model_map.path import _make, _settings
 
-KINDS = ("llama", "qwen3_moe", "gpt_oss", "deepseek_v3", "bamba", "llava")
+KINDS = (
+    "llama", "qwen3_moe", "gpt_oss", "deepseek_v3", "bamba", "llava", "dbrx", "jetmoe", "longcat_flash", "molmo2",
+    "openai-gpt", "qwen3_omni_moe_thinker", "step3p7",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,3 +47,13 @@ def test_weights_reach_and_memory_by_part_are_those_of_the_run(kind: str, tmp_pa
     assert plan.training_memory["gradients and AdamW"] == pytest.approx(kept, rel=0.1)
     kept = footprint(adapted, batch.rows, batch.length).activation_bytes
     assert plan.training_memory["activations"] == pytest.approx(kept, rel=0.1)
+
+
+def test_anchored_adapter_on_a_layer_as_narrow_as_the_rank(tmp_path: Path):
+    """Doge has a layer of two outputs: rank 2 fits it, and the halves together are of rank 4."""
+    made = _make("doge", tmp_path, {})
+    settings = _settings(made, "marginal")
+    model = load_model(str(made.folder), device=torch.device("cpu")).model
+    sides = [(one.d_out, one.d_in) for one in find_target_modules(model).values()]
+    assert settings.adapter.rank == min(min(pair) for pair in sides)
+    assert make_plan(settings, read_run_data(settings)).adapter_parameters == 4 * sum(map(sum, sides))

@@ -87,11 +87,17 @@ def needs_anchor(factors: Mapping[str, InitialFactors]) -> bool:
 
 
 def attach_plain_adapter(
-    model: CausalModel, targets: Mapping[str, TargetModule], *, rank: int, alpha: int | float, freeze_a: bool = False
+    model: CausalModel,
+    targets: Mapping[str, TargetModule],
+    *,
+    rank: int,
+    alpha: int | float,
+    freeze_a: bool = False,
+    halves: int = 1,
 ) -> PeftModel:
     """Wrap `model` in ordinary LoRA (B = 0), the control; the output is the target's at step 0 as well.
 
-    With `freeze_a`, B alone is trained.
+    With `freeze_a`, B alone is trained. With two `halves` it is as large as an anchored one of that rank.
 
     Raises:
         InputError: the model has an adapter already, or the rank does not fit a layer.
@@ -100,7 +106,7 @@ def attach_plain_adapter(
     for target in targets.values():
         refuse_rank(rank, target)
     experts = experts_among(model, targets)
-    peft_model = _attach(model, list(targets), experts, rank=rank, alpha=alpha)
+    peft_model = _attach(model, list(targets), experts, rank=halves * rank, alpha=halves * alpha)
     kept = by_tensor(targets, experts)
     for tensor, wrapper in expert_layers(peft_model):
         start_plain(wrapper, ADAPTER_NAME)

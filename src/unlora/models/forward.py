@@ -41,9 +41,12 @@ def completion_output(model: nn.Module, batch: Mapping[str, Tensor], **options: 
     inputs |= {"use_cache": False, **options}
     if takes(model, "logits_to_keep"):
         inputs["logits_to_keep"] = last_positions(kept, labels.shape[1], batch["input_ids"].device)
-    if takes(model, "mm_token_type_ids"):  # Which tokens are of an image. Molmo2 asks for them in training.
-        inputs["mm_token_type_ids"] = torch.zeros_like(batch["input_ids"])
-    return model(**inputs)
+    return model(**inputs, **token_kinds(model, batch["input_ids"]))
+
+
+def token_kinds(model: nn.Module, input_ids: TokenIds) -> dict[str, Tensor]:
+    """Argument of a forward pass that says which tokens are of an image: none. Molmo2 asks for it in training."""
+    return {"mm_token_type_ids": torch.zeros_like(input_ids)} if takes(model, "mm_token_type_ids") else {}
 
 
 def last_positions(count: int, length: int, device: torch.device) -> Int[Tensor, " kept"]:

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from unlora.models.adapter_target import plain_base
+from unlora.models.even_routing import route_evenly
 from unlora.models.formats import settle_format
-from unlora.models.forward import takes
+from unlora.models.forward import takes, token_kinds
 from unlora.models.load import read_config
 from unlora.models.locate import locate
 from unlora.models.named_class import auto_class
@@ -29,6 +30,7 @@ def load_skeleton(name: str, *, base: str | None, dtype: torch.dtype, trust_remo
     with reading(f"model '{name}': its config cannot be read"), torch.device("meta"):
         model = auto_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.set_experts_implementation("batched_mm")  # The default multiplies without values in bfloat16 only.
+    route_evenly(model)
     return model.requires_grad_(False)
 
 
@@ -68,7 +70,7 @@ def footprint(model: nn.Module, sequences: int, length: int) -> Footprint:
 
         unpack, count = (lambda tensor: tensor), FlopCounterMode(display=False)
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack), count:
-            model(**inputs, **options).logits[:, -1:].sum().backward()
+            model(**inputs, **options, **token_kinds(model, ids)).logits[:, -1:].sum().backward()
         return Footprint(sum(storage.nbytes() for storage in kept.values()), count.get_total_flops())
 
     ids = torch.zeros(sequences, length, dtype=torch.long, device=next(model.parameters()).device)

@@ -4,7 +4,7 @@ Parameters, activations and operations are counted on the model without its weig
 is that of one device at the largest batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
 from unlora.importance.hooks import GradientTaps, measuring
-from unlora.models.experts import ExpertModule, experts_tensor
+from unlora.models.experts import ExpertModule, experts_tensor, find_experts, whole_tensors
 from unlora.models.formats import recorded_quantisation
 from unlora.models.quantised import Bits
 from unlora.models.skeleton import footprint, load_skeleton
@@ -97,6 +97,8 @@ class Skeleton(NamedTuple):
     targets: dict[str, TargetModule]
     reach: Reach
     layers: Layers
+    held: Layers
+    """The same with the experts that no adapter is wanted on, but whose tensor has one: PEFT holds factors of all."""
     parameters: int
     weight_bytes: int
     size: int
@@ -121,15 +123,15 @@ def make_plan(settings: UnlearnSettings, reading: RunData, *, devices: int = 1) 
     # Before the adapter is attached.
     importance_memory, importance_flops = _importance(start, settings.adapter.rank, skeleton, measured)
     training_memory, training_flops = _training(settings, start, skeleton, trained, reading)
-    layers, rank = skeleton.layers, settings.adapter.rank
+    layers, held, rank = skeleton.layers, skeleton.held, settings.adapter.rank
     halves = 2 if start.anchored else 1
     retain_tokens = reading.sets.retain_tokens or []
     batches = len(trained) // devices
     return RunPlan(
         parameters=skeleton.parameters,
         module_count=layers.modules,
-        trained_parameters=rank * (layers.outputs if freezes_a(settings.adapter, start) else layers.width),
-        adapter_parameters=halves * rank * layers.width,
+        trained_parameters=rank * (held.outputs if freezes_a(settings.adapter, start) else held.width),
+        adapter_parameters=halves * rank * held.width,
         forget_examples=len(reading.sets.forget_tokens),
         retain_examples=len(retain_tokens),
         measured_examples=sum(batch.rows for batch in measured),
@@ -157,14 +159,7 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
     choice = choose_targets(settings.adapter, start, model, settings.objective)
     targets = choice.targets
     quantisation: Bits | None = chosen.quantisation or recorded_quantisation(model.config)
-    areas = [target.d_out * target.d_in for target in targets.values()]
-    layers = Layers(
-        modules=len(targets),
-        area=sum(areas),
-        outputs=sum(target.d_out for target in targets.values()),
-        inputs=sum(target.d_in for target in targets.values()),
-        largest=max(areas),
-    )
+    layers = _layers(targets.values())
     parameters = list(model.parameters())
     text = model.config.get_text_config()
     size = dtype.itemsize
@@ -173,6 +168,7 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
         targets=targets,
         reach=choice.reach if settings.adapter.expert_excess is None else choice.reach.noting(BEFORE_ROUTING),
         layers=layers,
+        held=_layers(_held(model, targets)),
         parameters=sum(parameter.numel() for parameter in parameters),
         weight_bytes=arithmetic.weight_bytes(
             sum(int(parameter.nbytes) for parameter in parameters), layers, size, quantisation
@@ -182,6 +178,18 @@ def _skeleton(settings: UnlearnSettings, start: Start) -> Skeleton:
         vocabulary=text.vocab_size,
         on_cpu=device.type == "cpu",
     )
+
+
+def _layers(targets: Collection[TargetModule]) -> Layers:
+    areas = [target.d_out * target.d_in for target in targets]
+    outputs, inputs = (sum(sides) for sides in zip(*((one.d_out, one.d_in) for one in targets), strict=True))
+    return Layers(modules=len(targets), area=sum(areas), outputs=outputs, inputs=inputs, largest=max(areas))
+
+
+def _held(model: PreTrainedModel, targets: Mapping[str, TargetModule]) -> list[TargetModule]:
+    tensors = whole_tensors(targets)
+    layers = [target for target in targets.values() if not isinstance(target, ExpertModule)]
+    return [*layers, *(one for one in find_experts(model).values() if one.parameter in tensors)]
 
 
 def _importance(
@@ -216,9 +224,9 @@ def _training(
     settings: UnlearnSettings, start: Start, skeleton: Skeleton, batches: Sequence[BatchShape], reading: RunData
 ) -> tuple[dict[str, int], float]:
     """Memory by part and operations of the training stage; attaches the adapter to the skeleton."""
-    chosen, layers, rank = settings.training, skeleton.layers, settings.adapter.rank
+    chosen, layers, rank = settings.training, skeleton.held, settings.adapter.rank
     anchored = start.anchored
-    adapted = _adapted(skeleton, 2 * rank if anchored else rank)
+    adapted = _adapted(skeleton, rank, 2 if anchored else 1)
     largest = _largest(batches)
     kept, flops = footprint(adapted, largest.rows, largest.length)
     flops_a_token = flops / largest.tokens
@@ -243,7 +251,7 @@ def _training(
         "activations": kept,
         "logits": _logits(batches, skeleton),
     }
-    if area := sum(one.d_out * one.d_in for one in skeleton.targets.values() if isinstance(one, ExpertModule)):
+    if area := sum(experts_tensor(held[0]).numel() for held in whole_tensors(skeleton.targets).values()):
         # PEFT adds every expert's update to its weights, and autograd keeps the sum for the backward pass.
         parts["experts with their update"] = skeleton.size * area
     if share:
@@ -253,14 +261,16 @@ def _training(
     return arithmetic.with_buffers(parts), policy + reference
 
 
-def _adapted(skeleton: Skeleton, rank: int) -> nn.Module:
+def _adapted(skeleton: Skeleton, rank: int, halves: int) -> nn.Module:
     """The skeleton with what a backward pass through the adapter needs.
 
     PEFT adds the update of experts to their weights, in a block that knows no tensor without values: a gradient with
     respect to those weights keeps the same tensors and takes the same products.
     """
     layers = {name: one for name, one in skeleton.targets.items() if not isinstance(one, ExpertModule)}
-    adapted = attach_plain_adapter(skeleton.model, layers, rank=rank, alpha=rank) if layers else skeleton.model
+    adapted: nn.Module = skeleton.model
+    if layers:
+        adapted = attach_plain_adapter(skeleton.model, layers, rank=rank, alpha=rank, halves=halves)
     for target in skeleton.targets.values():
         if isinstance(target, ExpertModule):
             experts_tensor(target).requires_grad_(True)
