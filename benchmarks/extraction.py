@@ -76,11 +76,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = measuring.parser("extraction", __doc__)
+    parser = measuring.parser("extraction", __doc__, peaks=True)
     shapes.add_options(parser)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=", ".join(METHODS))
-    parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     for name in options.methods:
         preset, _, place = name.partition("-")

@@ -49,8 +49,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def parser(name: str, text: str | None) -> Parser:
-    """Return a parser with the options of every benchmark; `name` is the module, `text` its docstring."""
+def parser(name: str, text: str | None, *, peaks: bool = False) -> Parser:
+    """Return a parser with the options of every benchmark.
+
+    Args:
+        name: of the module.
+        text: its docstring.
+        peaks: whether it measures peak memory too, each method in a process of its own (`peak_of`).
+    """
     made = Parser(
         prog=f"python -m benchmarks.{name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -58,6 +64,9 @@ def parser(name: str, text: str | None) -> Parser:
     made.add_argument("--rounds", type=positive, default=3, help="after one that warms up")
     made.add_argument("--seed", type=int, default=0, help="of random weights and data")
     made.add_argument("--json", type=Path, help="file to write")
+    if peaks:
+        made.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
+        made.add_argument("--peak-of", help=argparse.SUPPRESS)
     return made
 
 

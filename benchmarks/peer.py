@@ -52,11 +52,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = measuring.parser("peer", __doc__)
+    parser = measuring.parser("peer", __doc__, peaks=True)
     shapes.add_options(parser)
     add_batch_size(parser)
-    parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     parser.set_defaults(batch_size=8)
     return parser.parse_args(argv)
 

@@ -87,11 +87,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = measuring.parser("processor", __doc__)
+    parser = measuring.parser("processor", __doc__, peaks=True)
     shapes.add_options(parser)
     add_batch_size(parser)
-    parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     parser.set_defaults(batch_size=8)
     return parser.parse_args(argv)
 

@@ -82,12 +82,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = measuring.parser("step", __doc__)
+    parser = measuring.parser("step", __doc__, peaks=True)
     shapes.add_options(parser)
     add_batch_size(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
-    parser.add_argument("--no-peaks", dest="peaks", action="store_false", help="leave peak memory out")
-    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
