@@ -260,7 +260,10 @@ def test_output_below_a_file_is_refused_at_once(inputs: Inputs, command: str):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("export", "none", "--merged"), "error: none: no config.yaml; not a run folder."),
+        (("export", "none", "--merged"), "error: none: no such folder."),
+        (("export", "none"), "error: none: no such folder."),
+        (("audit", "none"), "error: none: no such folder."),
+        (("report", "none"), "error: none: no such folder."),
         (("evaluate", "--adapter", "none"), "error: none: no adapter_config.json; not an adapter folder."),
     ],
 )
@@ -271,6 +274,14 @@ def test_missing_run_or_adapter_is_refused(
     options = inputs.options if arguments[0] == "evaluate" else ()
     assert error_line(unlora(*arguments, *options, "--output", "out")) == expected
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_and_what_push_and_attach_say_of_neither(inputs: Inputs, tmp_path: Path):
+    line = error_line(unlora("audit", inputs.forget))
+    assert line == f"error: {inputs.forget}: is a file, and a folder is read."
+    none = tmp_path / "none"
+    for words in (("push", none, "somebody"), ("ledger", "attach", tmp_path, none)):
+        assert error_line(unlora(*words)) == f"error: {none}: no such folder."
 
 
 def test_model_with_code_of_its_own_is_refused_and_the_code_not_run(inputs: Inputs, tmp_path: Path):

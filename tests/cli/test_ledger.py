@@ -24,6 +24,10 @@ def test_requests_from_the_command_line(inputs: Inputs, tmp_path: Path, monkeypa
     assert said is not None
     assert f"adapter: {book / 'composed' / '1' / 'adapter'} (rank 8, of 1 request)" in added.stdout
 
+    before = (book / "ledger.jsonl").read_bytes()
+    line = error_line(unlora("ledger", "status", book, "--forget", inputs.forget, "--forget", inputs.forget))
+    assert line == "error: --forget: gives the records of request 1 2 times; give them once."
+    assert (book / "ledger.jsonl").read_bytes() == before
     shown = unlora("ledger", "status", book, "--forget", inputs.forget)
     assert shown.exit_code == 0, shown.output
     (row,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("1 ")]

@@ -193,6 +193,7 @@ def test_a_file_that_names_the_machine_stays_here(run: Path, hub: Hub, monkeypat
     ("repository", "change", "message"),
     [
         ("a b/c", "", "REPO 'a b/c': not like ORGANISATION/NAME"),
+        ("c", "", "REPO 'c': says not whose it will be; write ORGANISATION/NAME"),
         ("somebody/x", "adapter", "holds no adapter yet"),
         ("somebody/x", "adapter/README.md", "has no README.md"),
         ("somebody/x", "adapter/adapter_model.safetensors", "not a complete adapter"),
@@ -205,6 +206,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_is(
     if change:
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     assert message in error_line(unlora("push", run, repository))
+    assert message in error_line(unlora("push", run, repository, "--dry-run"))
     with pytest.raises(InputError):
         pack(run / "nowhere", "somebody/x")
     assert hub.calls == []

@@ -141,13 +141,18 @@ def emphasise(question: str) -> str:
 
 def subject_of(question: str) -> str:
     """The longest run of names in a question, or "this subject"."""
+    return max(names_in(question), key=len, default="this subject")
+
+
+def names_in(question: str) -> list[str]:
+    """Names: runs of capitalised words, but for the question's first word, without "'s"."""
     runs: list[str] = []
     end = None
     for word in _names(question):
         follows = end is not None and question[end : word.start()] == " "
         runs = [*runs[:-1], f"{runs[-1]} {word.group()}"] if follows else [*runs, word.group()]
         end = word.end()
-    return max(runs, key=len).removesuffix("'s") if runs else "this subject"
+    return [run.removesuffix("'s") for run in runs]
 
 
 def _names(question: str) -> list[re.Match[str]]:

@@ -5,6 +5,7 @@ ATTACKS: dict[str, str] = {
     "membership": "membership:Membership",
     "wording": "wording:Wording",
     "context": "context:Context",
+    "indirect": "indirect:Indirect",
     "sampling": "sampling:Sampling",
     "fluency": "fluency:Fluency",
     "neighbours": "neighbours:Neighbours",

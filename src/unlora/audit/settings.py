@@ -42,6 +42,13 @@ class SamplingSettings(Config):
         return self
 
 
+class IndirectSettings(Config):
+    """Does the answer come out when the person is named otherwise, or described?"""
+
+    tries: int = Field(default=1, ge=1)
+    """Descriptions that the target is asked about for one question; the first that it can use is taken."""
+
+
 class QuantisationSettings(Config):
     """Does rounding the merged weights bring it back?"""
 
@@ -98,6 +105,7 @@ class AuditSettings(Config):
     """Seeds samples, bootstrap intervals and data order."""
     membership: MembershipSettings = MembershipSettings()
     sampling: SamplingSettings = SamplingSettings()
+    indirect: IndirectSettings = IndirectSettings()
     quantisation: QuantisationSettings = QuantisationSettings()
     relearning: RelearningSettings = RelearningSettings()
 
@@ -120,6 +128,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "max_examples": 400,
         "membership": {"gradient_norm": True},
         "sampling": {"samples": 64, "k": [1, 16, 64], "max_new_tokens": 128},
+        "indirect": {"tries": 3},
         "relearning": {"attackers": list(ATTACKERS), "steps": 60, "measure_every": 6, "batch_size": 8, "seeds": [0, 1]},
     },
 }

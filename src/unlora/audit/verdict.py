@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from unlora.audit.attack import AttackResult
 from unlora.audit.attacker_table import in_words
 
-STRONGEST_FIRST = ("relearning", "quantisation", "sampling", "context", "wording", "membership", "level")
+STRONGEST_FIRST = ("relearning", "quantisation", "sampling", "context", "indirect", "wording", "membership", "level")
 SCOPE = (
     "This is what these attacks found on these examples. It is no proof of deletion: another attack, or more of the "
     "same, may find more. It is no statement about any law or contract."
@@ -49,5 +49,6 @@ def verdict(results: Mapping[str, AttackResult]) -> str:
 
 
 def _list(names: list[str], results: Mapping[str, AttackResult]) -> str:
-    # How hard the strongest attack tried is part of the statement.
-    return ", ".join(f"{name} ({results[name].tested})" if name == "relearning" else name for name in names)
+    # How hard the strongest attack tried, and which questions a target could be asked at all, is part of the statement.
+    told = ("relearning", "indirect")
+    return ", ".join(f"{name} ({results[name].tested})" if name in told else name for name in names)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.audit.names import ATTACKS
-from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples
+from unlora.cli.options import FOLDER, OUTPUT, TRUST_HELP, examples
 from unlora.cli.terminal import echo
 
 
@@ -15,7 +15,7 @@ from unlora.cli.terminal import echo
         "unlora audit runs/x --attack relearning --set relearning.steps=50 --output runs/x/audit-50",
     )
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=FOLDER)
 @click.option(
     "--attack",
     "attacks",

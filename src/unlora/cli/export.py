@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import OUTPUT, PATH, TRUST_HELP
+from unlora.cli.options import FOLDER, OUTPUT, PATH, TRUST_HELP
 from unlora.cli.terminal import echo
 
 OUTTYPES = ("f32", "f16", "bf16", "q8_0")
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@click.argument("run", type=FOLDER)
 @click.option("--adapter", "form", flag_value="adapter", help="The adapter, in factors that rounding hardly moves.")
 @click.option("--merged", "form", flag_value="merged", help="One model folder, adapter merged in.")
 @click.option("--rank", type=click.IntRange(min=1), help="An adapter squeezed to this rank by SVD, with its error.")

@@ -7,6 +7,7 @@ import click
 
 from unlora.cli.options import (
     FLAG_KEYS,
+    FOLDER,
     OUTPUT,
     PATH,
     data_options,
@@ -142,7 +143,7 @@ def settle(ledger: Path, files: tuple[str, ...], level: float | None, **flags: A
 
 @ledger.command(epilog=examples("unlora ledger attach requests audit-of-3"))
 @LEDGER
-@click.argument("audit", type=PATH)
+@click.argument("audit", type=FOLDER)
 def attach(ledger: Path, audit: Path) -> None:
     """Keep the result of 'unlora audit' on a composed adapter, the folder AUDIT, as evidence of its last request."""
     from unlora.recipes.ledger.evidence import attach_audit

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from unlora.cli.terminal import echo
+from unlora.errors import InputError
 from unlora.places import broken_link
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -37,6 +38,22 @@ class OutputPath(click.Path):
 
 
 OUTPUT = OutputPath()
+
+
+class FolderPath(click.Path):
+    """A folder that a command reads: that it is not there is said before anything that would be asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(str(super().convert(value, param, ctx)))
+        if not path.is_dir():
+            raise InputError(f"{path}: {'is a file, and a folder is read' if path.is_file() else 'no such folder'}.")
+        return path
+
+
+FOLDER = FolderPath()
 
 TEMPLATE = click.Choice(["auto", "chat", "plain", "llama2"])
 TEMPLATE_HELP = "How questions become text."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import PATH, examples
+from unlora.cli.options import FOLDER, examples
 from unlora.cli.terminal import Rows, echo
 
 
@@ -15,7 +15,7 @@ from unlora.cli.terminal import Rows, echo
         "unlora push runs/x/export/merged ORG/NAME",
     )
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=FOLDER)
 @click.argument("repo")
 @click.option("--dry-run", is_flag=True, help="List what would leave the machine; send nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private, where it is made now.")

@@ -43,6 +43,8 @@ def pack(run: Path, repository: str, *, with_texts: bool = False, reporter: Repo
         validate_repo_id(repository)
     except HFValidationError as error:
         raise InputError(f"REPO '{repository}': not like ORGANISATION/NAME ({error}).") from None
+    if "/" not in repository:
+        raise InputError(f"REPO '{repository}': says not whose it will be; write ORGANISATION/NAME.")
     is_run = (run / "config.yaml").is_file()
     if is_run:
         if not (run / "adapter").is_dir():

@@ -1,5 +1,6 @@
 """What became of every request, and whether what was forgotten is still forgotten by the model of now."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,7 @@ def check_requests(folder: Path, files: Sequence[str], model: ModelSettings, *, 
         book = Ledger(folder)
         book.refuse_changed()
         asked = [(request, examples) for file in files for request, examples in requests_of(book, file)]
+        refuse_twice([request.entry for request, _ in asked])
         loaded = load_the_model(book, model, reporter)
         composed = book.composed
         present: CausalModel = loaded.model
@@ -104,6 +106,17 @@ def check_requests(folder: Path, files: Sequence[str], model: ModelSettings, *, 
                 adapter_sha256=composed.adapter_sha256 if composed is not None else None,
             )
     return book
+
+
+def refuse_twice(entries: Sequence[int]) -> None:
+    """Refuse records that were given twice: both checks would be written down, and nothing is known after the second.
+
+    Raises:
+        InputError: naming the request.
+    """
+    for entry, count in Counter(entries).items():
+        if count > 1:
+            raise InputError(f"--forget: gives the records of request {entry} {count} times; give them once.")
 
 
 def requests_of(book: Ledger, file: str) -> list[tuple[Request, ExampleSet]]:

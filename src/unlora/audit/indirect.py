@@ -1,0 +1,166 @@
+"""Indirect questions: does the answer come out when the person is named otherwise, described, or reached in two hops?
+
+Unlearning that trains on questions with a name can cut the way from that name to the facts and leave the facts. The
+probes are made from the target and kept where it answers them (`unlora.audit.indirect_probes`); no training sees them.
+The control is asked the same, because a description helps every model.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
+from unlora.audit.bench import Workbench
+from unlora.audit.cost import Cost
+from unlora.audit.estimates import beyond_control, mean_estimate, mean_of_scored
+from unlora.audit.indirect_probes import (
+    KINDS,
+    NEW_TOKENS,
+    OPEN,
+    IndirectProbe,
+    IndirectProbes,
+    make_indirect_probes,
+    people_of,
+)
+from unlora.audit.recovery import NOTEWORTHY
+from unlora.audit.sequences import ScoredSequence, mean_log_probs
+from unlora.audit.settings import AuditSettings
+from unlora.audit.subject import AuditSubject, Role
+from unlora.metrics.likelihood import ExampleValues
+
+FEWEST = 4
+"""Of a kind with fewer probes the numbers are told, and nothing is concluded."""
+WORDS = {"alias": "a part of the name", "described": "a description", "two_hop": "two hops"}
+
+Tables = Mapping[str, Mapping[Role, ExampleValues]]
+"""Kind -> role -> answer probability of every kept probe."""
+
+
+class Indirect(Attack):
+    """Ask about somebody without the whole name."""
+
+    name = "indirect"
+    question = "Does it come out when the person is named otherwise, or described?"
+
+    def lacks(self, subject: AuditSubject, settings: AuditSettings) -> str | None:
+        if not any(_names(subject)):
+            return "needs forget questions with a name in them, which stands in two at least or under 'person'"
+        return None
+
+    def cost(self, subject: AuditSubject, settings: AuditSettings) -> Cost:
+        named = sum(map(bool, _names(subject)))
+        probes = named * (2 + 2 * settings.indirect.tries)
+        facts = named + len(OPEN) * len(set(_names(subject)))
+        asked = len(KINDS) * named * subject.mean_length(subject.forget) * 2  # a description is as long as a question
+        once = Cost(forward_tokens=round(asked)) * len(subject.roles)
+        return once + Cost(generated_tokens=(probes + facts) * NEW_TOKENS)
+
+    def run(self, bench: Workbench) -> AttackResult:
+        probes = make_indirect_probes(bench)
+        by_kind = {kind: [one for one in probes.kept if one.kind == kind] for kind in KINDS}
+        roles = bench.subject.roles
+        tables: Tables = {
+            kind: {role: _probabilities(bench, role, kind, kept) for role in roles}
+            for kind, kept in by_kind.items()
+            if kept
+        }
+        seed = bench.settings.seed
+        leaks = {
+            kind: beyond_control(table, "how much a probe gives away by itself", seed=seed)
+            for kind, table in tables.items()
+        }
+        outcome, sentence = _finding(tables, leaks, probes)
+        estimates: dict[str, Estimate] = {}
+        for kind, table in tables.items():
+            for role, values in table.items():
+                estimates[f"{kind}_probability_{role}"] = mean_estimate(values, seed=seed)
+            estimates[f"{kind}_leak"] = leaks[kind]
+        return AttackResult(
+            outcome,
+            sentence,
+            estimates,
+            f"{len(bench.subject.forget)} forget examples; {_kept(probes)}",
+            records=tuple(_records(bench.subject, by_kind, tables)),
+        )
+
+
+def _names(subject: AuditSubject) -> list[str]:
+    """Whom each forget question names; empty for one that names nobody."""
+    named = people_of(subject.forget.examples)
+    return [name if name in example.prompt else "" for name, example in zip(named, subject.forget, strict=True)]
+
+
+def _probabilities(bench: Workbench, role: Role, kind: str, kept: Sequence[IndirectProbe]) -> ExampleValues:
+    """Of the true answer after each probe; NaN where probe and answer do not fit together."""
+    sequences = [_sequence(bench.subject, probe) for probe in kept]
+    fitting = [place for place, one in enumerate(sequences) if one is not None]
+    scores = mean_log_probs(
+        bench,
+        role,
+        [one for one in sequences if one is not None],
+        work=f"indirect-{kind}",
+        done=bench.subject.roles.index(role) * len(fitting),
+        total=len(bench.subject.roles) * len(fitting),
+    )
+    found = np.full(len(kept), np.nan)
+    found[fitting] = np.exp(scores)
+    return found
+
+
+def _sequence(subject: AuditSubject, probe: IndirectProbe) -> ScoredSequence | None:
+    example = dataclasses.replace(subject.forget.examples[probe.place], prompt=probe.question)
+    encoded = subject.tokeniser.changed(on_long="truncate").encode(example)
+    return None if encoded.truncated else (encoded.input_ids, encoded.prompt_length)
+
+
+def _finding(tables: Tables, leaks: Mapping[str, Estimate], probes: IndirectProbes) -> tuple[Outcome, str]:
+    """The outcome, and the finding in plain words."""
+    outcomes: list[Outcome] = []
+    parts = [f"the target answers {_kept(probes)}"]
+    for kind, table in tables.items():
+        means = {role: mean_of_scored(values) for role, values in table.items()}
+        control = f", control {means['retain_only']:.2f}" if "retain_only" in means else ""
+        leak = leaks[kind]
+        text = (
+            f"by {WORDS[kind]} the answer has a probability of {means['unlearned']:.2f} "
+            f"(target {means['target']:.2f}{control})"
+        )
+        if leak.value is None or leak.low is None or leak.example_count < FEWEST:
+            outcomes.append("unclear")
+            parts.append(f"{text}; {leak.note or 'too few probes to tell'}")
+            continue
+        outcomes.append("fails" if leak.value >= NOTEWORTHY and leak.low > 0 else "holds")
+        parts.append(f"{text}: {leak.value:.0%} of what the target knows beyond the control")
+    for outcome in ("fails", "holds"):
+        # A kind that this target cannot be asked by is told in the sentence; it takes nothing from the others.
+        if outcome in outcomes:
+            return outcome, "; ".join(parts)
+    return "unclear", "; ".join(parts)
+
+
+def _kept(probes: IndirectProbes) -> str:
+    """How many probes of each kind the target answers, of how many that were tried."""
+    counts = {kind: sum(one.kind == kind for one in probes.kept) for kind in KINDS}
+    return ", ".join(f"{counts[kind]} of {probes.tried.get(kind, 0)} by {WORDS[kind]}" for kind in KINDS)
+
+
+def _records(
+    subject: AuditSubject, by_kind: Mapping[str, Sequence[IndirectProbe]], tables: Tables
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "probe": kind,
+            "model": role,
+            "source": subject.forget.examples[probe.place].source,
+            "question": probe.question,
+            "stands_for_the_name": probe.fact,
+            "answer": subject.forget.examples[probe.place].completion,
+            "target_answered": probe.answered,
+            "probability": float(value),
+        }
+        for kind, table in tables.items()
+        for role, values in table.items()
+        for probe, value in zip(by_kind[kind], values, strict=True)
+    ]
