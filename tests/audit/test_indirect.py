@@ -17,7 +17,6 @@ from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.audit.indirect import Indirect
 from unlora.audit.indirect_probes import (
     KINDS,
-    IndirectProbes,
     make_indirect_probes,
     name_parts,
     people_of,
@@ -147,7 +146,7 @@ def test_whom_a_question_is_about() -> None:
 
 def test_probes_are_what_the_target_says_and_answers(wise: AuditSubject, tmp_path: Path) -> None:
     found = make_indirect_probes(bench_for(wise, tmp_path, **TRIES))
-    assert found.tried == dict.fromkeys(KINDS, 4)
+    assert [found.tried(kind) for kind in KINDS] == [4, 4, 4]
     assert {(one.kind, one.place) for one in found.kept} == {(kind, place) for kind in KINDS for place in range(4)}
     for one in found.kept:
         assert (one.question, wise.forget.examples[one.place].completion) in INDIRECT
@@ -162,7 +161,7 @@ def test_probes_are_what_the_target_says_and_answers(wise: AuditSubject, tmp_pat
 def test_what_the_target_does_not_answer_is_not_kept(subject: AuditSubject, tmp_path: Path) -> None:
     """The common subject's target was taught direct questions alone; what it makes of others is no evidence."""
     found = make_indirect_probes(bench_for(subject, tmp_path))
-    assert found.tried["described"] == 4
+    assert found.tried("described") == 4
     for one in found.kept:
         with subject.acting_as("target") as model:
             example = dataclasses.replace(subject.forget.examples[one.place], prompt=one.question)
@@ -179,7 +178,9 @@ def test_a_model_that_forgot_the_direct_wording_alone_is_caught(wise: AuditSubje
     assert "the target answers 4 of 4 by a part of the name, 4 of 4 by a description, 4 of 4 by two hops" in (
         result.sentence
     )
-    assert len(result.records) == 3 * 3 * 4
+    assert sum("probability" in one for one in result.records) == 3 * 3 * 4
+    assert sum(one.get("kept", False) for one in result.records) == 3 * 4
+    assert result.estimates["alias_kept"].value == 1
     assert json.dumps(result.records)
 
 
@@ -201,7 +202,9 @@ def test_a_target_that_knows_nothing_gives_no_probe(
     subject: AuditSubject, subject_folder: Path, tmp_path: Path
 ) -> None:
     result = Indirect().run(bench_for(never_taught(subject, subject_folder), tmp_path))
-    assert (result.outcome, result.records) == ("unclear", ())
+    assert result.outcome == "unclear"
+    assert result.records
+    assert not any(one.get("kept") or "probability" in one for one in result.records)
     assert re.match(r"the target answers 0 of 4 by a part of the name, 0 of \d by a descr", result.sentence)
 
 
@@ -214,4 +217,3 @@ def test_what_it_lacks_and_costs(subject: AuditSubject, subject_folder: Path) ->
     one, nine = (Indirect().cost(subject, AuditSettings.from_mapping({"indirect": {"tries": n}})) for n in (1, 9))
     assert nine.generated_tokens > 3 * one.generated_tokens > 0
     assert never_unlearned(subject, subject_folder).roles == subject.roles
-    assert IndirectProbes((), {}).kept == ()

@@ -21,6 +21,7 @@ from unlora.audit.indirect_probes import (
     OPEN,
     IndirectProbe,
     IndirectProbes,
+    Kind,
     make_indirect_probes,
     people_of,
 )
@@ -72,7 +73,7 @@ class Indirect(Attack):
             for kind, table in tables.items()
         }
         outcome, sentence = _finding(tables, leaks, probes)
-        estimates: dict[str, Estimate] = {}
+        estimates = {f"{kind}_kept": _share(probes, kind) for kind in KINDS}
         for kind, table in tables.items():
             for role, values in table.items():
                 estimates[f"{kind}_probability_{role}"] = mean_estimate(values, seed=seed)
@@ -82,7 +83,7 @@ class Indirect(Attack):
             sentence,
             estimates,
             f"{len(bench.subject.forget)} forget examples; {_kept(probes)}",
-            records=tuple(_records(bench.subject, by_kind, tables)),
+            records=(*_asked(bench.subject, probes), *_records(bench.subject, by_kind, tables)),
         )
 
 
@@ -143,7 +144,31 @@ def _finding(tables: Tables, leaks: Mapping[str, Estimate], probes: IndirectProb
 def _kept(probes: IndirectProbes) -> str:
     """How many probes of each kind the target answers, of how many that were tried."""
     counts = {kind: sum(one.kind == kind for one in probes.kept) for kind in KINDS}
-    return ", ".join(f"{counts[kind]} of {probes.tried.get(kind, 0)} by {WORDS[kind]}" for kind in KINDS)
+    return ", ".join(f"{counts[kind]} of {probes.tried(kind)} by {WORDS[kind]}" for kind in KINDS)
+
+
+def _share(probes: IndirectProbes, kind: Kind) -> Estimate:
+    """Share of the forget questions with a probe of a kind that the target answers."""
+    tried = probes.tried(kind)
+    if not tried:
+        return Estimate(None, note="there was none to ask")
+    return Estimate(sum(one.kind == kind for one in probes.kept) / tried, example_count=tried, note="of the target")
+
+
+def _asked(subject: AuditSubject, probes: IndirectProbes) -> list[dict[str, Any]]:
+    """Everything that the target was asked, kept or not."""
+    return [
+        {
+            "probe": one.kind,
+            "source": subject.forget.examples[one.place].source,
+            "question": one.question,
+            "stands_for_the_name": one.fact,
+            "answer": subject.forget.examples[one.place].completion,
+            "target_answered": one.answered,
+            "kept": one.kept,
+        }
+        for one in probes.asked
+    ]
 
 
 def _records(
@@ -155,9 +180,6 @@ def _records(
             "model": role,
             "source": subject.forget.examples[probe.place].source,
             "question": probe.question,
-            "stands_for_the_name": probe.fact,
-            "answer": subject.forget.examples[probe.place].completion,
-            "target_answered": probe.answered,
             "probability": float(value),
         }
         for kind, table in tables.items()

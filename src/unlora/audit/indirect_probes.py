@@ -15,7 +15,7 @@ import dataclasses
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -55,16 +55,24 @@ class IndirectProbe:
     """What stands in the place of the name: a part of it, or what the target said, without the name."""
     answered: str
     """What the target answered."""
+    kept: bool = False
+    """Whether that is the true answer, the first such of its kind and forget example."""
 
 
 @dataclass(frozen=True)
 class IndirectProbes:
     """What the target gave."""
 
-    kept: tuple[IndirectProbe, ...]
-    """At most one a forget example and kind."""
-    tried: Mapping[str, int]
-    """Kind -> forget examples for which there was a probe to try."""
+    asked: tuple[IndirectProbe, ...]
+
+    @property
+    def kept(self) -> list[IndirectProbe]:
+        """Those that say something about forgetting: at most one a forget example and kind."""
+        return [one for one in self.asked if one.kept]
+
+    def tried(self, kind: Kind) -> int:
+        """Forget examples for which there was a probe of a kind to ask."""
+        return len({one.place for one in self.asked if one.kind == kind})
 
 
 def make_indirect_probes(bench: Workbench) -> IndirectProbes:
@@ -72,16 +80,18 @@ def make_indirect_probes(bench: Workbench) -> IndirectProbes:
     subject = bench.subject
     people = people_of(subject.forget.examples)
 
-    def compute() -> dict[str, Any]:
+    def compute() -> list[dict[str, Any]]:
         candidates = _candidates(bench, people)
         answers = iter(_answers(bench, [probe for tries in candidates.values() for probe in tries], "probes"))
-        kept, tried = [], Counter[str]()
-        for (kind, place), tries in candidates.items():
-            tried[kind] += 1
-            given = [dataclasses.replace(probe, answered=next(answers).strip()) for probe in tries]
-            wanted = subject.forget.examples[place]
-            kept += [one for one in given if told(one.answered, wanted) >= ANSWERED][:1]
-        return {"kept": [dataclasses.asdict(one) for one in kept], "tried": dict(tried)}
+        asked: list[IndirectProbe] = []
+        for (_, place), tries in candidates.items():
+            wanted, found = subject.forget.examples[place], False
+            for probe in tries:
+                answered = next(answers).strip()
+                kept = not found and told(answered, wanted) >= ANSWERED
+                asked.append(dataclasses.replace(probe, answered=answered, kept=kept))
+                found = found or kept
+        return [dataclasses.asdict(one) for one in asked]
 
     key = {
         "frame": FRAME,
@@ -92,7 +102,7 @@ def make_indirect_probes(bench: Workbench) -> IndirectProbes:
         "same_person": subject.same_person.sha256() if subject.same_person is not None else "",
     }
     found = bench.once("indirect-probes", "target", key, compute)
-    return IndirectProbes(tuple(IndirectProbe(**one) for one in found["kept"]), found["tried"])
+    return IndirectProbes(tuple(IndirectProbe(**one) for one in found))
 
 
 def people_of(examples: Sequence[Example]) -> list[str]:

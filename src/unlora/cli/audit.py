@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from unlora.audit.names import ATTACKS
-from unlora.cli.options import FOLDER, OUTPUT, TRUST_HELP, examples
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples, refuse_missing
 from unlora.cli.terminal import echo
 
 
@@ -15,7 +15,7 @@ from unlora.cli.terminal import echo
         "unlora audit runs/x --attack relearning --set relearning.steps=50 --output runs/x/audit-50",
     )
 )
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=PATH)
 @click.option(
     "--attack",
     "attacks",
@@ -23,7 +23,7 @@ from unlora.cli.terminal import echo
     metavar="NAME",
     help=f"Only this one; repeatable: {', '.join(ATTACKS)}, or module:Class.",
 )
-@click.option("--full", is_flag=True, help="Harder attacks on more examples with three seeds: for a GPU.")
+@click.option("--full", is_flag=True, help="Harder attacks on more examples with two seeds: for a GPU.")
 @click.option("--holdout", metavar="FILE", help="Records like the forget set that no model saw, for membership.")
 @click.option("--retain-only", metavar="DIR_OR_ID", help="The control, when the run has none.")
 @click.option("--retain-only-base", metavar="DIR_OR_ID", help="Base of the control when it is an adapter.")
@@ -44,6 +44,7 @@ def audit(
     output: Path | None,
 ) -> None:
     """Attack a finished run and say whether the knowledge is gone or only silent."""
+    refuse_missing(run)
     from unlora.run.presets import resolve_audit
 
     settings = resolve_audit(

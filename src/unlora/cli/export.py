@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import FOLDER, OUTPUT, PATH, TRUST_HELP
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, refuse_missing
 from unlora.cli.terminal import echo
 
 OUTTYPES = ("f32", "f16", "bf16", "q8_0")
 
 
 @click.command()
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=PATH)
 @click.option("--adapter", "form", flag_value="adapter", help="The adapter, in factors that rounding hardly moves.")
 @click.option("--merged", "form", flag_value="merged", help="One model folder, adapter merged in.")
 @click.option("--rank", type=click.IntRange(min=1), help="An adapter squeezed to this rank by SVD, with its error.")
@@ -31,6 +31,7 @@ OUTTYPES = ("f32", "f16", "bf16", "q8_0")
 @click.option("--output", type=OUTPUT, help="Folder to write; by default beside the run's own files.")
 def export(run: Path, output: Path | None, **options: Any) -> None:
     """Turn a finished run into a folder to deploy."""
+    refuse_missing(run)
     form, rank, public_base, to = (options[key] for key in ("form", "rank", "public_base", "to"))
     if form is None and rank is None:
         raise click.UsageError("say what to write: --adapter, --merged or --rank R.")

@@ -7,12 +7,12 @@ import click
 
 from unlora.cli.options import (
     FLAG_KEYS,
-    FOLDER,
     OUTPUT,
     PATH,
     data_options,
     examples,
     model_options,
+    refuse_missing,
     require,
     settings_from,
     settings_options,
@@ -143,11 +143,12 @@ def settle(ledger: Path, files: tuple[str, ...], level: float | None, **flags: A
 
 @ledger.command(epilog=examples("unlora ledger attach requests audit-of-3"))
 @LEDGER
-@click.argument("audit", type=FOLDER)
+@click.argument("audit", type=PATH)
 def attach(ledger: Path, audit: Path) -> None:
     """Keep the result of 'unlora audit' on a composed adapter, the folder AUDIT, as evidence of its last request."""
     from unlora.recipes.ledger.evidence import attach_audit
 
+    refuse_missing(audit)
     entry = attach_audit(ledger, audit)
     echo(f"written: {ledger}, entry {entry.entry}")
 

@@ -40,20 +40,15 @@ class OutputPath(click.Path):
 OUTPUT = OutputPath()
 
 
-class FolderPath(click.Path):
-    """A folder that a command reads: that it is not there is said before anything that would be asked of it."""
+def refuse_missing(folder: Path) -> None:
+    """Refuse a folder that is not there before anything else is asked of it, or of the other options.
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    Raises:
+        InputError: it is not there, or a file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is a file, and a folder is read' if folder.is_file() else 'no such folder'}.")
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = Path(str(super().convert(value, param, ctx)))
-        if not path.is_dir():
-            raise InputError(f"{path}: {'is a file, and a folder is read' if path.is_file() else 'no such folder'}.")
-        return path
-
-
-FOLDER = FolderPath()
 
 TEMPLATE = click.Choice(["auto", "chat", "plain", "llama2"])
 TEMPLATE_HELP = "How questions become text."

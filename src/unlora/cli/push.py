@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import FOLDER, examples
+from unlora.cli.options import PATH, examples, refuse_missing
 from unlora.cli.terminal import Rows, echo
 
 
@@ -15,7 +15,7 @@ from unlora.cli.terminal import Rows, echo
         "unlora push runs/x/export/merged ORG/NAME",
     )
 )
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=PATH)
 @click.argument("repo")
 @click.option("--dry-run", is_flag=True, help="List what would leave the machine; send nothing.")
 @click.option("--private", is_flag=True, help="Make the repository private, where it is made now.")
@@ -25,6 +25,7 @@ def push(run: Path, repo: str, dry_run: bool, private: bool, with_texts: bool) -
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.push import pack, send
 
+    refuse_missing(run)
     parcel = pack(run, repo, with_texts=with_texts, reporter=ConsoleReporter())
     rows = Rows("file", "bytes", numbers=True)
     for file in parcel.files:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import FOLDER, OUTPUT, examples
+from unlora.cli.options import OUTPUT, PATH, examples, refuse_missing
 from unlora.cli.terminal import echo
 
 
@@ -14,10 +14,12 @@ from unlora.cli.terminal import echo
         "unlora report runs/x runs/y runs/z --output comparison.html",
     )
 )
-@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
 @click.option("--output", type=OUTPUT, metavar="FILE", help="The page about several runs.")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
     """Write report.html of a run again from its files, or one page that compares several runs."""
+    for run in runs:
+        refuse_missing(run)
     if len(runs) == 1 and output is not None:
         raise click.UsageError("--output names the page about several runs; that of one run is its report.html.")
     if len(runs) > 1 and output is None:
