@@ -31,7 +31,7 @@ from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.metrics.likelihood import ExampleValues
 
-FEWEST = 4
+FEWEST_PROBES = 4
 """Of a kind with fewer probes the numbers are told, and nothing is concluded."""
 WORDS = {"alias": "a part of the name", "described": "a description", "two_hop": "two hops"}
 
@@ -128,7 +128,7 @@ def _finding(tables: Tables, leaks: Mapping[str, Estimate], probes: IndirectProb
             f"by {WORDS[kind]} the answer has a probability of {means['unlearned']:.2f} "
             f"(target {means['target']:.2f}{control})"
         )
-        if leak.value is None or leak.low is None or leak.example_count < FEWEST:
+        if leak.value is None or leak.low is None or leak.example_count < FEWEST_PROBES:
             outcomes.append("unclear")
             parts.append(f"{text}; {leak.note or 'too few probes to tell'}")
             continue
