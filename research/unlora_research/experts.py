@@ -20,8 +20,9 @@ from unlora_research.attackers import RATE_SCALE
 from unlora_research.depth import QUICK, UNLEARNING_SCALE, Place, run_place
 from unlora_research.depth_recipes import Recipe
 from unlora_research.depth_table import print_table
-from unlora_research.small_world import MixtureWorld, build_small_world
+from unlora_research.small_world import build_small_world
 from unlora_research.unlearning import small_world_run
+from unlora_research.worlds import MixtureWorld
 
 ATTACKERS = ("lora_5e-4_few", "full_1e-4_few", "full_1e-4_full")
 """LoRA attackers reach the linear layers alone; full ones everything, experts and routers with it."""

@@ -4,37 +4,64 @@
 
 The target of a small world is held in each format that runs here, measured, unlearned by the default preset for a few
 passes and evaluated, by `unlora unlearn` as users call it. The change of the forget probability is that of the target
-before anything is trained: what rounding alone does, over the same questions.
+before anything is trained: what rounding alone does, over the same questions. Both exports are then loaded without
+unlora and asked again (`handed_over`).
 """
 
 import argparse
-import shutil
+import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
-from unlora.artifacts import read_json_object, write_json
+from unlora.artifacts import write_json
 from unlora.cli.terminal import echo
 from unlora.errors import InputError
 from unlora.metrics.intervals import mean_interval
 from unlora.suites.tofu.scores import TOFU_FILE
-from unlora_research.small_world import SmallWorld, build_small_world
+from unlora_research.handed_over import hand_over, read_handed_over
+from unlora_research.packed import write_fp8, write_int8, write_mxfp4
+from unlora_research.small_world import build_small_world
 from unlora_research.tables import markdown_table, spread
 from unlora_research.unlearning import small_world_run, unlearn_from
+from unlora_research.worlds import GptOssWorld, SmallWorld
 
-BLOCK, LARGEST = 32, 448.0
-"""Side of the square that has one scale, and the largest number of float8 e4m3."""
 
-FORMATS: dict[str, dict[str, Any]] = {
-    "float32": {},
-    "bitsandbytes, 8 bits": {"quantisation": "8bit"},
-    "bitsandbytes, 4 bits (nf4)": {"quantisation": "4bit"},
-    "FP8 files, read out": {"name": "fp8"},
+class Format(NamedTuple):
+    """How a target is held."""
+
+    whole: str
+    """The row with the same target in full precision."""
+    quantisation: str | None = None
+    """What `model.quantisation` asks for."""
+    write: Callable[[Path, Path], Path] | None = None
+    """Writes the target in this format into a folder."""
+    module: str | None = None
+    """What has to be installed for it to be read."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is."""
+        return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    @property
+    def world(self) -> type[SmallWorld]:
+        """Where the target lives: dense, or a mixture whose experts alone the format is of."""
+        return GptOssWorld if self.whole == MIXTURE else SmallWorld
+
+
+DENSE, MIXTURE = "float32", "float32, a mixture"
+FORMATS = {
+    DENSE: Format(DENSE),
+    "bitsandbytes, 8 bits": Format(DENSE, quantisation="8bit"),
+    "bitsandbytes, 4 bits (nf4)": Format(DENSE, quantisation="4bit"),
+    "FP8 files, read out": Format(DENSE, write=write_fp8),
+    MIXTURE: Format(MIXTURE),
+    "MXFP4 files of a mixture, read out": Format(MIXTURE, write=write_mxfp4),
+    "compressed-tensors, 8-bit integers, read out": Format(DENSE, write=write_int8, module="compressed_tensors"),
 }
 WORLD = {
     "people": 12, "forget_people": 4, "held_out_people": 2, "hidden_size": 128, "layers": 2, "vocabulary": 600,
@@ -54,63 +81,65 @@ def main() -> None:
     try:
         runs = [run_world(options.folder / f"world-{seed}", seed, quick=options.quick) for seed in options.world]
         echo(table(runs))
+        echo(export_table(runs))
+        for name in [name for name, format in FORMATS.items() if not format.runs]:
+            echo(f"{name}: not run, {FORMATS[name].module} is not installed")
     except InputError as error:
         echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
 
 
 def run_world(folder: Path, seed: int, *, quick: bool = False) -> dict[str, Path]:
-    """Unlearn the target of one world in every format; format -> its run."""
-    files = build_small_world(SmallWorld.from_mapping({"seed": seed, **(QUICK if quick else WORLD)}))
-    written = {"fp8": folder / "target-fp8"}
-    write_fp8(files.target, written["fp8"])
-    base = small_world_run(files, "cpu", epochs=1 if quick else PASSES)
+    """Unlearn the targets of one world in every format and hand the results over; format -> its run."""
     runs: dict[str, Path] = {}
-    for number, (name, model) in enumerate(FORMATS.items()):
+    for number, (name, format) in enumerate(FORMATS.items()):
+        if not format.runs:
+            continue
         runs[name] = folder / f"run-{number}"
-        changes = {"model": {**model, **({"name": str(written[model["name"]])} if "name" in model else {})}}
-        common = {"training": {"learning_rate": RATE}, "level": {"aim": "none", "stop": False}, "seed": seed}
+        files = build_small_world(format.world.from_mapping({"seed": seed, **(QUICK if quick else WORLD)}))
+        target = format.write(files.target, folder / f"target-{number}") if format.write else files.target
+        base = small_world_run(files, "cpu", epochs=1 if quick else PASSES)
+        changes = {"model": {"name": str(target), "quantisation": format.quantisation}}
+        common: dict[str, Any] = {
+            "training": {"learning_rate": RATE}, "level": {"aim": "none", "stop": False}, "seed": seed,
+        }  # fmt: skip
         if not unlearn_from("default", runs[name], base, common, changes):
             raise InputError(f"{runs[name]}: training diverged.")
+        done = folder / f"handed-over-{number}.json"
+        if not done.is_file():
+            write_json(done, hand_over(runs[name], files.forget, folder / f"exports-{number}")._asdict())
     return runs
-
-
-def write_fp8(model: Path, folder: Path) -> None:
-    """Write a model's projections as float8 codes with a scale for every block, as files of names in -FP8 have them.
-
-    Where it is there already, nothing is done.
-    """
-    if (folder / "config.json").is_file():
-        return
-    shutil.copytree(model, folder, dirs_exist_ok=True)
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        rows, columns = tensors[name].shape
-        blocks = tensors[name].float().reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
-        scale = blocks.abs().amax(dim=(1, 3)) / LARGEST
-        codes = (blocks / scale[:, None, :, None]).reshape(rows, columns).to(torch.float8_e4m3fn)
-        tensors[name], tensors[f"{name}_scale_inv"] = codes, scale
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = read_json_object(folder / "config.json")
-    options = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [BLOCK, BLOCK]}
-    write_json(folder / "config.json", config | {"quantization_config": {**options, "fmt": "e4m3"}})
 
 
 def table(runs: Sequence[dict[str, Path]]) -> str:
     """Over all worlds: the target's forget probability, what rounding alone changed of it, and what was left."""
     lines = []
-    plain = [forget_probabilities(one["float32"], "target") for one in runs]
-    for name in FORMATS:
+    for name, format in FORMATS.items():
+        if not format.runs:
+            continue
+        plain = [forget_probabilities(one[format.whole], "target") for one in runs]
         before = [forget_probabilities(one[name], "target") for one in runs]
         after = [forget_probabilities(one[name], "unlearned") for one in runs]
         change = np.concatenate(before) - np.concatenate(plain)
         low, high = mean_interval(change)
-        told = "" if name == "float32" else f"{change.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
-        most = "" if name == "float32" else f"{np.abs(change).max():.3f}"
+        told = "" if name == format.whole else f"{change.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+        most = "" if name == format.whole else f"{np.abs(change).max():.3f}"
         left = spread([float(one.mean()) for one in after], 3)
         lines.append([name, spread([float(one.mean()) for one in before], 3), told, most, left])
     heading = ["format", "forget probability of the target", "changed by rounding", "largest", "after unlearning"]
     return markdown_table(heading, lines)
+
+
+def export_table(runs: Sequence[dict[str, Path]]) -> str:
+    """Over all worlds: how far what is loaded without unlora is from what was measured, at the worst question."""
+    lines = []
+    for number, (name, format) in enumerate(FORMATS.items()):
+        if not format.runs:
+            continue
+        found = [read_handed_over(one[name].with_name(f"handed-over-{number}.json")) for one in runs]
+        kinds = {"adapter": [one.adapter for one in found], "merged": [one.merged for one in found]}
+        lines.append([name, *(f"{max(values):.1e}" for values in kinds.values()), found[0].adapter_form])
+    return markdown_table(["format", "adapter in PEFT", "merged in transformers", "the adapter"], lines)
 
 
 def forget_probabilities(run: Path, model: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from tests.taught import PAD, Taught, build_taught
 from tests.training.runs import logits
@@ -22,13 +22,15 @@ from unlora.importance import estimate_importance
 from unlora.importance.importance_map import ImportanceMap
 from unlora.models.fingerprint import fingerprint
 from unlora.models.load import load_model
-from unlora.models.quantised import Bits
+from unlora.models.quantised import Bits, compute_in_full
+from unlora.models.score import score_completions
 from unlora.models.target_modules import find_target_modules
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.fine_tune import fine_tune
 from unlora.recipes.unlearn import unlearn
 from unlora.run.reporter import SilentReporter
 from unlora.run.settings import FineTuneSettings, UnlearnSettings
+from unlora.suites.tofu.scores import TOFU_FILE
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: the extra 'quantisation'")
 
@@ -233,6 +235,30 @@ def test_merged_export_is_the_full_precision_base_plus_the_update(run: Run, wide
     export_adapter(run.folder, tmp_path / "squeezed", rank=2)
     squeezed = PeftModel.from_pretrained(wide.load(quantisation="4bit").model, str(tmp_path / "squeezed"))
     assert squeezed.peft_config["default"].r == 2
+
+
+@pytest.mark.parametrize(("bits", "allowed"), [("4bit", 1e-4), ("8bit", 0.05)])
+def test_exported_adapter_gives_the_answers_that_were_measured_in_plain_peft(
+    run: Run, wide: Taught, bits: Bits, allowed: float, tmp_path: Path
+):
+    """In 8 bits the inputs of every layer are rounded too, and a step of theirs falls either way."""
+    found = run if bits == "4bit" else finished(wide, "8bit", tmp_path / "run")
+    export_adapter(found.folder, tmp_path / "adapter")
+    options: dict[str, Any] = {"load_in_8bit": True} if bits == "8bit" else {
+        "load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32,
+    }  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(
+        wide.target, quantization_config=BitsAndBytesConfig(**options), device_map={"": "cpu"}, dtype=torch.float32
+    )
+    compute_in_full(base)
+    expected = [one.mean_log_prob for one in TOFU_FILE.load(found.folder / "scores" / "unlearned.jsonl").sets["forget"]]
+    asked = [(one.input_ids, one.prompt_length) for one in wide.tokens(wide.forget)]
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    answers = [one.mean_log_prob for one in score_completions(adapted, asked, pad_token_id=PAD)]
+    assert answers == pytest.approx(expected, abs=allowed)
+    with adapted.disable_adapter():
+        without = [one.mean_log_prob for one in score_completions(adapted, asked, pad_token_id=PAD)]
+    assert min(before - after for before, after in zip(without, expected, strict=True)) > 10 * allowed
 
 
 def test_files_in_4_bits_are_taken_as_they_are(run: Run, wide: Taught, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Weights in the format of another library: multiplied out right, or one line that names it."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,10 @@ def test_float8_is_multiplied_out_into_the_number_format_asked_for(dtype: torch.
     [
         {"quant_method": "gptq", "bits": 4},
         {"quant_method": "awq", "bits": 4},
-        {"quant_method": "compressed-tensors"},
+        pytest.param(
+            {"quant_method": "compressed-tensors"},
+            marks=pytest.mark.skipif(find_spec("compressed_tensors") is not None, reason="it is installed"),
+        ),
         {"quant_method": "torchao", "quant_type": {"default": "int8"}},
         {"quant_method": "of another planet"},
         {"bits": 4},

@@ -15,6 +15,15 @@ _OPTIONS = {
     "4bit": 'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="{dtype}"',
 }
 
+_READ_OUT = {
+    "fp8": "FineGrainedFP8Config",
+    "mxfp8": "FineGrainedFP8Config",
+    "mxfp4": "Mxfp4Config",
+    "compressed-tensors": "CompressedTensorsConfig",
+}
+"""Format of files -> what asks transformers for the numbers that they stand for, as the run had them. Left to itself it
+computes with the codes where it has kernels for them, and PEFT takes no layer of compressed-tensors."""
+
 _COMPUTE = [
     "for layer in target.modules():  # On some CPUs bitsandbytes would compute in bfloat16 instead.",
     '    if hasattr(layer, "support_avx512bf16_for_cpu"):',
@@ -31,6 +40,8 @@ class Precision(NamedTuple):
     found: Bits | None
     """What they are rounded to in the end, be it because the files hold them so."""
     trust_remote_code: bool = False
+    format: str | None = None
+    """Of the files, where the run was on the numbers that they stand for."""
 
 
 def adapter_code(target: Stack, precision: Precision) -> str:
@@ -40,15 +51,18 @@ def adapter_code(target: Stack, precision: Precision) -> str:
     """
     lines = ["from peft import PeftModel"]
     quantised = precision.asked is not None
-    lines += [f"from transformers import AutoModelForCausalLM{', BitsAndBytesConfig' if quantised else ''}", ""]
+    options = "BitsAndBytesConfig" if quantised else _READ_OUT.get(precision.format or "")
+    names = sorted(name for name in ("AutoModelForCausalLM", options) if name is not None)
+    lines += [f"from transformers import {', '.join(names)}", ""]
     if target.base.source == "embedded":
         lines.insert(0, _embedded_import(quantised))
     read = f"AutoModelForCausalLM.from_pretrained({_source(target.base, quantised)}{_remote(precision)}"
     if not quantised:
+        read += f", quantization_config={options}(dequantize=True)" if options is not None else ""
         lines += _in_full(target, precision, read)
     else:
-        options = _OPTIONS[precision.asked or "8bit"].format(dtype=precision.dtype)
-        lines += [f"bits = BitsAndBytesConfig({options})"]
+        bits = _OPTIONS[precision.asked or "8bit"].format(dtype=precision.dtype)
+        lines += [f"bits = BitsAndBytesConfig({bits})"]
         rounded = f'quantization_config=bits, dtype="{precision.dtype}")'
         if target.adapters:
             lines += _in_full(target, precision, read)

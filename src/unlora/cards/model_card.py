@@ -145,7 +145,8 @@ def fine_tuned_card(settings: FineTuneSettings, target: Stack, loaded: ModelSour
         f"{settings.seed})"
     )
     asked = settings.model.quantisation
-    precision = Precision(loaded.dtype, asked, loaded.quantisation, settings.model.trust_remote_code)
+    code, format = settings.model.trust_remote_code, loaded.multiplied_out
+    precision = Precision(loaded.dtype, asked, loaded.quantisation, code, format)
     return _Card(
         "Fine-tuned with unlora",
         f"A LoRA adapter that was {taught}.",
@@ -160,7 +161,8 @@ def fine_tuned_card(settings: FineTuneSettings, target: Stack, loaded: ModelSour
 def precision_of(settings: UnlearnSettings, model: Mapping[str, Any]) -> Precision:
     """How a run loaded its target, from its settings and what record.json says of the model."""
     asked = settings.model.quantisation
-    return Precision(model["dtype"], asked, model["quantisation"], settings.model.trust_remote_code)
+    code, format = settings.model.trust_remote_code, model.get("multiplied_out")
+    return Precision(model["dtype"], asked, model["quantisation"], code, format)
 
 
 def serving_rank(rank: int) -> int:

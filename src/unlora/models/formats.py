@@ -1,5 +1,6 @@
 """In which format a model's files hold its weights, by what its config says, before anything is read."""
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from unlora.errors import InputError
 from unlora.models.dequantise import is_rounded
 from unlora.models.quantised import Bits
 
-MULTIPLIED_OUT = ("fp8", "mxfp8", "mxfp4")
-"""Methods that transformers reads as ordinary numbers when it is asked to."""
+MULTIPLIED_OUT = {"fp8": None, "mxfp8": None, "mxfp4": None, "compressed-tensors": "compressed_tensors"}
+"""Methods that transformers reads as ordinary numbers when it is asked to -> the module that it needs for that."""
 
 
 def recorded_quantisation(config: PreTrainedConfig) -> Bits | None:
@@ -46,6 +47,11 @@ def settle_format(name: str, config: PreTrainedConfig) -> PreTrainedConfig:
             f"model '{name}': its config.json says that the weights are held in the format "
             f"'{method or recorded}', which cannot be read here; use the model in full precision, or in 4 or 8 bits "
             "of bitsandbytes."
+        )
+    if (module := MULTIPLIED_OUT[method]) is not None and importlib.util.find_spec(module) is None:
+        raise InputError(
+            f"model '{name}': its weights are held in the format '{method}', which needs the package of that name: "
+            f"pip install {method}."
         )
     for part in (config, config.get_text_config()):
         if isinstance(options := getattr(part, "quantization_config", None), dict):
