@@ -31,7 +31,6 @@ OUTTYPES = ("f32", "f16", "bf16", "q8_0")
 @click.option("--output", type=OUTPUT, help="Folder to write; by default beside the run's own files.")
 def export(run: Path, output: Path | None, **options: Any) -> None:
     """Turn a finished run into a folder to deploy."""
-    refuse_missing(run)
     form, rank, public_base, to = (options[key] for key in ("form", "rank", "public_base", "to"))
     if form is None and rank is None:
         raise click.UsageError("say what to write: --adapter, --merged or --rank R.")
@@ -39,6 +38,7 @@ def export(run: Path, output: Path | None, **options: Any) -> None:
         raise click.UsageError("--merged goes with none of --rank, --public-base and --on-target.")
     if to != "gguf" and any(options[key] is not None for key in ("outtype", "base_gguf")):
         raise click.UsageError("--outtype and --base-gguf are for --to gguf.")
+    refuse_missing(run)
     kind = {None: "", True: "-public-base", False: "-on-target"}[public_base]
     name = "merged" if form == "merged" else f"adapter{kind}"
     name = name if rank is None else f"{name}-rank-{rank}"
