@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from unlora_research.model_map.by_hand import add_by_hand
+from unlora_research.model_map.page import NOTES, page
 from unlora_research.model_map.path import LEAST, _difference, try_class
 from unlora_research.model_map.verdict import LOGITS, NATS, PLANNED, Verdict
 
@@ -98,3 +99,17 @@ def test_each_number_that_is_not_as_it_must_be_is_told(name: str):
     assert not right.wrong
     assert right.model_copy(update={name: 0.2}).wrong
     assert right.model_copy(update={name: float("nan")}).wrong
+
+
+def test_page_says_of_a_run_what_its_numbers_say_and_notes_of_types_that_were_tried():
+    tried = Verdict(kind="dbrx", name="D", outcome="partly", reach=0.3, score_difference=2e-6, plan_difference=0.0)
+    other = Verdict(kind="llama", name="L", outcome="works", reach=1.0, score_difference=1e-6, plan_line="it cannot")
+    record: dict[str, Any] = {
+        "known": 3, "command": "map", "versions": {"torch": "2"}, "seconds": 7.0, "processor": "p", "starts": ["a"],
+        "steps": 2,
+    }  # fmt: skip
+    written = page(record, [tried, other])
+    assert "the largest difference is 2e-06" in written
+    assert "reach and adapter of 1 of them, to 10%; of llama it says in one line that it cannot" in written
+    assert NOTES["dbrx"] in written
+    assert not any(note in written for kind, note in NOTES.items() if kind != "dbrx")

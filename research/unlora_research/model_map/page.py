@@ -9,6 +9,17 @@ from unlora_research.model_map.verdict import LOGITS, MEANINGS, NATS, PLANNED, V
 
 SHOWN = 6
 """Names of what is left out, in a row."""
+NOTES = {
+    "dbrx": "DBRX keeps its experts in two dimensions and reads them past PEFT's wrapper (an AttributeError in the "
+    "first forward pass\nwhere a tensor of them is a target), so that no adapter on them can act.",
+    "gemma4_assistant": "`gemma4_assistant` and `gemma4_unified_assistant` compute from the states of the model that "
+    "they assist: they read no text, and\nnothing can be unlearned in them alone.",
+    "longcat_flash": "LongCat-Flash has slices in its experts' first tensor for those that hand a token on as it "
+    "is: no token is multiplied with them,\nand they are left out as what the loss does not depend on.",
+    "inkling_text": "Inkling's routed experts are reached one by one. Its shared ones, which every token passes, are "
+    "tensors of their own form and\nare left out, named as fused experts.",
+}
+"""What a row cannot say, by model type."""
 
 
 def page(record: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
@@ -30,7 +41,7 @@ with the adapter merged.
 Of these, transformers itself builds {built} that read text alone; {fine} of them
 ({percent(fine / max(built, 1))}) work. "Works" means: the logits of plain PEFT and of the merged model equal those of
 the adapter's factors added to the weights by hand, to {LOGITS:.0e} of the largest logit (float32); scores alone and in
-padded batches agree with the model's own forward pass to {NATS:.0e} nats. {_planned(verdicts)}
+padded batches agree with the model's own forward pass to {NATS:.0e} nats{_scored(verdicts)}. {_planned(verdicts)}
 
 Decoders that count positions from the one after padding's, as RoBERTa does, are read at those. transformers 5.23's own
 `generate` counts from 0, and reads another model than the one that was trained (`findings/generate-positions.sh`).
@@ -43,7 +54,7 @@ Made by `{record["command"]}`
 ({versions}; {record["seconds"]:.0f} seconds in all, one thread a class, {record["processor"]}).
 What differs in another version of transformers: `python -m unlora_research.model_map --differences OLD.json NEW.json`.
 
-{_rounding(verdicts)}{_works(verdicts)}
+{_rounding(verdicts)}{_notes(verdicts)}{_works(verdicts)}
 {_refused(verdicts)}
 {_unbuilt(verdicts)}"""
 
@@ -68,6 +79,16 @@ def _planned(verdicts: Sequence[Verdict]) -> str:
     names = [one.kind for one in verdicts if one.plan_line]
     rest = f"; of {', '.join(names)} it says in one line that it cannot" if names else ""
     return f"`unlora plan` was right about\nweights, reach and adapter of {right} of them, to {PLANNED:.0%}{rest}."
+
+
+def _scored(verdicts: Sequence[Verdict]) -> str:
+    found = [one.score_difference for one in verdicts if one.score_difference is not None]
+    return f" (the largest difference is {max(found):.0e})" if found else ""
+
+
+def _notes(verdicts: Sequence[Verdict]) -> str:
+    kinds = {one.kind for one in verdicts}
+    return "".join(f"{note}\n\n" for kind, note in NOTES.items() if kind in kinds)
 
 
 def _rounding(verdicts: Sequence[Verdict]) -> str:
