@@ -261,7 +261,7 @@ def test_output_below_a_file_is_refused_at_once(inputs: Inputs, command: str):
     ("arguments", "expected"),
     [
         (("export", "none", "--merged"), "error: none: no such folder."),
-        (("export", "none"), "error: none: no such folder."),
+        (("export", "none", "--rank", "4"), "error: none: no such folder."),
         (("audit", "none"), "error: none: no such folder."),
         (("report", "none"), "error: none: no such folder."),
         (("evaluate", "--adapter", "none"), "error: none: no adapter_config.json; not an adapter folder."),
