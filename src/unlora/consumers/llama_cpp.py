@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -45,7 +44,7 @@ class _Gguf:
     def missing(self) -> str | None:
         """What is not installed, and how it would be; None where it is here."""
         program = llama_runtime.DISTRIBUTION
-        if not find_spec(llama_runtime.PACKAGE):
+        if llama_runtime.version() is None:
             return f"{program} is not installed: pip install {program}"
         try:
             llama_runtime.Native()
@@ -58,7 +57,7 @@ class _Gguf:
 
     def runtime(self) -> str:
         """What it is tried in."""
-        return f"{llama_runtime.DISTRIBUTION} {import_module(llama_runtime.PACKAGE).__version__}"
+        return f"{llama_runtime.DISTRIBUTION} {llama_runtime.version()}"
 
 
 class GgufAdapter(_Gguf):
@@ -193,8 +192,5 @@ def _convert(script: str, given: Path | None, output: Path, outtype: str, rest: 
 
 
 def _score(model: Path, adapter: Path | None, answers: Sequence[tuple[list[int], int]]) -> list[LogProbs]:
-    try:
-        scored = llama_runtime.Native().logits(model, adapter, [ids for ids, _ in answers])
-        return [answer_part(logits, answer) for logits, answer in zip(scored, answers, strict=True)]
-    except llama_runtime.LlamaError as error:
-        raise UnloraError(str(error)) from None
+    scored = llama_runtime.Native().logits(model, adapter, [ids for ids, _ in answers])
+    return [answer_part(logits, answer) for logits, answer in zip(scored, answers, strict=True)]

