@@ -97,7 +97,9 @@ def test_a_suite_from_outside_is_one_class_and_one_row(taught: Taught, tmp_path:
     assert record["models"]["target"]["metrics"]["tokens"]["value"] >= 1
     assert json.loads((tmp_path / "out" / "record.json").read_text())["data"] == {"words": "Lagos"}
     refused = unlora("evaluate", "--suite", "be", "--model", taught.target, "--output", tmp_path / "no")
-    assert "rwku:all (with @FOLDER for local files), held_out, bee:WORDS or module:Class" in " ".join(refused.stderr.split())
+    assert "rwku:all (with @FOLDER for local files), held_out, bee:WORDS or module:Class" in " ".join(
+        refused.stderr.split()
+    )
 
 
 @pytest.mark.usefixtures("bee", "cache")
