@@ -5,6 +5,7 @@ row, as llm-compressor writes them, which transformers reads by compressed-tenso
 """
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +40,10 @@ def write_fp8(model: Path, folder: Path) -> Path:
 
     Where it is there already, nothing is done.
     """
-    if (folder / "config.json").is_file():
-        return folder
-    tensors = load_file(model / "model.safetensors")
+    return _rewrite(model, folder, _fp8)
+
+
+def _fp8(tensors: dict[str, Tensor]) -> dict[str, Any]:
     for name in [name for name in tensors if name.endswith("_proj.weight")]:
         rows, columns = tensors[name].shape
         blocks = tensors[name].float().reshape(rows // FP8_BLOCK, FP8_BLOCK, columns // FP8_BLOCK, FP8_BLOCK)
@@ -49,7 +51,7 @@ def write_fp8(model: Path, folder: Path) -> Path:
         codes = (blocks / scale[:, None, :, None]).reshape(rows, columns).to(torch.float8_e4m3fn)
         tensors[name], tensors[f"{name}_scale_inv"] = codes, scale
     options = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [FP8_BLOCK, FP8_BLOCK]}
-    return _write(model, folder, tensors, {**options, "fmt": "e4m3"})
+    return {**options, "fmt": "e4m3"}
 
 
 def write_mxfp4(model: Path, folder: Path) -> Path:
@@ -57,13 +59,14 @@ def write_mxfp4(model: Path, folder: Path) -> Path:
 
     Where it is there already, nothing is done.
     """
-    if (folder / "config.json").is_file():
-        return folder
-    tensors = load_file(model / "model.safetensors")
+    return _rewrite(model, folder, _mxfp4)
+
+
+def _mxfp4(tensors: dict[str, Tensor]) -> dict[str, Any]:
     for name in [name for name in tensors if name.endswith((".experts.gate_up_proj", ".experts.down_proj"))]:
         packed = pack_mxfp4(tensors.pop(name).float().transpose(1, 2))
         tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = packed.blocks, packed.scales
-    return _write(model, folder, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": None})
+    return {"quant_method": "mxfp4", "modules_to_not_convert": None}
 
 
 def write_int8(model: Path, folder: Path) -> Path:
@@ -71,9 +74,10 @@ def write_int8(model: Path, folder: Path) -> Path:
 
     Where it is there already, nothing is done.
     """
-    if (folder / "config.json").is_file():
-        return folder
-    tensors = load_file(model / "model.safetensors")
+    return _rewrite(model, folder, _int8)
+
+
+def _int8(tensors: dict[str, Tensor]) -> dict[str, Any]:
     for name in [name for name in tensors if name.endswith("_proj.weight")]:
         scale = tensors[name].float().abs().amax(dim=1, keepdim=True) / INT8_LARGEST
         codes = (tensors.pop(name) / scale).round()
@@ -83,7 +87,7 @@ def write_int8(model: Path, folder: Path) -> Path:
     weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
     options = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed"}
     groups = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
-    return _write(model, folder, tensors, options | groups)
+    return options | groups
 
 
 def pack_mxfp4(weights: Tensor) -> Packed:
@@ -105,7 +109,12 @@ def pack_mxfp4(weights: Tensor) -> Packed:
     return Packed(codes[..., 0::2] | codes[..., 1::2] << 4, (exponents + E8M0_BIAS).to(torch.uint8))
 
 
-def _write(model: Path, folder: Path, tensors: dict[str, Tensor], quantisation: dict[str, Any]) -> Path:
+def _rewrite(model: Path, folder: Path, pack: Callable[[dict[str, Tensor]], dict[str, Any]]) -> Path:
+    """Write a model anew; `pack` changes its tensors in place and says what config.json is to say of them."""
+    if (folder / "config.json").is_file():
+        return folder
+    tensors = load_file(model / "model.safetensors")
+    quantisation = pack(tensors)
     shutil.copytree(model, folder, dirs_exist_ok=True)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
