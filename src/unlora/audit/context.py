@@ -10,14 +10,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import beyond_control, mean_estimate, mean_of_scored
-from unlora.audit.recovery import NOTEWORTHY
-from unlora.audit.sequences import ScoredSequence, mean_log_probs
+from unlora.audit.estimates import beyond_control
+from unlora.audit.leaks import Tables, answer_probabilities, judge_leak, leak_estimates
+from unlora.audit.sequences import ScoredSequence
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
@@ -70,18 +68,13 @@ class Context(Attack):
             for probe, table in tables.items()
         }
         outcome, sentence = _finding(tables, leaks)
-        estimates: dict[str, Estimate] = {}
-        for probe, table in tables.items():
-            for role, values in table.items():
-                estimates[f"{probe}_probability_{role}"] = mean_estimate(values, seed=bench.settings.seed)
-            estimates[f"{probe}_leak"] = leaks[probe]
         asked = [
             f"{sum(one is not None for one in found)} {probe.replace('_', '-')}" for probe, found in prompts.items()
         ]
         return AttackResult(
             outcome,
             sentence,
-            estimates,
+            leak_estimates(tables, leaks, seed=bench.settings.seed),
             f"{len(bench.subject.forget)} forget examples: {', '.join(asked)} prompts, up to {SHOTS} shots",
             records=tuple(_records(bench.subject, tables)),
         )
@@ -140,39 +133,23 @@ def _together(asked: Example, other: Example) -> Example:
 def _probabilities(
     bench: Workbench, role: Role, prompts: Sequence[ScoredSequence | None], probe: str, place: tuple[int, int]
 ) -> ExampleValues:
-    sequences = [one for one in prompts if one is not None]
-    done, total = place
-    scores = mean_log_probs(
-        bench, role, sequences, work=f"context-{probe}", done=done * len(prompts), total=total * len(prompts)
-    )
-    found = np.full(len(prompts), np.nan)
-    found[[number for number, one in enumerate(prompts) if one is not None]] = np.exp(scores)
-    return found
+    done, total = (count * len(prompts) for count in place)
+    return answer_probabilities(bench, role, prompts, work=f"context-{probe}", done=done, total=total)
 
 
-def _finding(tables: Mapping[str, Mapping[Role, ExampleValues]], leaks: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+def _finding(tables: Tables, leaks: Mapping[str, Estimate]) -> tuple[Outcome, str]:
     """The outcome, and the finding in plain words."""
     parts = []
     outcomes: list[Outcome] = []
     for probe, table in tables.items():
-        means = {role: mean_of_scored(values) for role, values in table.items()}
-        control = f", control {means['retain_only']:.2f}" if "retain_only" in means else ""
-        leak = leaks[probe]
-        text = (
-            f"{PROBES[probe].format(shots=SHOTS)} the answer has a probability of {means['unlearned']:.2f} "
-            f"(target {means['target']:.2f}{control})"
-        )
-        if leak.value is None or leak.low is None:
-            outcomes.append("unclear")
-            parts.append(f"{text}; {leak.note or 'too few examples to tell'}")
-            continue
-        outcomes.append("fails" if leak.value >= NOTEWORTHY and leak.low > 0 else "holds")
-        parts.append(f"{text}: {leak.value:.0%} of what the target knows beyond the control")
+        of_probe, text = judge_leak(PROBES[probe].format(shots=SHOTS), table, leaks[probe], items="examples")
+        outcomes.append(of_probe)
+        parts.append(text)
     outcome: Outcome = "fails" if "fails" in outcomes else "unclear" if "unclear" in outcomes else "holds"
     return outcome, "; ".join(parts)
 
 
-def _records(subject: AuditSubject, tables: Mapping[str, Mapping[Role, ExampleValues]]) -> list[dict[str, Any]]:
+def _records(subject: AuditSubject, tables: Tables) -> list[dict[str, Any]]:
     return [
         {
             "probe": probe,

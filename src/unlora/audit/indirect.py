@@ -9,12 +9,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from unlora.audit.attack import Attack, AttackResult, Estimate, Outcome
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.estimates import beyond_control, mean_estimate, mean_of_scored
+from unlora.audit.estimates import beyond_control
 from unlora.audit.indirect_probes import (
     KINDS,
     NEW_TOKENS,
@@ -25,8 +23,8 @@ from unlora.audit.indirect_probes import (
     make_indirect_probes,
     people_of,
 )
-from unlora.audit.recovery import NOTEWORTHY
-from unlora.audit.sequences import ScoredSequence, mean_log_probs
+from unlora.audit.leaks import Tables, answer_probabilities, judge_leak, leak_estimates
+from unlora.audit.sequences import ScoredSequence
 from unlora.audit.settings import AuditSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.metrics.likelihood import ExampleValues
@@ -34,9 +32,6 @@ from unlora.metrics.likelihood import ExampleValues
 FEWEST_PROBES = 4
 """Of a kind with fewer probes the numbers are told, and nothing is concluded."""
 WORDS = {"alias": "a part of the name", "described": "a description", "two_hop": "two hops"}
-
-Tables = Mapping[str, Mapping[Role, ExampleValues]]
-"""Kind -> role -> answer probability of every kept probe."""
 
 
 class Indirect(Attack):
@@ -74,10 +69,7 @@ class Indirect(Attack):
         }
         outcome, sentence = _finding(tables, leaks, probes)
         estimates = {f"{kind}_kept": _share(probes, kind) for kind in KINDS}
-        for kind, table in tables.items():
-            for role, values in table.items():
-                estimates[f"{kind}_probability_{role}"] = mean_estimate(values, seed=seed)
-            estimates[f"{kind}_leak"] = leaks[kind]
+        estimates |= leak_estimates(tables, leaks, seed=seed)
         return AttackResult(
             outcome,
             sentence,
@@ -96,18 +88,9 @@ def _names(subject: AuditSubject) -> list[str]:
 def _probabilities(bench: Workbench, role: Role, kind: str, kept: Sequence[IndirectProbe]) -> ExampleValues:
     """Of the true answer after each probe; NaN where probe and answer do not fit together."""
     sequences = [_sequence(bench.subject, probe) for probe in kept]
-    fitting = [place for place, one in enumerate(sequences) if one is not None]
-    scores = mean_log_probs(
-        bench,
-        role,
-        [one for one in sequences if one is not None],
-        work=f"indirect-{kind}",
-        done=bench.subject.roles.index(role) * len(fitting),
-        total=len(bench.subject.roles) * len(fitting),
-    )
-    found = np.full(len(kept), np.nan)
-    found[fitting] = np.exp(scores)
-    return found
+    roles, fitting = bench.subject.roles, sum(one is not None for one in sequences)
+    done, total = (count * fitting for count in (roles.index(role), len(roles)))
+    return answer_probabilities(bench, role, sequences, work=f"indirect-{kind}", done=done, total=total)
 
 
 def _sequence(subject: AuditSubject, probe: IndirectProbe) -> ScoredSequence | None:
@@ -121,19 +104,9 @@ def _finding(tables: Tables, leaks: Mapping[str, Estimate], probes: IndirectProb
     outcomes: list[Outcome] = []
     parts = [f"the target answers {_kept(probes)}"]
     for kind, table in tables.items():
-        means = {role: mean_of_scored(values) for role, values in table.items()}
-        control = f", control {means['retain_only']:.2f}" if "retain_only" in means else ""
-        leak = leaks[kind]
-        text = (
-            f"by {WORDS[kind]} the answer has a probability of {means['unlearned']:.2f} "
-            f"(target {means['target']:.2f}{control})"
-        )
-        if leak.value is None or leak.low is None or leak.example_count < FEWEST_PROBES:
-            outcomes.append("unclear")
-            parts.append(f"{text}; {leak.note or 'too few probes to tell'}")
-            continue
-        outcomes.append("fails" if leak.value >= NOTEWORTHY and leak.low > 0 else "holds")
-        parts.append(f"{text}: {leak.value:.0%} of what the target knows beyond the control")
+        outcome, text = judge_leak(f"by {WORDS[kind]}", table, leaks[kind], items="probes", fewest=FEWEST_PROBES)
+        outcomes.append(outcome)
+        parts.append(text)
     for outcome in ("fails", "holds"):
         # A kind that this target cannot be asked by is told in the sentence; it takes nothing from the others.
         if outcome in outcomes:
