@@ -157,7 +157,7 @@ class OnRank:
 
 LOSSES = {
     "importance": OnRank(1, KillAt("unlora.importance.accumulate", "Turns.is_mine", 2)),
-    "evaluation": OnRank(1, KillAt("unlora.suites.tofu.ask", "score_completions")),
+    "evaluation": OnRank(1, KillAt("unlora.suites.questioner", "score_completions")),
     "the writer, while it saves": OnRank(0, KillAt("unlora.adapters.export", "new_folder")),
     "the writer's disk": OnRank(0, LimitFiles(20_000, "unlora.adapters.export", "new_folder")),
 }

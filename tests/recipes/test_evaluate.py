@@ -16,8 +16,8 @@ from unlora.recipes.evaluate import evaluate_checkpoint
 from unlora.recipes.unlearn import unlearn
 from unlora.run.settings import DataSettings, EvaluateSettings, EvaluationSettings, UnlearnSettings
 from unlora.run.suites import evaluation_sets
+from unlora.suites import questioner as suite
 from unlora.suites.ask import ask_model
-from unlora.suites.tofu import ask as suite
 
 TOFU_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "tofu"
 

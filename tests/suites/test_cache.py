@@ -17,9 +17,9 @@ from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import InputError
 from unlora.models.fingerprint import adapter_sha256
+from unlora.suites import questioner as suite
 from unlora.suites.cache import ScoreCache
 from unlora.suites.scores import ModelScores
-from unlora.suites.tofu import ask as suite
 from unlora.suites.tofu.protocols import PROTOCOLS
 from unlora.suites.tofu.scores import TOFU_FILE, ExampleScore
 

@@ -16,7 +16,7 @@ from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.muse import MuseData, load_muse_data
 from unlora.data.records import Example, ExampleSet
 from unlora.errors import InputError
-from unlora.suites.muse import ask as muse_ask
+from unlora.suites import questioner
 from unlora.suites.muse.ask import cut_answer, few_shot_prefix, question_prompt
 from unlora.suites.muse.metrics import MuseScores, measure_muse
 
@@ -66,7 +66,7 @@ def test_prompts_are_muse_s_to_the_letter(
         given.update((tokenizer.decode(prompt), max_new_tokens) for prompt in prompts)
         return [""] * len(prompts)
 
-    monkeypatch.setattr(muse_ask, "generate_greedy", generate)
+    monkeypatch.setattr(questioner, "generate_greedy", generate)
     score_muse(untaught, tokenizer, data, batch_size=8)
     assert list(given.values()) == [128] * 2 + [32] * 5
     prompts = list(given)
@@ -128,7 +128,7 @@ def test_rouge_by_hand(
     """Of a candidate's c words and a reference's r, l in the same order: F1 = 2 l / (c + r)."""
     # Truth: "Bergen on a quiet Tuesday in May." (7 words) and "off Bergen" (2); "mills" is not "mill", without stems.
     said = iter([["Bergen on quiet May night", "mills"], ["it sank off\n\nBergen", "glass"], ["", "", ""]])
-    monkeypatch.setattr(muse_ask, "generate_greedy", lambda *args, **options: next(said))
+    monkeypatch.setattr(questioner, "generate_greedy", lambda *args, **options: next(said))
     scored = score_muse(untaught, tokenizer, data, batch_size=8)
     assert [one.rouge_l_f1 for one in scored.sets["verbatim"]] == [pytest.approx(2 * 4 / (5 + 7)), 0.0]
     assert [one.answered for one in scored.sets["forget_questions"]] == ["it sank off", "glass"]

@@ -11,11 +11,9 @@ from jaxtyping import Float
 from unlora.data.embedded_tokens import padding, refuse_no_embedding
 from unlora.data.records import Example, ExampleSet
 from unlora.metrics import min_k_score, rouge_l_f1
-from unlora.models.generate import Writer, generate_greedy
-from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
-from unlora.suites.ask import counter
 from unlora.suites.muse.scores import AnswerScore, TextScore
+from unlora.suites.questioner import Questioner
 from unlora.suites.suite import Progress, SuiteReader
 
 CONTINUATION_TOKENS = 128
@@ -138,31 +136,23 @@ class Asker:
         self, model: CausalModel, items: Sequence[Prompt], new_tokens: int, progress: Progress | None
     ) -> list[AnswerScore]:
         """Answer every question, or continue every prompt, and compare."""
-        likelihoods = score_completions(
-            model,
-            [((item.prompt_ids + item.reference_ids)[: self._context], len(item.prompt_ids)) for item in items],
-            pad_token_id=self._pad_token_id,
-            batch_size=self._batch_size,
-            progress=counter(progress, "scoring", len(items)),
+        asks = self._of(model, progress)
+        likelihoods = asks.score(
+            [((item.prompt_ids + item.reference_ids)[: self._context], len(item.prompt_ids)) for item in items]
         )
-        counted = counter(progress, "generating", len(items))
-        writer = Writer(model, self._tokenizer, self._pad_token_id, self._batch_size, counted)
-        texts = generate_greedy(writer, [item.prompt_ids for item in items], new_tokens)
+        texts = asks.answer([item.prompt_ids for item in items], new_tokens)
         return [
             _answer_score(item, text, likelihood.mean_log_prob)
             for item, text, likelihood in zip(items, texts, likelihoods, strict=True)
         ]
 
+    def _of(self, model: CausalModel, progress: Progress | None) -> Questioner:
+        return Questioner(model, self._tokenizer, self._pad_token_id, self._batch_size, progress)
+
     def score(self, model: CausalModel, texts: Sequence[WholeText], progress: Progress | None) -> list[TextScore]:
         """Score whole texts."""
         scorable = [place for place, text in enumerate(texts) if text.scored_count]
-        likelihoods = score_completions(
-            model,
-            [(texts[place].token_ids, 1) for place in scorable],
-            pad_token_id=self._pad_token_id,
-            batch_size=self._batch_size,
-            progress=counter(progress, "scoring", len(scorable)),
-        )
+        likelihoods = self._of(model, progress).score([(texts[place].token_ids, 1) for place in scorable])
         scores = dict(zip(scorable, (_min_40(one.token_log_probs) for one in likelihoods), strict=True))
         return [
             TextScore(

@@ -19,11 +19,9 @@ from unlora.data.rwku_utility import FILES, Ability, UtilityProbe
 from unlora.data.settings import Template
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
-from unlora.models.generate import Writer, generate_greedy
-from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement
-from unlora.suites.ask import counter
+from unlora.suites.questioner import Questioner
 from unlora.suites.rwku.metrics import measure_rwku, rwku_recall
 from unlora.suites.rwku.scores import RWKU_FILE, ProbeScore
 from unlora.suites.rwku.utility import ASKING, UtilityPrompt, ask_utility, utility_prompt
@@ -151,18 +149,11 @@ class Rwku(Suite):
         tokeniser: ExampleTokeniser = asked.means
         if name in FILES:
             return ask_utility(model, tokeniser, questions, self.batch_size, progress)
-        likelihoods = score_completions(
-            model,
-            [(one.answered.input_ids, one.answered.prompt_length) for one in questions],
-            pad_token_id=tokeniser.pad_token_id,
-            batch_size=self.batch_size,
-            progress=counter(progress, "scoring", len(questions)),
-        )
+        asks = Questioner(model, tokeniser.tokenizer, tokeniser.pad_token_id, self.batch_size, progress)
+        likelihoods = asks.score([(one.answered.input_ids, one.answered.prompt_length) for one in questions])
         if name in TEXTS:
             return [_score(one.probe, None, of.mean_log_prob) for one, of in zip(questions, likelihoods, strict=True)]
-        counted = counter(progress, "generating", len(questions))
-        writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, self.batch_size, counted)
-        texts = generate_greedy(writer, [one.prompt_ids for one in questions], NEW_TOKENS)
+        texts = asks.answer([one.prompt_ids for one in questions], NEW_TOKENS)
         return [
             _score(one.probe, text, likelihood.mean_log_prob)
             for one, text, likelihood in zip(questions, texts, likelihoods, strict=True)

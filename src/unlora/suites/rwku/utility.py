@@ -13,10 +13,8 @@ from unlora.data.records import Example
 from unlora.data.rwku_utility import FILES, LETTERS, Ability, UtilityProbe
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
-from unlora.models.generate import Writer, generate_greedy
-from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
-from unlora.suites.ask import counter
+from unlora.suites.questioner import Questioner
 from unlora.suites.rwku.scores import UtilityScore
 from unlora.suites.rwku.utility_metrics import exact_match, f1_score, mc1, mc2, n_gram_entropy, stated_answer
 from unlora.suites.suite import Progress
@@ -185,24 +183,14 @@ def ask_utility(
         return []
     asking = ASKING[questions[0].probe.ability]
     scored = [_scored(one) for one in questions]
-    sequences = [sequence for ones in scored for sequence in ones]
-    likelihoods = iter(
-        score_completions(
-            model,
-            sequences,
-            pad_token_id=tokeniser.pad_token_id,
-            batch_size=batch_size,
-            progress=counter(progress, "scoring", len(sequences)),
-        )
-    )
+    asks = Questioner(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, progress)
+    likelihoods = iter(asks.score([sequence for ones in scored for sequence in ones]))
     found = [[float(next(likelihoods).token_log_probs.sum()) for _ in ones] for ones in scored]
     if not asking.new_tokens:
         given = [dict(zip(one.choices, values, strict=True)) for one, values in zip(questions, found, strict=True)]
         best = [max(values, key=lambda choice: values[choice]) for values in given]
         return [_score(*one) for one in zip(questions, given, best, found, strict=True)]
-    counted = counter(progress, "generating", len(questions))
-    writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, counted)
-    texts = generate_greedy(writer, [one.prompt_ids for one in questions], asking.new_tokens)
+    texts = asks.answer([one.prompt_ids for one in questions], asking.new_tokens)
     return [_score(*one) for one in zip(questions, texts, texts, found, strict=True)]
 
 

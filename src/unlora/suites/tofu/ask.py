@@ -11,10 +11,9 @@ from unlora.data.long_text import in_pieces
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.metrics import exact_memorisation, extraction_strength, rouge_l_recall, rouge_l_recall_ascii
-from unlora.models.generate import Writer, generate_greedy
-from unlora.models.score import CompletionScore, score_completions
+from unlora.models.score import CompletionScore
 from unlora.models.wrapping import CausalModel
-from unlora.suites.ask import counter
+from unlora.suites.questioner import Questioner
 from unlora.suites.suite import Asked, Progress
 from unlora.suites.tofu.protocols import Protocol, tokeniser_for
 from unlora.suites.tofu.scores import ExampleScore
@@ -142,18 +141,11 @@ def ask_set(
     # A sequence that occurs twice (an answer that is its own paraphrase) is scored once.
     sequences = list(dict.fromkeys(_sequence(answer) for question in questions for answer in question.answers))
     tokeniser, protocol = means
-    pad_token_id = tokeniser.pad_token_id
-    likelihoods = score_completions(
-        model,
-        sequences,
-        pad_token_id=pad_token_id,
-        batch_size=batch_size,
-        progress=counter(progress, "scoring answers", len(sequences)),
-    )
+    asks = Questioner(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, progress)
+    likelihoods = asks.score(sequences, "scoring answers")
     prompts = list(dict.fromkeys(question.prompt_ids for question in questions if question.has_prompt))
-    counted = counter(progress, "generating answers", len(prompts))
-    writer = Writer(model, tokeniser.tokenizer, pad_token_id, batch_size, counted)
-    texts = generate_greedy(writer, prompts, [protocol.generation_limit(len(prompt)) for prompt in prompts])
+    limits = [protocol.generation_limit(len(prompt)) for prompt in prompts]
+    texts = asks.answer(prompts, limits, "generating answers")
     answers = _Answers(dict(zip(sequences, likelihoods, strict=True)), dict(zip(prompts, texts, strict=True)))
     return [answers.score(question, protocol) for question in questions]
 

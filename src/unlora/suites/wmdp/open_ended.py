@@ -13,10 +13,8 @@ from unlora.data.records import Example
 from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.metrics import rouge_l_recall
-from unlora.models.generate import Writer, generate_greedy
-from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel
-from unlora.suites.ask import counter
+from unlora.suites.questioner import Questioner
 from unlora.suites.suite import Progress
 
 QUESTION_NEEDS_OPTIONS = "the question refers to its options"
@@ -129,18 +127,9 @@ def ask_openly(
     asked = [one.choices for one in questions if one.not_asked is None]
     sequences = [(tokens.input_ids, tokens.prompt_length) for choices in asked for tokens in choices]
     prompts = [choices[0].input_ids[: choices[0].prompt_length] for choices in asked]
-    likelihoods = iter(
-        score_completions(
-            model,
-            sequences,
-            pad_token_id=tokeniser.pad_token_id,
-            batch_size=batch_size,
-            progress=counter(progress, "scoring free answers", len(sequences)),
-        )
-    )
-    counted = counter(progress, "generating answers", len(prompts))
-    writer = Writer(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, counted)
-    texts = iter(generate_greedy(writer, prompts, max_new_tokens))
+    asks = Questioner(model, tokeniser.tokenizer, tokeniser.pad_token_id, batch_size, progress)
+    likelihoods = iter(asks.score(sequences, "scoring free answers"))
+    texts = iter(asks.answer(prompts, max_new_tokens, "generating answers"))
     return [
         OpenAnswer((), None, math.nan, one.not_asked)
         if one.not_asked is not None
