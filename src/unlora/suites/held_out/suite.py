@@ -1,6 +1,6 @@
 """Held-out facts: unlearning sees a part, and both parts are asked (after Deeb & Roger 2024, arXiv 2410.08827)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from unlora.data.facts import NamedPart, read_part
@@ -10,20 +10,19 @@ from unlora.data.same import same_examples
 from unlora.data.settings import DataSettings
 from unlora.data.sources import load_examples
 from unlora.errors import InputError
-from unlora.models.wrapping import CausalModel
 from unlora.results import Measurement, mean_measurement
-from unlora.suites.scores import AskedSets, ModelScores, ScoreFile
-from unlora.suites.suite import Asked, Progress, Suite, SuiteReader
-from unlora.suites.tofu.ask import SetQuestion, ask_set, prepare_sets
+from unlora.suites.scores import ModelScores
+from unlora.suites.suite import Asked, SuiteReader
+from unlora.suites.tofu.ask import prepare_sets
 from unlora.suites.tofu.protocols import protocol_in_force
-from unlora.suites.tofu.scores import TOFU_FILE, ExampleScore, check_asked_alike
+from unlora.suites.tofu.scores import ExampleScore
+from unlora.suites.tofu.suite import AskedAsTofu
 
 
-class HeldOut(Suite):
+class HeldOut(AskedAsTofu):
     """What unlearning has seen, beside facts of the same kind that it has not: both are to be forgotten."""
 
     name: ClassVar[str] = "held_out"
-    score_file: ClassVar[ScoreFile[Any]] = TOFU_FILE
 
     data: DataSettings
     """Its forget set is "facts:seen@SET"; what is held out of SET is asked too."""
@@ -63,10 +62,6 @@ class HeldOut(Suite):
         count = protocol_in_force("unlora", max_examples=self.max_examples).max_examples
         return examples if count is None else examples.select(count)
 
-    def hashes(self, loaded: Mapping[str, ExampleSet]) -> dict[str, str]:
-        """Of both parts."""
-        return {f"{name}_sha256": examples.sha256() for name, examples in loaded.items()}
-
     def prepare(self, loaded: Mapping[str, ExampleSet], reader: SuiteReader) -> Asked:
         """Turn both parts into questions.
 
@@ -78,12 +73,6 @@ class HeldOut(Suite):
         split = self.named.split
         how = {"share": split.share, "by": split.by, "seed": split.seed}
         return asked._replace(protocol={**asked.protocol, "split": how})
-
-    def ask(
-        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[SetQuestion], progress: Progress | None
-    ) -> list[ExampleScore]:
-        """Ask questions of one part, as TOFU's are asked."""
-        return ask_set(model, asked.means, questions, self.batch_size, progress)
 
     def measure(
         self, scores: ModelScores[ExampleScore], retain_only: ModelScores[ExampleScore] | None
@@ -98,10 +87,6 @@ class HeldOut(Suite):
             for part, asked in scores.sets.items()
             for name in ("probability", "rouge_l_recall")
         }
-
-    def check_comparable(self, scores: AskedSets, reference: AskedSets) -> None:
-        """Refuse to set two models side by side that were not asked the same thing in the same way."""
-        check_asked_alike(scores, reference)
 
     def recorded(self, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """The protocol, and how the facts were divided."""

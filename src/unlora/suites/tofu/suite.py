@@ -27,11 +27,30 @@ SCORE_READERS: dict[str, Callable[[Path], ModelScores[Any]]] = {".jsonl": TOFU_F
 """Ending of a file of scores -> its reader."""
 
 
-class Tofu(TofuSettings, Suite):
+class AskedAsTofu(Suite):
+    """Sets of questions, each of which is asked, scored and saved as TOFU's are."""
+
+    score_file: ClassVar[ScoreFile[Any]] = TOFU_FILE
+
+    def hashes(self, loaded: Mapping[str, ExampleSet]) -> dict[str, str]:
+        """Of every set."""
+        return {f"{name}_sha256": examples.sha256() for name, examples in loaded.items()}
+
+    def ask(
+        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[SetQuestion], progress: Progress | None
+    ) -> list[ExampleScore]:
+        """Ask questions of one set."""
+        return ask_set(model, asked.means, questions, self.batch_size, progress)
+
+    def check_comparable(self, scores: AskedSets, reference: AskedSets) -> None:
+        """Refuse to set two models side by side that were not asked the same thing in the same way."""
+        check_asked_alike(scores, reference)
+
+
+class Tofu(TofuSettings, AskedAsTofu):
     """How well the forget set is known, and the others."""
 
     name: ClassVar[str] = "tofu"
-    score_file: ClassVar[ScoreFile[Any]] = TOFU_FILE
 
     data: DataSettings
     """The sets of the run, and how their text becomes tokens."""
@@ -66,10 +85,6 @@ class Tofu(TofuSettings, Suite):
     def _beside(self, forget: str, split: str) -> str | None:
         return None if self.protocol == "unlora" else companion(forget, split)
 
-    def hashes(self, loaded: Mapping[str, ExampleSet]) -> dict[str, str]:
-        """Of every set."""
-        return {f"{name}_sha256": examples.sha256() for name, examples in loaded.items()}
-
     def prepare(self, loaded: Mapping[str, ExampleSet], reader: SuiteReader) -> Asked:
         """Turn the sets into questions, as the protocol cuts them.
 
@@ -77,12 +92,6 @@ class Tofu(TofuSettings, Suite):
             InputError: an example that cannot be tokenised, with its line, or a template that is not there.
         """
         return prepare_sets(loaded, make_tokeniser(self.data, reader.tokenizer, reader.embedding_count), self.in_force)
-
-    def ask(
-        self, model: CausalModel, asked: Asked, name: str, questions: Sequence[SetQuestion], progress: Progress | None
-    ) -> list[ExampleScore]:
-        """Ask questions of one set."""
-        return ask_set(model, asked.means, questions, self.batch_size, progress)
 
     def measure(
         self, scores: ModelScores[ExampleScore], retain_only: ModelScores[ExampleScore] | None
@@ -115,10 +124,6 @@ class Tofu(TofuSettings, Suite):
             advice = "give scores on the same forget set, or set evaluation.max_examples as there"
             here = f"and here are {len(loaded['forget'])}"
             raise InputError(f"{self.retain_only}: scores of {count} forget examples, {here}; {advice}.")
-
-    def check_comparable(self, scores: AskedSets, reference: AskedSets) -> None:
-        """Refuse to set two models side by side that were not asked the same thing in the same way."""
-        check_asked_alike(scores, reference)
 
     def recorded(self, protocol: Mapping[str, Any]) -> dict[str, Any]:
         """The protocol, and what a likelihood is the mean of."""
