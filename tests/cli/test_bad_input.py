@@ -264,7 +264,7 @@ def test_output_below_a_file_is_refused_at_once(inputs: Inputs, command: str):
         (("export", "none", "--rank", "4"), "error: none: no such folder."),
         (("audit", "none"), "error: none: no such folder."),
         (("report", "none"), "error: none: no such folder."),
-        (("evaluate", "--adapter", "none"), "error: none: no adapter_config.json; not an adapter folder."),
+        (("evaluate", "--adapter", "none"), "error: none: no such folder."),
     ],
 )
 def test_missing_run_or_adapter_is_refused(
@@ -282,6 +282,19 @@ def test_a_file_in_the_place_of_a_folder_and_what_push_and_attach_say_of_neither
     none = tmp_path / "none"
     for words in (("push", none, "somebody"), ("ledger", "attach", tmp_path, none)):
         assert error_line(unlora(*words)) == f"error: {none}: no such folder."
+
+
+def test_a_run_or_a_file_in_the_place_of_its_adapter_is_told_from_a_missing_one(inputs: Inputs, tmp_path: Path):
+    run, out = tmp_path / "run", ("--output", tmp_path / "out")
+    (run / "adapter").mkdir(parents=True)
+    line = error_line(unlora("evaluate", *inputs.options, "--adapter", run, *out))
+    assert line == f"error: {run}: no adapter_config.json; not an adapter folder."
+    config = run / "adapter" / "adapter_config.json"
+    config.write_text("{}")
+    line = error_line(unlora("evaluate", *inputs.options, "--adapter", run, *out))
+    assert line == f"error: {run}: no adapter_config.json; not an adapter folder. Did you mean {run / 'adapter'}?"
+    line = error_line(unlora("evaluate", *inputs.options, "--adapter", config, *out))
+    assert line == f"error: {config}: is a file, and a folder is read."
 
 
 def test_model_with_code_of_its_own_is_refused_and_the_code_not_run(inputs: Inputs, tmp_path: Path):

@@ -133,7 +133,7 @@ def test_other_data_under_the_same_name_is_refused(place: Place, tmp_path: Path)
     [
         ({"corpus": "books"}, "holds neither books/ nor one of"),
         ({"folder": "nowhere"}, "nowhere: no such folder"),
-        ({"adapter": "nowhere"}, "nowhere: no adapter_config.json"),
+        ({"adapter": "nowhere"}, "nowhere: no such folder"),
         ({"retain_only": "nowhere"}, "nowhere"),
         ({"retain_only": "nowhere.jsonl"}, r"nowhere\.jsonl: cannot be read"),
         ({"retain_only_base": "embedded", "retain_only": "target"}, "is only for an adapter"),

@@ -24,6 +24,7 @@ from unlora.models.quiet import quiet
 from unlora.models.reading import reading
 from unlora.models.save import new_folder
 from unlora.models.wrapping import PEFT_PREFIX
+from unlora.regular_files import refuse_missing
 
 HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal", "mica")
 """`init_lora_weights` that touch A and B alone."""
@@ -254,8 +255,20 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _refuse_unreadable(folder: Path) -> None:
+def refuse_no_adapter(folder: Path) -> None:
+    """Refuse a folder that is not there, or that holds no adapter.
+
+    Raises:
+        InputError: saying which; of a run's folder, where its adapter is.
+    """
+    refuse_missing(folder)
     if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
+        below = folder / "adapter"
+        hint = f" Did you mean {below}?" if (below / "adapter_config.json").is_file() else ""
+        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.{hint}")
+
+
+def _refuse_unreadable(folder: Path) -> None:
+    refuse_no_adapter(folder)
     read_json_object(folder / "adapter_config.json")
     refuse_cut_tensors(folder)

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from unlora.audit.names import ATTACKS
-from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples, refuse_missing
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, examples
 from unlora.cli.terminal import echo
+from unlora.regular_files import refuse_missing
 
 
 @click.command(

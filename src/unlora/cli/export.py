@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from unlora.cli.options import OUTPUT, PATH, TRUST_HELP, refuse_missing
+from unlora.cli.options import OUTPUT, PATH, TRUST_HELP
 from unlora.cli.terminal import echo
+from unlora.regular_files import refuse_missing
 
 OUTTYPES = ("f32", "f16", "bf16", "q8_0")
 

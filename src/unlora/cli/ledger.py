@@ -12,7 +12,6 @@ from unlora.cli.options import (
     data_options,
     examples,
     model_options,
-    refuse_missing,
     require,
     settings_from,
     settings_options,
@@ -21,6 +20,7 @@ from unlora.cli.options import (
 from unlora.cli.terminal import Rows, echo
 from unlora.errors import UnloraError
 from unlora.level import hardly_forgotten
+from unlora.regular_files import refuse_missing
 
 if TYPE_CHECKING:
     from unlora.ledger.book import Ledger

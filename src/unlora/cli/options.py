@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from unlora.cli.terminal import echo
-from unlora.errors import InputError
 from unlora.places import broken_link
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -38,16 +37,6 @@ class OutputPath(click.Path):
 
 
 OUTPUT = OutputPath()
-
-
-def refuse_missing(folder: Path) -> None:
-    """Refuse a folder that is not there before anything else is asked of it, or of the other options.
-
-    Raises:
-        InputError: it is not there, or a file.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: {'is a file, and a folder is read' if folder.is_file() else 'no such folder'}.")
 
 
 TEMPLATE = click.Choice(["auto", "chat", "plain", "llama2"])

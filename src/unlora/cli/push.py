@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from unlora.cli.options import PATH, examples, refuse_missing
+from unlora.cli.options import PATH, examples
 from unlora.cli.terminal import Rows, echo
+from unlora.regular_files import refuse_missing
 
 
 @click.command(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from unlora import processes
+from unlora.adapters.export import refuse_no_adapter
 from unlora.artifacts import START_AGAIN, advised
 from unlora.errors import InputError
 from unlora.models.fingerprint import adapter_sha256
@@ -42,13 +43,12 @@ def find_adapter(adapter: str | None) -> Path | None:
     """The folder of an adapter, before anything is loaded.
 
     Raises:
-        InputError: it holds none.
+        InputError: it is not there, or holds none.
     """
     if adapter is None:
         return None
     folder = Path(adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"{folder}: no adapter_config.json; not an adapter folder.")
+    refuse_no_adapter(folder)
     return folder
 
 
