@@ -25,6 +25,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_here() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.address)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        # Whoever runs the tests may be offline: this hub is here all the same.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "a-token")
         yield hub
 
@@ -60,6 +64,19 @@ def test_of_a_run_the_adapter_is_sent_and_nothing_else(run: Path, hub: Hub):
     assert f"to:   {hub.address}/somebody/forgets/commit/{'1' * 40}" in done.stdout
     assert hub.files == below(run / "adapter")
     assert hub.repositories["somebody/forgets"]["visibility"] == "private"
+
+
+def test_offline_the_files_are_listed_and_sending_says_why_not(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    listed = unlora("push", run, "somebody/forgets", "--dry-run")
+    assert listed.exit_code == 0, listed.output
+    assert "nothing has left this machine" in listed.stdout
+    refused = unlora("push", run, "somebody/forgets")
+    assert refused.exit_code == 1
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert "somebody/forgets: not sent (" in line
+    assert "offline mode is enabled" in line
+    assert hub.calls == []
 
 
 def test_nothing_is_sent_as_private_into_a_public_repository(run: Path, hub: Hub):
