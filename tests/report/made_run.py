@@ -39,6 +39,21 @@ def made_evaluation() -> dict[str, Any]:
     return {"suite": "tofu", "protocol": {}, "models": models}
 
 
+def made_further() -> dict[str, Any]:
+    """What further suites measured: MUSE before 0.700, now 0.310, retain-only 0.290; one metric without a value."""
+    verbatim = {"target": 0.7, "unlearned": 0.31, "retain_only": 0.29}
+    models = {
+        role: {
+            "metrics": {
+                "verbatim_memorisation": measured(value),
+                "privacy_leakage": measured(None, standard_error=None, note="needs a <holdout>"),
+            }
+        }
+        for role, value in verbatim.items()
+    }
+    return {"muse:news": {"suite": "muse", "protocol": {"corpus": "news", "batch_size": 4}, "models": models}}
+
+
 def answer(number: int, set_name: str, *, recall: float | None, generated: str | None = "In Oslo.") -> dict[str, Any]:
     return {
         "set": set_name,

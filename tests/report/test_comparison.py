@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.commands import error_line, unlora
-from tests.report.made_run import made_evaluation, made_record, make_run, write_settings
+from tests.report.made_run import made_evaluation, made_further, made_record, make_run, write_settings
 from tests.report.test_audit_page import made_audit
 from tests.report.test_page import LOADS, Page
 from unlora.artifacts import write_json
@@ -94,6 +94,69 @@ def test_runs_that_were_asked_otherwise_are_said_to_be(tmp_path: Path, changed: 
 
 def test_runs_that_were_asked_alike_are_not_called_different(tmp_path: Path):
     assert "These runs differ" not in text(two_runs(tmp_path), tmp_path)
+
+
+def with_further(runs: list[Path], others: list[dict[str, Any] | None]) -> list[Path]:
+    for run, further in zip(runs, others, strict=True):
+        if further is not None:
+            evaluation = json.loads((run / "evaluation.json").read_text())
+            write_json(run / "evaluation.json", evaluation | {"others": further})
+            write_settings(run, evaluation={"suites": ["tofu", *(f"{name}@data/{run.name}" for name in further)]})
+    return runs
+
+
+def test_what_further_suites_measured_stands_side_by_side(tmp_path: Path):
+    other = made_further()
+    other["muse:news"]["models"]["unlearned"]["metrics"]["verbatim_memorisation"]["value"] = 0.5
+    other["muse:news"]["protocol"]["batch_size"] = 1  # of no weight
+    del other["muse:news"]["models"]["retain_only"]
+    shown = text(with_further(two_runs(tmp_path), [made_further(), other]), tmp_path)
+    assert (
+        "verbatim memorisation verbatim_memorisation ↓ lower 0.310 ± 0.012 before 0.700 retain-only 0.290 "
+        "0.500 ± 0.012 before 0.700"
+    ) in shown
+    assert "needs a <holdout>: privacy_leakage" in shown
+    assert "Not asked alike" not in shown
+    assert "Not the same task" not in shown
+    assert shown.index(" tofu Metric") < shown.index(" muse:news Metric")
+    assert "Answer probability forget_probability of the true answer" in shown  # the first suite's metrics too
+
+
+def test_a_suite_that_one_run_asked_alone_leaves_the_others_comparable(tmp_path: Path):
+    runs = with_further(two_runs(tmp_path), [made_further(), None])
+    for run, data in zip(runs, ({"forget": "aa", "muse:news: verbatim": "bb"}, {"forget": "aa"}), strict=True):
+        write_json(run / "record.json", made_record() | {"evaluation_data": data})
+    shown = text(runs, tmp_path)
+    assert "↓ lower 0.310 ± 0.012 before 0.700 retain-only 0.290 – " in shown
+    assert "Not the same task" not in shown
+    write_json(runs[1] / "record.json", made_record() | {"evaluation_data": {"forget": "cc"}})
+    assert "These runs differ in evaluation sets: their numbers say little" in text(runs, tmp_path)
+
+
+def test_suites_that_were_asked_otherwise_are_said_to_be(tmp_path: Path):
+    other = made_further()
+    other["muse:news"]["protocol"] |= {"corpus": "books", "max_examples": 5}
+    shown = text(with_further(two_runs(tmp_path), [made_further(), other]), tmp_path)
+    assert "Not asked alike in these runs: corpus, max_examples." in shown
+
+
+def test_a_run_whose_first_suite_is_another_one_is_compared_in_what_both_asked(tmp_path: Path):
+    """MUSE alone in one run, beside TOFU in the other."""
+    first, second = with_further(two_runs(tmp_path), [made_further(), None])
+    write_json(second / "evaluation.json", made_further()["muse:news"])
+    write_settings(second, evaluation={"suites": [{"name": "muse:news@elsewhere", "batch_size": 4}]})
+    shown = text([first, second], tmp_path)
+    assert shown.count("verbatim memorisation") == 1
+    assert "0.310 ± 0.012 before 0.700 retain-only 0.290 0.310 ± 0.012 before 0.700 retain-only 0.290" in shown
+    assert "These runs differ in suite" in shown
+
+
+def test_damaged_figures_of_a_further_suite_are_named(tmp_path: Path):
+    damaged = made_further()
+    damaged["muse:news"]["models"]["unlearned"]["metrics"]["verbatim_memorisation"]["value"] = "0.3"
+    runs = with_further(two_runs(tmp_path), [None, damaged])
+    with pytest.raises(InputError, match=r"second/evaluation\.json: not an evaluation.*others\.muse:news\.models"):
+        write_comparison(runs, tmp_path / "page.html")
 
 
 def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path):

@@ -13,6 +13,7 @@ from tests.report.made_run import (
     FORGET_SHA256,
     answer,
     made_evaluation,
+    made_further,
     made_record,
     make_run,
     write_scores,
@@ -108,6 +109,20 @@ def test_page_says_what_was_not_measured(tmp_path: Path):
     assert "<li>forget: 3 of 40 examples were cut at 512 tokens &lt;b&gt;.</li>" in write_report(run).read_text(
         encoding="utf-8"
     )
+
+
+def test_page_shows_what_further_suites_measured(tmp_path: Path):
+    run = make_run(tmp_path / "run")
+    further = made_further()
+    further["muse:news"]["notes"] = ["MUSE's constants stand in"]
+    write_json(run / "evaluation.json", made_evaluation() | {"others": further})
+    shown = text(run)
+    assert "tofu Metric Better target unlearned retain-only" in shown
+    assert "muse:news Metric Better target unlearned retain-only" in shown
+    assert "↓ lower 0.700 ± 0.012 0.310 ± 0.012 0.290 ± 0.012 40" in shown
+    assert "needs a <holdout>: privacy_leakage" in shown
+    assert "muse:news: MUSE's constants stand in." in shown
+    assert "tofu Metric" not in text(make_run(tmp_path / "alone"))
 
 
 def test_page_needs_nothing_from_elsewhere(tmp_path: Path):

@@ -12,6 +12,7 @@ from unlora.errors import InputError
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run
 from unlora.report.page import NOT_AS_WRITTEN, objective_text, page_environment
+from unlora.report.suites_compared import compare_suites
 from unlora.report.tables import number_text
 from unlora.results import NO_VALUE
 
@@ -21,7 +22,6 @@ MOST_RUNS = 8
 NOT_SAME: Mapping[str, Callable[[RunFiles], Any]] = {
     "target model": lambda run: run.record.get("model", {}).get("fingerprint"),
     "forget set": lambda run: run.record.get("data", {}).get("forget_sha256"),
-    "evaluation sets": lambda run: run.record.get("evaluation_data"),
     "suite": lambda run: run.evaluation["suite"] if run.evaluation is not None else None,
     "how they were asked": lambda run: _asked(run.evaluation),
 }
@@ -125,6 +125,7 @@ def render_comparison(files: Sequence[RunFiles]) -> str:
             runs=[_row(name, run) for name, run in zip(names, files, strict=True)],
             different=different_tasks(files),
             settings=different_settings(files),
+            suites=compare_suites(files),
             training=[chart for chart in training_panels(files) if chart is not None],
             panels=recovery_panels(files),
             frame=plots,
@@ -143,8 +144,14 @@ def run_names(files: Sequence[RunFiles]) -> list[str]:
 
 def different_tasks(files: Sequence[RunFiles]) -> list[str]:
     """What of the task is not the same in all runs, as far as they have recorded it."""
-    found = {what: [of_run(run) for run in files] for what, of_run in NOT_SAME.items()}
-    return [what for what, values in found.items() if len({repr(one) for one in values if one is not None}) > 1]
+    found = [(what, [of_run(run) for run in files]) for what, of_run in NOT_SAME.items()]
+    # A set that one run was asked about and another was not says nothing of what both were asked.
+    sets = [run.record.get("evaluation_data") or {} for run in files]
+    found += [
+        ("evaluation sets", [one.get(name) for one in sets]) for name in dict.fromkeys(n for one in sets for n in one)
+    ]
+    differ = [what for what, values in found if len({repr(one) for one in values if one is not None}) > 1]
+    return list(dict.fromkeys(differ))
 
 
 def _asked(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:

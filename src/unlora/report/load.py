@@ -95,6 +95,15 @@ def read_evaluation(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     return evaluation
 
 
+def suite_records(run: RunFiles) -> dict[str, Mapping[str, Any]]:
+    """What each suite measured, by its name without its place ("muse:news"), in the order of the settings."""
+    if run.evaluation is None:
+        return {}
+    written = run.settings.get("evaluation", {}).get("suites", [run.evaluation["suite"]])[0]
+    written = written["name"] if isinstance(written, Mapping) else written
+    return {str(written).partition("@")[0]: run.evaluation, **run.evaluation.get("others", {})}
+
+
 def _read_audit(path: Path) -> dict[str, Any]:
     with advised("remove it and audit again"):
         audit = read_json_object(path)

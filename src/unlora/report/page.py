@@ -1,6 +1,6 @@
 """The page itself: everything in one HTML file, no script and nothing loaded from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from unlora.errors import InputError
 from unlora.level import NO_LEVEL, Settled
 from unlora.reach import Reach
 from unlora.report import plots
-from unlora.report.load import RunFiles, read_run
+from unlora.report.load import RunFiles, read_run, suite_records
 from unlora.report.tables import answers_of_set, metric_table, result_sentence
 
 HASH_LENGTH = 12
@@ -78,6 +78,7 @@ def render_page(files: RunFiles) -> str:
     """Return the page as HTML; every text from the files is escaped."""
     environment = page_environment()
     record, evaluation = files.record, files.evaluation
+    suites = list(suite_records(files).items())
     objective = record.get("objective", {})
     return environment.get_template("page.html.jinja").render(
         files=files,
@@ -86,8 +87,8 @@ def render_page(files: RunFiles) -> str:
         objective=objective_text(objective),
         sentence=result_sentence(evaluation) if evaluation is not None else None,
         no_evaluation=_why_no_evaluation(files.settings),
-        evaluation_notes=evaluation.get("notes", []) if evaluation is not None else [],
-        metrics=metric_table(evaluation) if evaluation is not None else None,
+        evaluation_notes=_notes(suites),
+        suites=[(name, metric_table(record)) for name, record in suites],
         answers={name: answers_of_set(files.answers, name) for name in ("forget", "retain")},
         charts=plots.training_charts(files.train_log, has_retain_term=objective.get("retain") is not None),
         frame=plots,
@@ -163,6 +164,15 @@ def duration(seconds: int | float) -> str:
 def gibibytes(count: int) -> str:
     """Bytes as GiB."""
     return f"{count / 2**30:.2f} GiB"
+
+
+def _notes(suites: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """What suites say beside their numbers; each further one under its name."""
+    return [
+        f"{name}: {note}" if place else note
+        for place, (name, record) in enumerate(suites)
+        for note in record.get("notes", [])
+    ]
 
 
 def _why_no_evaluation(settings: Mapping[str, Any]) -> str:

@@ -98,13 +98,19 @@ class MeasuredModel(Shape):
     metrics: dict[str, MeasuredValue]
 
 
-class EvaluationFile(Shape):
-    """evaluation.json."""
+class SuiteRecord(Shape):
+    """What one suite measured."""
 
     suite: str = ""
     protocol: dict[str, Any] = {}
     notes: list[str] = []
     models: dict[str, MeasuredModel]
+
+
+class EvaluationFile(SuiteRecord):
+    """evaluation.json: what the first suite measured, and each further one under its name."""
+
+    others: dict[str, SuiteRecord] = {}
 
 
 class AuditFile(Shape):

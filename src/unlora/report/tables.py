@@ -100,7 +100,7 @@ def metric_table(evaluation: Mapping[str, Any]) -> Metrics:
         if all(one["value"] is None for one in measured):
             missing.setdefault(measured[0].get("note", "no value"), []).append(name)
             continue
-        row = _row(name, measured)
+        row = metric_row(name, measured)
         if name.endswith(("_arithmetic", "_log10", "_prob_mean")):
             variants.append(row)
         else:
@@ -152,7 +152,8 @@ def number_text(value: float) -> str:
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 
-def _row(name: str, measured: Records) -> MetricRow:
+def metric_row(name: str, measured: Records) -> MetricRow:
+    """Arrange one metric, measured of several models or in several runs."""
     score = name.replace("_arithmetic", "")
     without_set = [score.removeprefix(f"{key}_") for key in SETS if score.startswith(f"{key}_")]
     known = next((one for one in (score, *without_set) if one in EXPLAINED), None)
