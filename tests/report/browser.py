@@ -27,7 +27,12 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 def find_browser() -> str | None:
-    """Path of the first browser that is installed."""
+    """Path of the browser that UNLORA_BROWSER names, which must be there; else of the first that is installed."""
+    named = os.environ.get("UNLORA_BROWSER")
+    if named:
+        found = shutil.which(named)
+        assert found is not None, f"UNLORA_BROWSER: there is no {named}"
+        return found
     return next((found for name in NAMES if (found := shutil.which(name)) is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser, at two widths, dark and light; skipped where none is installed."""
+"""The pages in a real browser, at two widths, dark and light; skipped where none is installed and none is named."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.browser import Browser, browser, find_browser
-from tests.report.made_run import make_run
+from tests.report.made_run import made_evaluation, made_further, make_run
 from tests.report.test_audit_page import made_audit
 from tests.report.test_comparison import two_runs
 from unlora.artifacts import write_json
@@ -21,6 +21,8 @@ LONG = "a-run-with-a-name-that-goes-on-and-on-without-a-place-to-break-it-in-two
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     runs = [*two_runs(folder), *(make_run(folder / f"{LONG}-{number}") for number in range(6))]
+    for run in runs[:6]:
+        write_json(run / "evaluation.json", made_evaluation() | {"others": made_further()})
     for run in runs[2:5]:
         write_json(run / "audit" / "audit.json", made_audit(run=LONG))
     return {
@@ -50,6 +52,12 @@ def test_page_is_whole_at_every_width_and_in_both_colours(pages: dict[str, Path]
             backgrounds.add(opened.value("getComputedStyle(document.body).backgroundColor"))
     assert len(backgrounds) == 2
     assert opened.complaints == []
+
+
+def test_a_browser_that_is_asked_for_is_not_passed_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("UNLORA_BROWSER", "no-such-browser")
+    with pytest.raises(AssertionError, match="UNLORA_BROWSER: there is no no-such-browser"):
+        find_browser()
 
 
 def test_a_fault_would_be_heard(opened: Browser, tmp_path: Path):
