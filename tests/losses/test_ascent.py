@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tests.losses.examples import finite_differences, forget_inputs, random_predictions, scored_tokens
+from tests.losses.examples import AllLogits, finite_differences, forget_inputs, random_predictions, scored_tokens
 from unlora.errors import InputError
 from unlora.losses import GradientAscent, Predictions, SatImp, WeightedAscent
 
@@ -52,7 +52,7 @@ def test_weights_pass_no_gradient_on(term: WeightedAscent | SatImp, beta1: float
     """Autograd equals the finite differences of the formula with its weights frozen."""
     frozen = random_predictions()
     logits = frozen.logits.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(term(forget_inputs(Predictions(logits, frozen.labels))).sum(), logits)
+    (gradient,) = torch.autograd.grad(term(forget_inputs(AllLogits(logits, frozen.labels))).sum(), logits)
     expected = finite_differences(frozen, lambda moved: sum(naive_weighted(moved, beta1, beta2, frozen)))
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
 
@@ -67,7 +67,7 @@ def test_weighted_ascent_without_weights_is_gradient_ascent() -> None:
 def test_forgotten_tokens_are_let_go() -> None:
     """A token at probability 1e-6 pushes a million times less than under gradient ascent."""
     logits = torch.log(torch.tensor([[[1e-6, 1 - 1e-6]]], dtype=torch.float64)).requires_grad_()
-    inputs = forget_inputs(Predictions(logits, torch.zeros(1, 1, dtype=torch.long)))
+    inputs = forget_inputs(AllLogits(logits, torch.zeros(1, 1, dtype=torch.long)))
     (plain,) = torch.autograd.grad(GradientAscent()(inputs).sum(), logits, retain_graph=True)
     (weighted,) = torch.autograd.grad(WeightedAscent()(inputs).sum(), logits)
     torch.testing.assert_close(weighted, 1e-6 * plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.losses.examples import forget_inputs, random_predictions, retain_inputs
+from tests.losses.examples import AllLogits, forget_inputs, logits_of, random_predictions, retain_inputs
 from unlora.errors import InputError
 from unlora.losses import (
     DPO,
@@ -19,7 +19,6 @@ from unlora.losses import (
     CrossEntropyUnlearning,
     ForgetInputs,
     ForgetTerm,
-    Predictions,
     RetainInputs,
     RetainTerm,
     SatImp,
@@ -64,13 +63,13 @@ def score(term: Term, inputs: Inputs) -> Tensor:
 
 
 def with_logits(inputs: Inputs, logits: Tensor) -> Inputs:
-    return dataclasses.replace(inputs, predictions=Predictions(logits, inputs.predictions.labels))
+    return dataclasses.replace(inputs, predictions=AllLogits(logits, inputs.predictions.labels))
 
 
 def with_refusal_logits(inputs: Inputs, logits: Tensor) -> Inputs:
     assert isinstance(inputs, ForgetInputs)
     assert inputs.refusal is not None
-    return dataclasses.replace(inputs, refusal=Predictions(logits, inputs.refusal.labels))
+    return dataclasses.replace(inputs, refusal=AllLogits(logits, inputs.refusal.labels))
 
 
 def with_states(inputs: Inputs, states: Tensor) -> Inputs:
@@ -80,11 +79,11 @@ def with_states(inputs: Inputs, states: Tensor) -> Inputs:
 def variables(term: Term) -> list[tuple[Callable[[Inputs, Tensor], Inputs], Tensor]]:
     """What of the policy a term reads: how to put it into the inputs, and its value."""
     inputs = inputs_for(term)
-    found = [(with_logits, inputs.predictions.logits)]
+    found = [(with_logits, logits_of(inputs.predictions))]
     if "refusal" in term.needs:
         assert isinstance(inputs, ForgetInputs)
         assert inputs.refusal is not None
-        found.append((with_refusal_logits, inputs.refusal.logits))
+        found.append((with_refusal_logits, logits_of(inputs.refusal)))
     if "hidden_states" in term.needs:
         assert inputs.hidden_states is not None
         found = [(with_states, inputs.hidden_states)]
@@ -104,13 +103,13 @@ def test_unscored_logits_change_nothing_even_when_undefined(term: Term) -> None:
     """Prompt and padding: neither value nor gradient, of the policy's logits, the reference's or the refusal's."""
     inputs = inputs_for(term)
     expected = score(term, inputs)
-    spoilt: dict[str, Predictions] = {}
+    spoilt: dict[str, AllLogits] = {}
     for name in ("predictions", "reference", "refusal"):
         predictions = getattr(inputs, name, None)
         if predictions is not None:
             logits = predictions.logits.clone()
             logits[~predictions.mask] = math.nan
-            spoilt[name] = Predictions(logits.requires_grad_(), predictions.labels)
+            spoilt[name] = AllLogits(logits.requires_grad_(), predictions.labels)
     value = score(term, dataclasses.replace(inputs, **spoilt))
     assert torch.equal(value.detach(), expected)
     if not value.requires_grad:
@@ -131,12 +130,12 @@ def test_more_padding_and_other_examples_change_nothing(term: Term) -> None:
     counts = inputs.predictions.token_counts
     for one in dataclasses.fields(inputs):
         value = getattr(inputs, one.name)
-        if isinstance(value, Predictions):
-            padded[one.name] = Predictions(
+        if isinstance(value, AllLogits):
+            padded[one.name] = AllLogits(
                 torch.nn.functional.pad(value.logits, (0, 0, 2, 3), value=5.0),
                 torch.nn.functional.pad(value.labels, (2, 3), value=NOT_SCORED),
             )
-            alone[one.name] = Predictions(value.logits[1:2], value.labels[1:2])
+            alone[one.name] = AllLogits(value.logits[1:2], value.labels[1:2])
         elif one.name.endswith("hidden_states"):
             alone[one.name] = value.split(counts.tolist())[1]
         else:
@@ -151,8 +150,8 @@ def test_low_precision_is_computed_in_float32(term: Term) -> None:
     low: dict[str, object] = {}
     for one in dataclasses.fields(inputs):
         value = getattr(inputs, one.name)
-        if isinstance(value, Predictions):
-            low[one.name] = Predictions(value.logits.bfloat16(), value.labels)
+        if isinstance(value, AllLogits):
+            low[one.name] = AllLogits(value.logits.bfloat16(), value.labels)
         else:
             low[one.name] = value.bfloat16() if one.name.endswith("hidden_states") else value.float()
     value = score(term, dataclasses.replace(inputs, **low))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tests.losses.examples import random_predictions, scored_tokens
+from tests.losses.examples import AllLogits, random_predictions, scored_tokens
 from unlora.errors import InputError
 from unlora.losses import NOT_SCORED, Predictions
 
@@ -27,13 +27,13 @@ def test_token_log_probs_stay_in_place_and_are_zero_where_masked() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_log_probs_of_low_precision_logits_are_float32(dtype: torch.dtype) -> None:
     predictions = random_predictions(dtype=dtype)
-    exact = Predictions(predictions.logits.double(), predictions.labels)
+    exact = AllLogits(predictions.logits.double(), predictions.labels)
     assert predictions.token_log_probs().dtype == torch.float32
     torch.testing.assert_close(predictions.token_log_probs().double(), exact.token_log_probs(), rtol=1e-6, atol=1e-6)
 
 
 def test_memorised_token_keeps_its_small_negative_log_likelihood_under_large_logits() -> None:
-    predictions = Predictions(torch.tensor([[[107.0, 100.0]]]), torch.zeros(1, 1, dtype=torch.long))
+    predictions = AllLogits(torch.tensor([[[107.0, 100.0]]]), torch.zeros(1, 1, dtype=torch.long))
     assert float(predictions.mean_log_probs()) == pytest.approx(-math.log1p(math.exp(-7.0)), rel=2e-4)
 
 
@@ -66,4 +66,4 @@ def test_from_model_output_refuses_a_scored_label_without_logits() -> None:
 def test_example_without_scored_token_is_refused() -> None:
     labels = torch.tensor([[1, 2], [NOT_SCORED, NOT_SCORED]])
     with pytest.raises(InputError, match="Example 1 of the batch has no scored token"):
-        Predictions(torch.zeros(2, 2, 3), labels)
+        AllLogits(torch.zeros(2, 2, 3), labels)

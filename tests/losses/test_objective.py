@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.losses.examples import forget_inputs, random_predictions, retain_inputs
+from tests.losses.examples import AllLogits, forget_inputs, logits_of, random_predictions, retain_inputs
 from unlora.errors import InputError
 from unlora.losses import (
     FORGET_TERMS,
@@ -17,7 +17,6 @@ from unlora.losses import (
     GradientAscent,
     InvertedHinge,
     Objective,
-    Predictions,
     RetainInputs,
     RetainKL,
     RetainNLL,
@@ -53,7 +52,7 @@ class Twice(RetainTerm):
     ("name", "term"), [("ga", GradientAscent()), ("gd", GradientAscent()), ("npo", NPO()), ("ihl", InvertedHinge())]
 )
 def test_total_is_forget_mean_plus_weighted_retain_mean(name: str, term: ForgetTerm) -> None:
-    smaller_retain = RetainInputs(Predictions(RETAIN.predictions.logits[:2], RETAIN.predictions.labels[:2]))
+    smaller_retain = RetainInputs(AllLogits(logits_of(RETAIN.predictions)[:2], RETAIN.predictions.labels[:2]))
     parts = Objective(name, retain="nll", retain_weight=1.3)(FORGET, smaller_retain)
     forget_mean = term(FORGET).mean()
     retain_mean = RetainNLL()(smaller_retain).mean()
@@ -64,10 +63,10 @@ def test_total_is_forget_mean_plus_weighted_retain_mean(name: str, term: ForgetT
 
 
 def test_doubling_the_retain_weight_doubles_the_retain_gradient() -> None:
-    logits = RETAIN.predictions.logits.clone().requires_grad_()
-    retain = RetainInputs(Predictions(logits, RETAIN.predictions.labels))
+    logits = logits_of(RETAIN.predictions).clone().requires_grad_()
+    retain = RetainInputs(AllLogits(logits, RETAIN.predictions.labels))
     gradients = [
-        torch.autograd.grad(Objective("ihl", retain_weight=weight)(FORGET, retain).total, logits)[0]
+        torch.autograd.grad(Objective("ihl", retain_weight=weight)(FORGET, retain).total, logits, retain_graph=True)[0]
         for weight in (1.5, 3.0)
     ]
     torch.testing.assert_close(gradients[1], 2 * gradients[0])

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.losses.examples import REFERENCE_LOG_PROBS, forget_inputs, random_predictions, scored_tokens
+from tests.losses.examples import (
+    REFERENCE_LOG_PROBS,
+    AllLogits,
+    forget_inputs,
+    logits_of,
+    random_predictions,
+    scored_tokens,
+)
 from unlora.errors import InputError
 from unlora.losses import DPO, NPO, ForgetInputs, GradientAscent, Predictions, SimNPO
 
@@ -69,8 +76,10 @@ def test_dpo_equals_naive_formula(beta: float) -> None:
 def test_npo_gradient_tends_to_gradient_ascent_as_beta_vanishes() -> None:
     predictions = random_predictions()
     logits = predictions.logits.clone().requires_grad_()
-    inputs = forget_inputs(Predictions(logits, predictions.labels))
-    (ascent,) = torch.autograd.grad((GradientAscent()(inputs) * predictions.token_counts).sum(), logits)
+    inputs = forget_inputs(AllLogits(logits, predictions.labels))
+    (ascent,) = torch.autograd.grad(
+        (GradientAscent()(inputs) * predictions.token_counts).sum(), logits, retain_graph=True
+    )
     errors = []
     for beta in (1e-1, 1e-2, 1e-6):
         (gradient,) = torch.autograd.grad(NPO(beta)(inputs).sum(), logits, retain_graph=True)
@@ -82,7 +91,7 @@ def test_npo_gradient_tends_to_gradient_ascent_as_beta_vanishes() -> None:
 def test_simnpo_gradient_tends_to_gradient_ascent_per_token_as_beta_vanishes() -> None:
     predictions = random_predictions()
     logits = predictions.logits.clone().requires_grad_()
-    inputs = forget_inputs(Predictions(logits, predictions.labels))
+    inputs = forget_inputs(AllLogits(logits, predictions.labels))
     (ascent,) = torch.autograd.grad(GradientAscent()(inputs).sum(), logits, retain_graph=True)
     errors = []
     for beta in (1e-1, 1e-2, 1e-6):
@@ -95,7 +104,7 @@ def test_simnpo_gradient_tends_to_gradient_ascent_per_token_as_beta_vanishes() -
 def test_npo_gradient_fades_where_the_completion_is_forgotten() -> None:
     predictions = random_predictions()
     logits = predictions.logits.clone().requires_grad_()
-    policy = Predictions(logits, predictions.labels)
+    policy = AllLogits(logits, predictions.labels)
     sequence_log_probs = policy.sequence_log_probs()
     (ascent,) = torch.autograd.grad(sequence_log_probs.sum(), logits, retain_graph=True)
     log_ratio = torch.tensor([-40.0, 0.0, 40.0], dtype=torch.float64)  # forgotten, untouched, likelier than before
@@ -108,7 +117,7 @@ def test_npo_gradient_fades_where_the_completion_is_forgotten() -> None:
 def test_simnpo_of_one_token_is_npo_against_certainty() -> None:
     predictions = random_predictions()
     alone = forget_inputs(
-        Predictions(predictions.logits[2:], predictions.labels[2:]), reference_log_probs=torch.zeros(1).double()
+        AllLogits(predictions.logits[2:], predictions.labels[2:]), reference_log_probs=torch.zeros(1).double()
     )
     torch.testing.assert_close(SimNPO(1.3)(alone), NPO(1.3)(alone))
 
@@ -117,7 +126,7 @@ def test_simnpo_margin_shifts_the_log_probability() -> None:
     """Gamma = beta m is what an answer likelier by a factor exp(m) a token gives."""
     labels = torch.zeros(1, 1, dtype=torch.long)
     values = [
-        float(SimNPO(2.0, gamma)(forget_inputs(Predictions(torch.tensor([[[prob, 1 - prob]]]).double().log(), labels))))
+        float(SimNPO(2.0, gamma)(forget_inputs(AllLogits(torch.tensor([[[prob, 1 - prob]]]).double().log(), labels))))
         for prob, gamma in ((0.2, 2 * math.log(3)), (0.6, 0.0))
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
@@ -133,8 +142,8 @@ def test_dpo_with_an_unmoved_refusal_is_npo() -> None:
 def test_dpo_at_the_reference_pushes_the_answer_down_and_the_refusal_up_alike() -> None:
     inputs = forget_inputs()
     assert inputs.refusal is not None
-    answer, refusal = (one.logits.clone().requires_grad_() for one in (inputs.predictions, inputs.refusal))
-    policy, refused = Predictions(answer, inputs.predictions.labels), Predictions(refusal, inputs.refusal.labels)
+    answer, refusal = (logits_of(one).clone().requires_grad_() for one in (inputs.predictions, inputs.refusal))
+    policy, refused = AllLogits(answer, inputs.predictions.labels), AllLogits(refusal, inputs.refusal.labels)
     at_reference = forget_inputs(
         policy,
         refusal=refused,
@@ -143,7 +152,7 @@ def test_dpo_at_the_reference_pushes_the_answer_down_and_the_refusal_up_alike() 
     )
     value = DPO(0.3)(at_reference)
     torch.testing.assert_close(value, torch.full((3,), 2 / 0.3 * math.log(2)).double())
-    gradients = torch.autograd.grad(value.sum(), [answer, refusal])
+    gradients = torch.autograd.grad(value.sum(), [answer, refusal], retain_graph=True)
     down = torch.autograd.grad(policy.sequence_log_probs().sum(), answer)[0]
     up = torch.autograd.grad(-refused.sequence_log_probs().sum(), refusal)[0]
     torch.testing.assert_close(gradients[0], down)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.losses.examples import finite_differences, forget_inputs, random_predictions, scored_tokens
+from tests.losses.examples import AllLogits, finite_differences, forget_inputs, random_predictions, scored_tokens
 from unlora.errors import InputError
 from unlora.losses import CrossEntropyUnlearning, InvertedHinge, Predictions, RefusalNLL, Undial
 
@@ -80,7 +80,7 @@ def test_ce_u_equals_naive_formula(skip: int) -> None:
 def test_ce_u_target_passes_no_gradient_on(skip: int) -> None:
     frozen = random_predictions()
     logits = frozen.logits.clone().requires_grad_()
-    policy = forget_inputs(Predictions(logits, frozen.labels))
+    policy = forget_inputs(AllLogits(logits, frozen.labels))
     (gradient,) = torch.autograd.grad(CrossEntropyUnlearning(skip)(policy).sum(), logits)
     expected = finite_differences(frozen, lambda moved: sum(naive_ce_u(moved, skip, frozen)))
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-8)
@@ -89,7 +89,7 @@ def test_ce_u_target_passes_no_gradient_on(skip: int) -> None:
 def test_ce_u_gradient_does_not_vanish_where_the_token_is_known_by_heart() -> None:
     """Gradient ascent's is 1 - p on the true logit, here 1e-9; CE-U's is p - q, with q = 0."""
     logits = torch.tensor([[[1 - 1e-9, 0.5e-9, 0.5e-9]]], dtype=torch.float64).log().requires_grad_()
-    inputs = forget_inputs(Predictions(logits, torch.zeros(1, 1, dtype=torch.long)))
+    inputs = forget_inputs(AllLogits(logits, torch.zeros(1, 1, dtype=torch.long)))
     (gradient,) = torch.autograd.grad(CrossEntropyUnlearning()(inputs).sum(), logits)
     torch.testing.assert_close(gradient[0, 0], torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64))
 
@@ -98,7 +98,7 @@ def test_undial_without_strength_rests_at_the_reference() -> None:
     """Plain distillation: the gradient is 0 at the reference, and the value the reference's entropy."""
     predictions = random_predictions()
     logits = predictions.logits.clone().requires_grad_()
-    value = Undial(0.0)(forget_inputs(Predictions(logits, predictions.labels), reference=predictions))
+    value = Undial(0.0)(forget_inputs(AllLogits(logits, predictions.labels), reference=predictions))
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert float(gradient.abs().max()) < 1e-15
     entropies = [[cross_entropy(probs.tolist(), probs) for probs, _ in one] for one in scored_tokens(predictions)]
@@ -115,10 +115,10 @@ def test_tokens_that_every_model_rules_out_do_no_harm() -> None:
     """Logits of -inf, as some models give to unused entries of the vocabulary."""
     labels = torch.zeros(1, 1, dtype=torch.long)
     logits = torch.tensor([[[0.3, -0.2, -math.inf]]], dtype=torch.float64).requires_grad_()
-    policy = Predictions(logits, labels)
-    inputs = forget_inputs(policy, reference=Predictions(logits.detach() / 2, labels))
+    policy = AllLogits(logits, labels)
+    inputs = forget_inputs(policy, reference=AllLogits(logits.detach() / 2, labels))
     without = forget_inputs(
-        Predictions(logits.detach()[..., :2], labels), reference=Predictions(logits.detach()[..., :2] / 2, labels)
+        AllLogits(logits.detach()[..., :2], labels), reference=AllLogits(logits.detach()[..., :2] / 2, labels)
     )
     for term in (Undial(1.0), CrossEntropyUnlearning(0), InvertedHinge()):
         value = term(inputs)
@@ -129,14 +129,14 @@ def test_tokens_that_every_model_rules_out_do_no_harm() -> None:
 
 @given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=9), st.integers(0, 8))
 def test_inverted_hinge_lies_between_0_and_2(logits: list[float], token: int) -> None:
-    predictions = Predictions(torch.tensor([[logits]]), torch.tensor([[token % len(logits)]]))
+    predictions = AllLogits(torch.tensor([[logits]]), torch.tensor([[token % len(logits)]]))
     assert 0 <= float(InvertedHinge()(dataclasses.replace(forget_inputs(), predictions=predictions))) <= 2
 
 
 def test_inverted_hinge_reaches_its_bounds() -> None:
     def value(true_logit: float, other_logit: float) -> float:
         logits = torch.tensor([[[true_logit, other_logit, -1e4]]])
-        return float(InvertedHinge()(forget_inputs(Predictions(logits, torch.zeros(1, 1, dtype=torch.long)))))
+        return float(InvertedHinge()(forget_inputs(AllLogits(logits, torch.zeros(1, 1, dtype=torch.long)))))
 
     assert value(1e4, 0.0) == 2.0
     assert value(0.0, 1e4) == 0.0
@@ -145,7 +145,7 @@ def test_inverted_hinge_reaches_its_bounds() -> None:
 
 def test_inverted_hinge_of_tied_runners_up_is_the_plain_formula() -> None:
     logits = torch.log(torch.tensor([[[0.2, 0.4, 0.4]]], dtype=torch.float64))
-    value = InvertedHinge()(forget_inputs(Predictions(logits, torch.zeros(1, 1, dtype=torch.long))))
+    value = InvertedHinge()(forget_inputs(AllLogits(logits, torch.zeros(1, 1, dtype=torch.long))))
     assert float(value) == pytest.approx(1 + 0.2 - 0.4)
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tests.losses.examples import random_predictions, retain_inputs, scored_tokens
-from unlora.losses import Predictions, RetainKL, RetainNLL
+from tests.losses.examples import AllLogits, logits_of, random_predictions, retain_inputs, scored_tokens
+from unlora.losses import RetainKL, RetainNLL
 
 
 def test_retain_nll_equals_cross_entropy_of_each_example() -> None:
@@ -31,7 +31,7 @@ def test_kl_equals_naive_formula() -> None:
 def test_kl_at_the_reference_is_zero_with_zero_gradient() -> None:
     predictions = random_predictions()
     logits = predictions.logits.clone().requires_grad_()
-    value = RetainKL()(retain_inputs(Predictions(logits, predictions.labels), reference=predictions))
+    value = RetainKL()(retain_inputs(AllLogits(logits, predictions.labels), reference=predictions))
     (gradient,) = torch.autograd.grad(value.sum(), logits)
     assert value.tolist() == [0, 0, 0]
     assert float(gradient.abs().max()) < 1e-15
@@ -43,7 +43,7 @@ def test_kl_does_not_depend_on_the_labels() -> None:
     assert inputs.reference is not None
     labels = torch.where(inputs.predictions.mask, 0, inputs.predictions.labels)
     other = retain_inputs(
-        Predictions(inputs.predictions.logits, labels), reference=Predictions(inputs.reference.logits, labels)
+        AllLogits(logits_of(inputs.predictions), labels), reference=AllLogits(logits_of(inputs.reference), labels)
     )
     assert torch.equal(RetainKL()(other), RetainKL()(inputs))
 
@@ -52,9 +52,9 @@ def test_kl_counts_tokens_that_both_rule_out_as_zero() -> None:
     labels = torch.zeros(1, 1, dtype=torch.long)
     logits = torch.tensor([[[0.3, -0.2, -math.inf]]], dtype=torch.float64).requires_grad_()
     reference = torch.tensor([[[0.1, 0.9, -math.inf]]], dtype=torch.float64)
-    value = RetainKL()(retain_inputs(Predictions(logits, labels), reference=Predictions(reference, labels)))
+    value = RetainKL()(retain_inputs(AllLogits(logits, labels), reference=AllLogits(reference, labels)))
     without = retain_inputs(
-        Predictions(logits.detach()[..., :2], labels), reference=Predictions(reference[..., :2], labels)
+        AllLogits(logits.detach()[..., :2], labels), reference=AllLogits(reference[..., :2], labels)
     )
     torch.testing.assert_close(value.detach(), RetainKL()(without))
     (gradient,) = torch.autograd.grad(value.sum(), logits)

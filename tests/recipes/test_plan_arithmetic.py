@@ -120,11 +120,11 @@ def test_gradients_and_adamw_of_a_real_optimiser(freeze_a: bool):
 
 
 def test_logits_by_hand():
-    """2 rows of 5 positions over 10 words in bfloat16, 3 of them scored: 2 x 200 and 3 x 10 x (2 + 4 + 4)."""
-    batch = BatchShape(rows=2, length=9, kept=5, scored=3)
-    assert arithmetic.logit_bytes(batch, 10, 2) == 2 * 200 + 300
-    assert arithmetic.reference_logit_bytes(batch, 10, 2, 0.5) == 0.5 * (200 + 120)
-    assert arithmetic.pass_flops(100.0, 40, batch) == 100 * 18 + 4 * 40 * 10
+    """3 of 18 positions are scored, over 10 words in bfloat16: 3 x 10 x (2 + 2 + 2 + 4 + 4)."""
+    batch = BatchShape(rows=2, length=9, scored=3)
+    assert arithmetic.logit_bytes(batch, 10, 2) == 420
+    assert arithmetic.reference_logit_bytes(batch, 10, 2, 0.5) == 0.5 * 180
+    assert arithmetic.pass_flops(100.0, 40, batch) == 100 * 18 + 4 * 40 * 3
 
 
 def test_buffers_go_with_what_comes_and_goes():

@@ -125,7 +125,7 @@ def test_reference_leaves_the_model_as_it_was(taught: Taught):
     batch = ForgetRetainCollator(PAD, ("retain",))([stream[0], stream[1]])
     wanted = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     reading = Reference(model, pad_token_id=PAD, batch_size=2).read(batch, ["retain"], ["retain"], {"retain": 0})
-    assert not reading["retain"].predictions.logits.requires_grad
+    assert not reading["retain"].predictions.scored_logits.requires_grad
     assert model.training
     assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == wanted
     assert Reference(model, pad_token_id=PAD, batch_size=2).read(batch, ["retain"], [], {}) == {}

@@ -11,6 +11,7 @@ from unlora.data.collate import collate
 from unlora.losses import Predictions
 from unlora.models.forward import completion_logits
 from unlora.models.generate import Writer, generate_greedy
+from unlora.models.scored import scored_logits
 from unlora.models.wrapping import unwrap
 
 PROBE_EXAMPLES = 4
@@ -91,7 +92,7 @@ def _backward_seconds(model: nn.Module, batch: dict[str, torch.Tensor]) -> float
     embeddings = unwrap(model).get_input_embeddings()  # pyright: ignore[reportArgumentType]
     handle = embeddings.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
     try:
-        predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+        predictions = Predictions.from_scored(scored_logits(model, batch), batch["labels"])
         loss = -predictions.mean_log_probs().mean()
         start = time.perf_counter()
         loss.backward()

@@ -16,7 +16,7 @@ from unlora.importance.moments import GradientUnit, Reduction
 from unlora.importance.spaces import Inputs, OutputGradients
 from unlora.importance.taps import tapped
 from unlora.losses.log_probs import NOT_SCORED, Predictions
-from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.models.target_modules import TargetModule
 
 Batch = Mapping[str, Tensor]
@@ -182,6 +182,6 @@ class Turns:
 
 def _summed_loss(model: PreTrainedModel, batch: Batch, reduction: Reduction) -> Float[Tensor, ""]:
     """Sum over the batch of each example's own loss, so that an example's gradient does not depend on its company."""
-    predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+    predictions = Predictions.from_scored(scored_logits(model, batch), batch["labels"])
     log_probs = predictions.mean_log_probs() if reduction == "mean" else predictions.sequence_log_probs()
     return -log_probs.sum()

@@ -43,7 +43,7 @@ from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.choose import targets_of
 from unlora.models.dequantise import is_rounded
 from unlora.models.fingerprint import fingerprint
-from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.models.target_modules import TargetModule
 from unlora.shapes import LoraA, LoraB
 
@@ -218,7 +218,7 @@ def inserted(targets: Mapping[str, TargetModule], probes: Mapping[str, Probe], s
 
 def token_mean_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
     """Mean negative log-likelihood over all scored tokens of the batch: long examples weigh more than short ones."""
-    predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+    predictions = Predictions.from_scored(scored_logits(model, batch), batch["labels"])
     return -predictions.token_log_probs().sum() / predictions.token_counts.sum()
 
 

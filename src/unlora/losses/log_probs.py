@@ -15,7 +15,7 @@ NOT_SCORED = -100
 
 @dataclass(frozen=True)
 class Predictions:
-    """Aligned logits and labels of a batch: `logits[:, t]` predicts `labels[:, t]`.
+    """What was predicted for the scored tokens of a batch, and where these stand.
 
     Positions labelled -100 are never read: neither their logits nor how many there are can change a loss or a gradient.
 
@@ -23,10 +23,10 @@ class Predictions:
         InputError: an example has no scored token; its mean would be 0/0 and would poison the batch.
     """
 
-    logits: Logits
-    """Scores before the softmax, in any floating dtype."""
+    scored_logits: Float[Tensor, "scored vocab"]
+    """Scores before the softmax from which each scored token is predicted, in reading order, in any floating dtype."""
     labels: TokenIds
-    """Token to predict at each position; -100 where nothing is scored."""
+    """Token that stands at each position; -100 where nothing is scored."""
 
     def __post_init__(self) -> None:
         unscored = (self.token_counts == 0).nonzero().flatten().tolist()
@@ -55,7 +55,15 @@ class Predictions:
             raise InputError(
                 f"A label is scored before position {first + 1}, where the logits start: keep more logits."
             )
-        return cls(logits[:, :-1], labels[:, first + 1 :])
+        labels = labels[:, first + 1 :]
+        return cls(logits[:, :-1][labels != NOT_SCORED], labels)
+
+    @classmethod
+    def from_scored(
+        cls, logits: Float[Tensor, "scored vocab"], labels: Int[Tensor, "batch label_token"]
+    ) -> "Predictions":
+        """Of a forward pass that gave the logits of the scored tokens alone; `labels` are the whole sequence's."""
+        return cls(logits, labels[:, 1:])
 
     @property
     def mask(self) -> TokenMask:
@@ -72,12 +80,9 @@ class Predictions:
         return self.labels[self.mask]
 
     def scored_log_softmax(self) -> Float[Tensor, "scored vocab"]:
-        """Log-probabilities of the whole vocabulary at the scored positions, in float32 or better.
-
-        Selecting first spares the softmax, and its memory, over prompts and padding.
-        """
-        logits = self.logits[self.mask]
-        return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        """Log-probabilities of the whole vocabulary at the scored positions, in float32 or better."""
+        dtype = torch.promote_types(self.scored_logits.dtype, torch.float32)
+        return self.scored_logits.log_softmax(dim=-1, dtype=dtype)
 
     def per_token(self, values: Float[Tensor, " scored"]) -> Float[Tensor, "batch token"]:
         """Put one value a scored token back in its place; 0 where nothing is scored."""

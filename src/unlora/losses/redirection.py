@@ -112,4 +112,5 @@ def _best_other(log_probs: Tensor, true_tokens: Tensor) -> Tensor:
 def _without_first(predictions: Predictions, count: int) -> Predictions:
     places = predictions.mask.cumsum(dim=1)
     kept = (places > count) | (places == predictions.token_counts[:, None])
-    return Predictions(predictions.logits, predictions.labels.masked_fill(~kept, NOT_SCORED))
+    logits = predictions.scored_logits[kept[predictions.mask]]
+    return Predictions(logits, predictions.labels.masked_fill(~kept, NOT_SCORED))

@@ -154,10 +154,15 @@ def takes_past(model: PreTrainedModel) -> bool:
 
 
 def takes(model: nn.Module, argument: str) -> bool:
-    """Whether the model's own forward, below PEFT's and accelerate's wrappers, has an argument of this name."""
+    """Whether the model's own forward has an argument of this name."""
+    return argument in inspect.signature(innermost(model).forward).parameters
+
+
+def innermost(model: nn.Module) -> PreTrainedModel:
+    """The model below PEFT's and accelerate's wrappers."""
     while hasattr(model, "get_base_model") or hasattr(model, "module"):
         model = model.get_base_model() if hasattr(model, "get_base_model") else model.module  # type: ignore[operator, assignment]
-    return argument in inspect.signature(model.forward).parameters
+    return model  # pyright: ignore[reportReturnType]
 
 
 def _places(mask: TokenIds) -> TokenIds:

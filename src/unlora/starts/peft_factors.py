@@ -24,6 +24,7 @@ from unlora.errors import InputError
 from unlora.importance.accumulate import MODEL_INPUTS, Batch
 from unlora.losses.log_probs import NOT_SCORED, Predictions
 from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.models.target_modules import peft_target_modules
 from unlora.starts.peft_layers import (
     PeftInitialiser,
@@ -158,7 +159,7 @@ def lora_ga_factors(
         model.eval()  # PEFT has just switched dropout on.
         for batch in batches:
             inputs = {key: value.to(model.device) for key, value in batch.items()}
-            predictions = Predictions.from_model_output(completion_logits(model, inputs), inputs["labels"])
+            predictions = Predictions.from_scored(scored_logits(model, inputs), inputs["labels"])
             (-predictions.mean_log_probs().sum() * share).backward()
 
     with left_as_found(model, targets), peft_speaks("lora_ga"):

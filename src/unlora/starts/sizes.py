@@ -30,10 +30,8 @@ class BatchShape(NamedTuple):
 
     rows: int
     length: int
-    kept: int
-    """Positions of every row whose logits are computed: from the first that predicts a label to the end."""
     scored: int
-    """Tokens whose loss is taken, all rows together."""
+    """Tokens whose loss is taken, and whose logits are computed, all rows together."""
 
     @property
     def tokens(self) -> int:

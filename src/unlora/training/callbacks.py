@@ -16,7 +16,7 @@ from unlora import processes
 from unlora.artifacts import parse_json_object, write_text
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import Predictions
-from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.models.wrapping import CausalModel, evaluating
 from unlora.training.checkpoints import seal
 
@@ -182,7 +182,7 @@ def refuse_useless(
     """
     batch = {key: value.to(model.device) for key, value in batch.items()}
     with evaluating(model), torch.no_grad():
-        predictions = Predictions.from_model_output(completion_logits(model, batch), batch["labels"])
+        predictions = Predictions.from_scored(scored_logits(model, batch), batch["labels"])
         log_probs = predictions.mean_log_probs()
     lost = int((~log_probs.isfinite()).sum())
     if lost:

@@ -6,15 +6,14 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from unlora import processes
 from unlora.data.collate import collate
 from unlora.errors import InputError
 from unlora.losses import NOT_SCORED, HiddenStates, Need, Objective, Predictions
-from unlora.models.forward import completion_output
+from unlora.models.scored import scored_logits, scored_output
 from unlora.models.wrapping import CausalModel, unwrap
 from unlora.shapes import TokenIds
 
@@ -139,23 +138,35 @@ def read_parts(
     # Groups are those of all parts, whichever are wanted: what policy and reference read alike agrees to the bit.
     groups = [] if whole else groups_of_like_length(batch["attention_mask"])
     places = torch.cat([torch.arange(count) + parts.index(part) * count for part in wanted])
+    labels = batch["labels"][places.to(batch["labels"].device)]
+    hidden_states: Sequence[Tensor] = ()
     if len(groups) > 1:
-        both, output = _read_groups(model, [_cut(batch, rows, places) for rows in groups], before), None
+        logits = _read_groups(model, [_cut(batch, rows, places) for rows in groups], before)
     else:
         if tuple(wanted) != tuple(parts):
             batch = {key: batch[key][places.to(batch[key].device)] for key in READ}
         if before is not None:
             before(torch.arange(len(batch["input_ids"])), batch)
-        output = completion_output(model, batch, **({"output_hidden_states": True} if blocks else {}))
-        both = Predictions.from_model_output(output.logits, batch["labels"])
+        logits, output = scored_output(model, batch, **({"output_hidden_states": True} if blocks else {}))
+        hidden_states = output.hidden_states if blocks else ()
+    return _readings(wanted, logits, labels, hidden_states, blocks)
+
+
+def _readings(
+    wanted: Sequence[Part], logits: Tensor, labels: Tensor, hidden_states: Sequence[Tensor], blocks: BlocksOfParts
+) -> dict[Part, PartReading]:
+    """Tell the parts apart, each of which has as many rows of the labels."""
+    count = len(labels) // len(wanted)
+    scored = (labels[:, 1:] != NOT_SCORED).sum(dim=1)
+    sizes = [int(rows.sum()) for rows in scored.split(count)]
     readings = {}
-    for place, part in enumerate(wanted):
+    for place, (part, mine) in enumerate(zip(wanted, logits.split(sizes), strict=True)):
         rows = slice(place * count, (place + 1) * count)
         states = None
-        if part in blocks and output is not None:
-            outputs = output.hidden_states[block_index(blocks[part], len(output.hidden_states) - 1) + 1]
-            states = outputs[rows, :-1][batch["labels"][rows, 1:] != NOT_SCORED]
-        readings[part] = PartReading(Predictions(both.logits[rows], both.labels[rows]), states)
+        if part in blocks:
+            outputs = hidden_states[block_index(blocks[part], len(hidden_states) - 1) + 1]
+            states = outputs[rows, :-1][labels[rows, 1:] != NOT_SCORED]
+        readings[part] = PartReading(Predictions.from_scored(mine, labels[rows]), states)
     return readings
 
 
@@ -207,19 +218,18 @@ def _cut(batch: Mapping[str, Tensor], rows: Tensor, wanted: Tensor) -> Group:
     return Group(places, {key: batch[key][wanted[places], :longest] for key in READ})
 
 
-def _read_groups(model: nn.Module, groups: Sequence[Group], before: BeforePass | None) -> Predictions:
-    """What is predicted for the wanted rows, in their order; each group is read in a forward pass of its own."""
-    read, groups = [], [group for group in groups if len(group.places)]
+def _read_groups(model: nn.Module, groups: Sequence[Group], before: BeforePass | None) -> Float[Tensor, "scored vocab"]:
+    """Logits of the scored tokens of the wanted rows, in these rows' order; each group takes a pass of its own."""
+    read, rows = [], []
     for group in groups:
+        if not len(group.places):
+            continue
         if before is not None:
             before(group.places, group.batch)
-        logits = completion_output(model, group.batch).logits
-        read.append(Predictions.from_model_output(logits, group.batch["labels"]))
-    width = max(one.labels.shape[1] for one in read)
-    order = torch.cat([group.places for group in groups]).argsort()
-    logits = torch.cat([pad(one.logits, (0, 0, 0, width - one.logits.shape[1])) for one in read])
-    labels = torch.cat([pad(one.labels, (0, width - one.labels.shape[1]), value=NOT_SCORED) for one in read])
-    return Predictions(logits[order], labels[order])
+        read.append(scored_logits(model, group.batch))
+        counts = (group.batch["labels"][:, 1:] != NOT_SCORED).sum(dim=1)
+        rows.append(group.places.repeat_interleave(counts))
+    return torch.cat(read)[torch.cat(rows).argsort(stable=True)]
 
 
 def block_index(block: int | None, count: int) -> int:

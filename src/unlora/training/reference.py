@@ -11,7 +11,7 @@ from torch import Tensor
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Predictions
-from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.training.parts import BlocksOfParts, Part, PartReading, read_parts
 
 
@@ -47,7 +47,7 @@ class Reference:
     def _score(self, examples: Sequence[TokenisedExample]) -> Float[Tensor, " batch"]:
         batch = collate(examples, self._pad_token_id)
         batch = {key: value.to(self._model.device) for key, value in batch.items()}
-        predictions = Predictions.from_model_output(completion_logits(self._model, batch), batch["labels"])
+        predictions = Predictions.from_scored(scored_logits(self._model, batch), batch["labels"])
         return predictions.sequence_log_probs().cpu()
 
     @contextmanager

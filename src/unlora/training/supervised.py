@@ -10,7 +10,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Predictions
-from unlora.models.forward import completion_logits
+from unlora.models.scored import scored_logits
 from unlora.training.callbacks import FINE_TUNING, StopWhenDiverged
 
 
@@ -52,5 +52,5 @@ class FineTuneTrainer(Trainer):
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         """One forward pass; logits only where a label is."""
-        predictions = Predictions.from_model_output(completion_logits(model, inputs), inputs["labels"])
+        predictions = Predictions.from_scored(scored_logits(model, inputs), inputs["labels"])
         return -predictions.mean_log_probs().mean()

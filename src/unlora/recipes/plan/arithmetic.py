@@ -26,13 +26,13 @@ def updated_parameters(layers: Layers, rank: int, *, anchored: bool, freeze_a: b
 
 
 def logit_bytes(batch: BatchShape, vocabulary: int, size: int) -> int:
-    """Logits and their gradient at every kept position; of a scored one a copy, its log-softmax and that's gradient."""
-    return vocabulary * (2 * size * batch.rows * batch.kept + (size + 2 * FLOAT32) * batch.scored)
+    """Of every scored token: logits, the same in the batch's order, their gradient, log-softmax and that's gradient."""
+    return vocabulary * (3 * size + 2 * FLOAT32) * batch.scored
 
 
 def reference_logit_bytes(batch: BatchShape, vocabulary: int, size: int, share: float) -> int:
-    """The reference's logits, and their log-softmax where scored, of a share of the rows; kept until the loss is."""
-    return round(share * vocabulary * (size * batch.rows * batch.kept + FLOAT32 * batch.scored))
+    """The reference's logits of scored tokens and their log-softmax, of a share of the rows; kept until the loss is."""
+    return round(share * vocabulary * (size + FLOAT32) * batch.scored)
 
 
 def with_buffers(parts: dict[str, int]) -> dict[str, int]:
@@ -48,4 +48,4 @@ def checkpointed_bytes(activations: int, blocks: int, tokens: int, hidden: int, 
 
 def pass_flops(flops_a_token: float, head: int, batch: BatchShape) -> float:
     """Forward and backward pass of one batch; `head` is the output head's number of weights, which gets no gradient."""
-    return flops_a_token * batch.tokens + 4 * head * batch.rows * batch.kept
+    return flops_a_token * batch.tokens + 4 * head * batch.scored

@@ -65,8 +65,6 @@ def training_shapes(settings: UnlearnSettings, reading: RunData, devices: int) -
 
 
 def shape_of(batch: Mapping[str, Tensor]) -> BatchShape:
-    """Rows, positions, and how many of them the losses read."""
+    """Rows, positions, and of how many of them the losses read the logits."""
     scored = batch["labels"] != NOT_SCORED
-    rows, length = scored.shape
-    first = int(scored.any(dim=0).long().argmax())
-    return BatchShape(rows, length, kept=length - max(first - 1, 0), scored=int(scored[:, 1:].sum()))
+    return BatchShape(*scored.shape, scored=int(scored[:, 1:].sum()))
