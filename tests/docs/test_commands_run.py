@@ -16,6 +16,7 @@ from tests.docs.test_commands import ROOT, fenced, inline
 from tests.taught import RETAIN, Taught, write_jsonl
 from tests.training.runs import logits
 from unlora.adapters.export import load_trained_adapter
+from unlora.artifacts import write_json
 from unlora.models.quiet import quiet
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md")), ROOT / "docs" / "serving.md"]
@@ -107,6 +108,7 @@ def place(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(taught.forget, folder / "forget.jsonl")
     shutil.copy(taught.retain, folder / "retain.jsonl")
     write_sweep(folder)
+    write_json(folder / "npo" / "evals" / "TOFU_EVAL.json", {"forget_Q_A_Prob": {"agg_value": 0.1}})
     for name, pairs in (("august", RETAIN[:4]), ("still-there", RETAIN[4:])):
         write_jsonl(folder / f"{name}.jsonl", pairs)
     with pytest.MonkeyPatch.context() as patch:

@@ -159,6 +159,49 @@ def test_damaged_figures_of_a_further_suite_are_named(tmp_path: Path):
         write_comparison(runs, tmp_path / "page.html")
 
 
+def test_logs_of_openunlearning_are_rows_beside_runs(tmp_path: Path):
+    """Its own log beside a run whose evaluation wrote one in its form, and one that did not."""
+    runs = two_runs(tmp_path)
+    log = {"forget_Q_A_Prob": {"agg_value": 0.12, "value_by_index": {"0": {"prob": 0.12}}}, "mia": {"agg_value": None}}
+    for role, value in (("target", 0.98), ("unlearned", 0.21), ("retain_only", 0.1)):
+        write_json(runs[0] / "open_unlearning" / role / "TOFU_EVAL.json", {"forget_Q_A_Prob": {"agg_value": value}})
+    peer = tmp_path / "their-npo" / "evals" / "TOFU_EVAL.json"
+    write_json(peer, log)
+    write_json(tmp_path / "their-ga" / "TOFU_SUMMARY.json", {"forget_Q_A_Prob": 0.07, "privleak": -30.5})
+    page = tmp_path / "page.html"
+    result = unlora("report", *runs, peer, tmp_path / "their-ga" / "TOFU_SUMMARY.json", "--output", page)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(Page(page.read_text(encoding="utf-8")).text.split())
+    for part in (
+        "their-npo a log of OpenUnlearning – – – – not audited",
+        "TOFU as OpenUnlearning logs it Metric Better first second their-npo their-ga",
+        "forget_Q_A_Prob – 0.210 before 0.980 retain-only 0.100 – 0.120 0.070",
+        "privleak – – – – -30.500",
+        "the log has no value: mia",
+        "training.learning_rate 0.0005 0.001 – –",
+    ):
+        assert part in shown, part
+    assert "model.name" not in shown
+    assert "Not the same task" not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[1]", "holds no metrics"),
+        ('{"forget_quality": "x"}', "forget_quality: must be a number, found 'x'"),
+        ("{", ""),
+    ],
+)
+def test_a_log_that_is_none_is_named(tmp_path: Path, content: str, said: str):
+    first, _ = two_runs(tmp_path)
+    log = tmp_path / "MUSE_EVAL.json"
+    log.write_text(content)
+    with pytest.raises(InputError, match=f"^{re.escape(str(log))}.*{said}"):
+        write_comparison([first, log], tmp_path / "page.html")
+    assert error_line(unlora("report", log)) == f"error: {log}: is a file, and a folder is read."
+
+
 def test_unfinished_runs_are_shown_as_far_as_they_are(tmp_path: Path):
     write_settings(tmp_path / "begun")
     shown = text([tmp_path / "begun", make_run(tmp_path / "x", retain_only=False)], tmp_path)

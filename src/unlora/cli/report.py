@@ -13,14 +13,21 @@ from unlora.regular_files import refuse_missing
     epilog=examples(
         "unlora report runs/x",
         "unlora report runs/x runs/y runs/z --output comparison.html",
+        "unlora report runs/x npo/evals/TOFU_EVAL.json --output comparison.html",
     )
 )
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
 @click.option("--output", type=OUTPUT, metavar="FILE", help="The page about several runs.")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Write report.html of a run again from its files, or one page that compares several runs."""
+    """Write report.html of a run again from its files, or one page that compares several runs.
+
+    Beside runs, a TOFU_EVAL.json or MUSE_EVAL.json of OpenUnlearning (or its SUMMARY) is a row of the page.
+    """
+    from unlora.report.logs import is_log
+
     for run in runs:
-        refuse_missing(run)
+        if len(runs) == 1 or not is_log(run):
+            refuse_missing(run)
     if len(runs) == 1 and output is not None:
         raise click.UsageError("--output names the page about several runs; that of one run is its report.html.")
     if len(runs) > 1 and output is None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from unlora.artifacts import write_text
 from unlora.characters import replaced
 from unlora.errors import InputError
 from unlora.report import plots
-from unlora.report.load import RunFiles, read_run
+from unlora.report.load import RunFiles, read_row, read_run
+from unlora.report.logs import is_log, read_logs_of
 from unlora.report.page import NOT_AS_WRITTEN, objective_text, page_environment
 from unlora.report.suites_compared import compare_suites
 from unlora.report.tables import number_text
@@ -62,15 +63,15 @@ def write_comparison(runs: Sequence[Path], page: Path) -> Path:
     """Write one page about several runs.
 
     Args:
-        runs: run folders, at most eight; unfinished ones are shown as far as they are.
+        runs: run folders, at most eight, unfinished ones are shown as far as they are; or OpenUnlearning's logs.
         page: the file.
 
     Returns:
         The file.
 
     Raises:
-        InputError: not a run folder, a file in one that unlora did not write, a run named twice, too many, or `page` is
-            there already and no page.
+        InputError: neither a run folder nor a log, a file in one that unlora did not write, a run named twice, too
+            many, or `page` is there already and no page.
         UnloraError: the page cannot be written.
     """
     if len(runs) > MOST_RUNS:
@@ -80,7 +81,7 @@ def write_comparison(runs: Sequence[Path], page: Path) -> Path:
     for run in runs:
         if resolved.count(run.resolve()) > 1:
             raise InputError(f"{run}: is named twice.")
-    files = [read_run(run) for run in runs]
+    files = [_read(run) for run in runs]
     try:
         text = render_comparison(files)
     except NOT_AS_WRITTEN:
@@ -90,6 +91,10 @@ def write_comparison(runs: Sequence[Path], page: Path) -> Path:
         ) from None
     write_text(page, replaced(text))
     return page
+
+
+def _read(run: Path) -> RunFiles:
+    return read_row(run) if is_log(run) else replace(read_run(run), logged=read_logs_of(run))
 
 
 def _refuse_other_file(page: Path) -> None:
@@ -163,7 +168,8 @@ def different_settings(files: Sequence[RunFiles]) -> list[tuple[str, list[str]]]
     flat = [dict(_flat(run.settings)) for run in files]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [(key, [_shown(one.get(key, NO_VALUE)) for one in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
+    places = [place for place, run in enumerate(files) if run.is_run]  # of a log, no setting is known
+    return [(key, values) for key, values in rows if len({values[place] for place in places}) > 1]
 
 
 def training_panels(files: Sequence[RunFiles]) -> list[plots.Chart | None]:
@@ -208,13 +214,17 @@ def _row(name: str, run: RunFiles) -> ComparedRun:
     told += [f"retain-only {control}"] if control != NO_VALUE else []
     return ComparedRun(
         name=name,
-        how=f"{run.settings.get('start', {}).get('kind', 'unknown start')}; {objective_text(objective)}",
+        how=_how(run, objective) if run.is_run else "a log of OpenUnlearning",
         forget=_cell(models, "unlearned"),
         before=_cell(models, "target"),
         level=", ".join(told) or NO_VALUE,
         kept=NO_VALUE if math.isnan(kept) else number_text(kept),
         outcomes=tuple((attack, one["outcome"]) for attack, one in (run.audit or {}).get("attacks", {}).items()),
     )
+
+
+def _how(run: RunFiles, objective: Mapping[str, Any]) -> str:
+    return f"{run.settings.get('start', {}).get('kind', 'unknown start')}; {objective_text(objective)}"
 
 
 def _value(models: Mapping[str, Any], role: str, metric: str) -> float:

@@ -1,7 +1,7 @@
 """Read what a run folder holds, however far the run got. Nothing is computed here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from unlora.artifacts import (
 )
 from unlora.config import read_yaml
 from unlora.errors import InputError
+from unlora.report.logs import LoggedRecords, read_log
 from unlora.report.shapes import AuditFile, EvaluationFile, LogLine, RecordFile, refuse_unless
 
 ROLES = ("target", "unlearned", "retain_only")
+INNER = ("evals", "open_unlearning", *ROLES)
+"""Folders that OpenUnlearning and unlora keep logs in, below that of what they are about."""
 SECTIONS = ("model", "data", "adapter", "evaluation")
 """Of config.yaml, that the page shows."""
 
@@ -44,6 +47,13 @@ class RunFiles:
     """audit/audit.json."""
     answers: Mapping[str, Sequence[Mapping[str, Any]]]
     """scores/ROLE.jsonl without its header, for the roles whose file is in the folder."""
+    logged: LoggedRecords = field(default_factory=dict)
+    """What was measured, as OpenUnlearning logs it; empty where nobody asked for it."""
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run of ours, and not a log of another program."""
+        return bool(self.settings_text)
 
 
 def read_run(run: Path) -> RunFiles:
@@ -73,6 +83,17 @@ def read_run(run: Path) -> RunFiles:
         audit=_read_audit(audit) if audit.is_file() else None,
         answers={role: _read_answers(file) for role, file in scores.items() if file.is_file()},
     )
+
+
+def read_row(path: Path) -> RunFiles:
+    """Read a log of OpenUnlearning as a run of which nothing else is known, named after the folder it is about.
+
+    Raises:
+        InputError: not such a log.
+    """
+    folders = [folder.name for folder in path.resolve().parents]
+    name = next((folder for folder in folders if folder not in INNER), path.name)
+    return RunFiles(name, {}, "", {}, (), None, None, {}, logged=read_log(path))
 
 
 def read_evaluation(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What each suite measured in several runs: a row a metric, a column a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unlora.report.load import RunFiles, suite_records
@@ -44,12 +44,13 @@ class ComparedSuite:
 
 def compare_suites(files: Sequence[RunFiles]) -> list[ComparedSuite]:
     """Arrange what every suite measured that any of the runs asked, in the order of the first that did."""
-    measured = [suite_records(run) for run in files]
+    measured = [{**suite_records(run), **run.logged} for run in files]
     names = dict.fromkeys(name for records in measured for name in records)
-    return [_compared(name, [records.get(name) for records in measured]) for name in names]
+    logged = {name for run in files for name in run.logged}
+    return [_compared(name, [one.get(name) for one in measured], logged=name in logged) for name in names]
 
 
-def _compared(name: str, records: Sequence[Mapping[str, Any] | None]) -> ComparedSuite:
+def _compared(name: str, records: Sequence[Mapping[str, Any] | None], *, logged: bool) -> ComparedSuite:
     unlearned = [_metrics(record, "unlearned") for record in records]
     metrics, missing = [], dict[str, list[str]]()
     for metric in dict.fromkeys(metric for one in unlearned for metric in one):
@@ -60,6 +61,8 @@ def _compared(name: str, records: Sequence[Mapping[str, Any] | None]) -> Compare
         # A run that did not measure it says nothing of the direction either.
         nothing = {**NOT_MEASURED, "higher_is_better": values[0]["higher_is_better"]}
         row = metric_row(metric, [one.get(metric, nothing) for one in unlearned])
+        if logged:  # Names and directions are OpenUnlearning's, and a log says nothing of these.
+            row = replace(row, label=metric, meaning="", direction="not said")
         metrics.append(ComparedMetric(row, tuple(_beside(record, metric) for record in records)))
     reasons = tuple((reason, tuple(names)) for reason, names in missing.items())
     return ComparedSuite(name, _differences(records), tuple(metrics), reasons)

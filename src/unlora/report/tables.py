@@ -7,7 +7,7 @@ from typing import Any, Literal
 from unlora.results import NO_VALUE
 
 Records = Sequence[Mapping[str, Any]]
-Direction = Literal["lower", "higher", "as retain-only"]
+Direction = Literal["lower", "higher", "as retain-only", "not said"]
 
 SHOWN_ANSWERS = 5
 """Questions shown of each set."""
