@@ -93,6 +93,12 @@ def test_failure_of_the_converter_is_one_line_and_leaves_nothing(finished_run: P
     assert [path.name for path in tmp_path.iterdir()] == ["llama.cpp"]
 
 
+def test_what_the_converter_imports_and_is_missing_is_said_with_how_to_get_it(finished_run: Path, tmp_path: Path):
+    form = GgufAdapter(GgufSettings(llama_cpp=checkout(tmp_path / "llama.cpp", "import no_such_tokenizer_library")))
+    with pytest.raises(UnloraError, match=r"No module named 'no_such_tok.*; pip install \"unlora\[gguf\]\" brings"):
+        convert(finished_run, tmp_path / "out", form, Wanted())
+
+
 def test_base_that_is_not_converted_says_how_to_go_on(tmp_path: Path):
     """llama.cpp's converter refuses tokenizers that it does not know; that of adapters does not ask for one."""
     form = GgufAdapter(GgufSettings(llama_cpp=checkout(tmp_path / "llama.cpp", FAILING)))

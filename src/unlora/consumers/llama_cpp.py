@@ -187,8 +187,10 @@ def _convert(script: str, given: Path | None, output: Path, outtype: str, rest: 
         env=environment | {"HF_HUB_OFFLINE": "1"},
     )
     if done.returncode != 0 or not output.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise UnloraError(f"llama.cpp's {script} failed: {said[-1].strip() if said else 'it says nothing'}")
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        said = lines[-1] if lines else "it says nothing"
+        hint = '; pip install "unlora[gguf]" brings what it imports' if said.startswith("ModuleNotFoundError") else ""
+        raise UnloraError(f"llama.cpp's {script} failed: {said}{hint}")
 
 
 def _score(model: Path, adapter: Path | None, answers: Sequence[tuple[list[int], int]]) -> list[LogProbs]:
