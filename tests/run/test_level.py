@@ -1,8 +1,10 @@
 """The level that unlearning aims at: whose it is, that the adapter ends there, and what is refused."""
 
 import json
+import math
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from unlora.level import Level, LevelSource, Settled
 from unlora.models.load import load_tokenizer
 from unlora.models.score import score_completions
 from unlora.recipes.unlearn import unlearn
+from unlora.run import level
 from unlora.run.level import level_source, with_fixed_source
 from unlora.run.settings import TrainingSettings
 
@@ -159,6 +162,36 @@ def test_training_stops_at_the_level_and_a_run_that_is_stopped_there_ends_the_sa
     assert json.loads((tmp_path / "again" / "record.json").read_text())["level"] == record
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_forget_set_is_read_only_where_a_step_says_that_it_may_be_at_the_level(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The run ends as the one that reads it after every pass, having read it less often."""
+    changes = {"level": {"aim": 0.2, "stop": True}, "evaluation": {"skip": True}}
+    settings = taught.settings(training={"epochs": 20, "learning_rate": 2e-3, "save_steps": 100}, **changes)
+    seen: list[float | None] = []
+
+    class Watched(level.AtLevel):
+        def __call__(self, probability: float | None) -> bool:
+            seen.append(probability)
+            return super().__call__(probability)
+
+    monkeypatch.setattr("unlora.recipes.unlearn.AtLevel", Watched)
+    reads = {}
+    for far in (level.FAR, math.inf):
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(level, "FAR", far)
+            counted = Mock(wraps=level.score_completions)
+            patch.setattr(level, "score_completions", counted)
+            unlearn(settings, tmp_path / str(far))
+        reads[far] = counted.call_count
+    assert all(one is not None for one in seen)
+    far_off = sum(one > level.FAR * 0.2 for one in seen if one is not None)
+    assert 0 < far_off == reads[math.inf] - reads[level.FAR] < len(seen)
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "inf" / name).read_bytes() == (tmp_path / str(level.FAR) / name).read_bytes()
 
 
 def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, tmp_path: Path):

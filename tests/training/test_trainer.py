@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from tests.taught import PAD, Taught
@@ -71,6 +72,45 @@ def test_log_has_the_contracts_keys_and_its_parts_add_up(taught: Taught, tmp_pat
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     # Before any step the model is its own reference: -(2/beta) log(1/2).
     assert lines[0]["forget_term"] == pytest.approx(20 * torch.log(torch.tensor(2.0)).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_step_sees_how_probable_its_forget_examples_were(taught: Taught, tmp_path: Path, accumulation: int):
+    """All four of them, scored by themselves before each step."""
+    model = anchored(taught)
+    trainer = trainer_for(
+        model, pairs(taught, epochs=3), tmp_path, batch_size=4 // accumulation, gradient_accumulation_steps=accumulation
+    )
+    expected, seen = [probabilities(model, taught)[0]], []
+
+    class Compare(TrainerCallback):
+        def on_step_end(self, *_args: object, **_options: object) -> None:
+            seen.append(trainer.seen)
+            expected.append(probabilities(model, taught)[0])
+
+    trainer.add_callback(Compare())
+    trainer.train()
+    assert seen == pytest.approx(expected[:3], rel=1e-4)
+    assert seen[2] < seen[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "batch_size"),
+    [(Objective("idk"), 4), (Objective("ihl", forget_strength=0.5), 4), (Objective("ihl"), 2)],
+)
+def test_what_a_step_does_not_read_as_it_is_or_too_little_of_is_not_seen(
+    taught: Taught, tmp_path: Path, objective: Objective, batch_size: int
+):
+    trainer = trainer_for(anchored(taught), pairs(taught, epochs=1), tmp_path, objective, batch_size=batch_size)
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, *_args: object, **_options: object) -> None:
+            seen.append(trainer.seen)
+
+    trainer.add_callback(Look())
+    trainer.train()
+    assert seen == [None] * (4 // batch_size)
 
 
 def test_without_a_retain_term_the_loss_is_the_forget_term(taught: Taught, tmp_path: Path):

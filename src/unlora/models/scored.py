@@ -34,9 +34,9 @@ def scored_output(model: nn.Module, batch: Mapping[str, Tensor], **options: bool
 
     The head is a large part of a small model. Its input is cut to the scored positions of each row, so that no logits
     of prompts and padding are made, kept, or given a gradient of zeros: the numbers are the same, a step on a processor
-    is shorter by a twentieth and takes a tenth less memory (docs/performance.md). Only a plain head is reached that way, of a model that takes
-    `logits_to_keep`, which means that what follows the head reads every position by itself; of others the
-    logits of all positions from the first label on are made, and then cut.
+    is shorter by a twentieth and takes a tenth less memory (docs/performance.md). Only a plain head is reached that
+    way, of a model that takes `logits_to_keep`, which means that what follows the head reads every position by itself;
+    of others the logits of all positions from the first label on are made, and then cut.
 
     Args:
         model: as there.

@@ -20,7 +20,7 @@ from unlora.models.named_class import auto_class
 from unlora.models.vocabulary import embedding_count
 from unlora.report import read_evaluation, write_report
 from unlora.run.job import Run
-from unlora.run.level import find_level, is_at, level_source, settle
+from unlora.run.level import AtLevel, find_level, level_source, settle
 from unlora.run.loading import join_processes, load, load_target
 from unlora.run.reporter import SILENT, Reporter
 from unlora.run.roles import ScoredModel
@@ -120,7 +120,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         run.discard_results()
         level = find_level(settings, target, sets, reporter)
         if level is not None and settings.level.stop:
-            lesson.enough = partial(is_at, model, level, sets)
+            lesson.enough = AtLevel(model, level, sets)
         with run.stage("training"):
             stopped = train(run, settings.training, model, lesson, sets, penalty)
         if fingerprint(model) != target.fingerprint:

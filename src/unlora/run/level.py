@@ -26,6 +26,9 @@ from unlora.suites.tofu.suite import SCORE_READERS
 
 BATCH_SIZE = 16
 """Examples per forward pass."""
+FAR = 3.0
+"""So many times the level, the mean of one step's forget examples says that the whole set is not yet at it: reading it
+takes as long as a step or two, and after most passes nothing else came of it."""
 
 
 def level_source(settings: UnlearnSettings) -> LevelSource | None:
@@ -118,9 +121,24 @@ def _measure(source: LevelSource, target: LoadedModel, sets: Sets) -> Level:
     return Level(source, mean, *(mean_interval(values) if len(values) > 1 else (mean, mean)))
 
 
-def is_at(model: PeftModel, level: Level, sets: Sets) -> bool:
-    """Whether the model is at the level or past it; of several processes the first one looks."""
-    return processes.from_main(lambda: float(_probabilities(model, sets).mean()) <= level.probability)
+class AtLevel:
+    """Asked after every pass over the forget set: whether the model is at the level or past it."""
+
+    def __init__(self, model: PeftModel, level: Level, sets: Sets) -> None:
+        """Ask nothing yet."""
+        self._model, self._level, self._sets = model, level, sets
+
+    def __call__(self, seen: float | None) -> bool:
+        """Read the whole forget set, unless training has just seen that it is far from the level.
+
+        Args:
+            seen: the mean probability that the forget examples of the last step had; None where it is not known. Of
+                several processes all are told the same, and the first one looks.
+        """
+        if seen is not None and seen > FAR * self._level.probability:
+            return False
+        mean = processes.from_main(lambda: float(_probabilities(self._model, self._sets).mean()))
+        return mean <= self._level.probability
 
 
 def settle(

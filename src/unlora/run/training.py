@@ -82,8 +82,9 @@ class Lesson:
         self.refusals: tuple[str, ...] | None = None
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
-        self.enough: Callable[[], bool] | None = None
-        """Asked after every epoch: whether training may stop; None where it goes on to its end."""
+        self.enough: Callable[[float | None], bool] | None = None
+        """Asked after every epoch, and told what the last step saw of the forget set (`UnlearnTrainer.seen`): whether
+        training may stop; None where it goes on to its end."""
 
     def load(self) -> None:
         """Read the refusals to draw from.
@@ -185,7 +186,8 @@ def train(
         **tracked(settings.report_to, run.path),
     )
     checkpoint = resume_point(run)
-    stop = StopAt(lesson.enough or (lambda: False), epochs)
+    enough = lesson.enough
+    stop = StopAt((lambda: enough(trainer.seen)) if enough is not None else (lambda: False), epochs)
     with run.task("Unlearning", steps) as task:
         done = 0
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,9 @@ from unlora.training.row_strength import RowStrength, strengths
 from unlora.training.shared_shift import SharedShift
 
 Penalty = Callable[[nn.Module], Float[Tensor, ""]]
+
+TELLING = 4
+"""Forget examples of a step from which on their mean tells something about all."""
 
 
 class UnlearnTrainer(Trainer):
@@ -86,7 +89,7 @@ class UnlearnTrainer(Trainer):
         self._pairs = train_dataset
         unwrapped = self.accelerator.unwrap_model(model)
         self._reference = Reference(unwrapped, pad_token_id=pad_token_id, batch_size=args.per_device_train_batch_size)
-        self._logged: list[tuple[float, float]] = []
+        self._logged: list[_Batch] = []
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as the stock Trainer does, with the adapter at two strengths where the objective asks for it."""
@@ -128,7 +131,7 @@ class UnlearnTrainer(Trainer):
         )
         retain = RetainInputs(**_both("retain", policy, reference)) if "retain" in plan.parts else None
         parts = self._objective(forget, retain)
-        self._record(parts, inputs["weight"])
+        self._record(parts, self._as_is(policy), inputs["weight"], len(index))
         total = parts.total
         if separation:
             total = total + separation * self._shared.share(len(index))
@@ -148,22 +151,50 @@ class UnlearnTrainer(Trainer):
         cached = self._reference.sequence_log_probs(part, examples or [])
         return cached[forget_index.cpu()].to(forget_index.device)
 
+    @property
+    def seen(self) -> float | None:
+        """Mean probability of the forget examples of the step just taken, as they were when it began.
+
+        None where they were not read as they are (refused, or at another strength), or were fewer than four.
+        """
+        count = sum(batch.examples for batch in self._logged)
+        mean = sum(batch.probability * batch.examples for batch in self._logged) / max(count, 1)
+        return None if count < TELLING or math.isnan(mean) else mean
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the unweighted parts of the objective, averaged over the steps since the last line."""
         if self._logged and "loss" in logs:
             count = len(self._logged)
-            logs["forget_term"] = sum(forget for forget, _ in self._logged) / count
-            logs["retain_term"] = sum(retain for _, retain in self._logged) / count
+            logs["forget_term"] = sum(batch.forget_term for batch in self._logged) / count
+            logs["retain_term"] = sum(batch.retain_term for batch in self._logged) / count
             self._logged.clear()
         super().log(logs, start_time)
 
-    def _record(self, parts: ObjectiveParts, weight: Tensor) -> None:
+    def _as_is(self, policy: Mapping[Part, PartReading]) -> Float[Tensor, ""]:
+        """Mean probability of the forget examples of a batch; NaN where the policy read something else of them."""
+        if self._plan.parts[0] != "forget" or self._objective.forget_strength != 1:
+            return torch.tensor(math.nan)
+        with torch.no_grad():
+            return policy["forget"].predictions.mean_log_probs().exp().mean()
+
+    def _record(self, parts: ObjectiveParts, probability: Tensor, weight: Tensor, pairs: int) -> None:
         retain_term = parts.retain_term if parts.retain_term is not None else torch.zeros_like(parts.forget_term)
-        values = torch.stack([parts.total, parts.forget_term, retain_term]).detach()
-        total, forget, retain = processes.mean(values * weight).tolist()
+        values = torch.stack([parts.total, parts.forget_term, retain_term, probability.to(parts.total.device)]).detach()
+        total, *found = processes.mean(values * weight).tolist()
         if not math.isfinite(total):
             raise TrainingDivergedError(diverged(f"loss is {total}", self.state.global_step + 1, self.args, UNLEARNING))
-        self._logged.append((forget, retain))
+        self._logged.append(_Batch(*found, examples=pairs * processes.count()))
+
+
+class _Batch(NamedTuple):
+    """Means over the pairs of a batch, of all processes together."""
+
+    forget_term: float
+    retain_term: float
+    probability: float
+    """Of the forget examples' answers; NaN where it was not seen."""
+    examples: int
+    """How many; of several processes as many times the first one's."""
 
 
 def _both(part: Part, policy: Mapping[Part, PartReading], reference: Mapping[Part, PartReading]) -> dict[str, Any]:
