@@ -25,9 +25,11 @@ LEFT_OUT: dict[str, set[str]] = {
         "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", "mlp.shared_experts.down_proj",
     },
     "lfm2": {"conv.conv"},
+    "zaya": {"self_attn.qkv_proj.conv_qk_grouped", "self_attn.qkv_proj.conv_qk_depthwise"},
     "llava": {"vision_tower.*", "multi_modal_projector.*"},
 }  # fmt: skip
-"""Dense, transposed, experts in both orders of axes and in two dimensions, latent attention, a hybrid, and images."""
+"""Dense, transposed, experts in both orders of axes and in two dimensions, latent attention, a hybrid, keys times a
+vector that begins as zero, and images."""
 
 
 @pytest.mark.parametrize("kind", list(LEFT_OUT))
@@ -40,6 +42,11 @@ def test_one_class_of_each_kind(kind: str, tmp_path: Path):
         assert difference <= most
     assert found.moved is not None
     assert found.moved > 1e-3
+
+
+def test_what_begins_with_a_factor_of_zero_depends_on_every_layer(tmp_path: Path):
+    """Doge multiplies its steps by a vector that begins as zero."""
+    assert try_class("doge", tmp_path).outcome == "works"
 
 
 @pytest.mark.parametrize(

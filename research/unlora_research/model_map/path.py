@@ -44,6 +44,9 @@ from unlora_research.small_world import train_tokenizer
 
 RANK = 2
 LENGTH = 14
+FACTORS = (".temp", ".A", ".correct_output_scale")
+"""Vectors that begin as zero and multiply what layers give: keys in Zaya, steps in Doge, inputs by layer in Gemma 3n.
+What they multiply would be without effect in the tiny model alone."""
 LEAST = -1e30
 """Below it a logit says that a token is forbidden: Chameleon sets those of images so."""
 
@@ -147,6 +150,8 @@ def _enliven(model: nn.Module) -> None:
         if parameter.ndim > 1 and plain and parameter.is_floating_point():
             noise = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
             parameter.copy_(noise)
+        elif name.endswith(FACTORS):
+            parameter.fill_(1.0)
 
 
 def _parts(people: tuple[Example, ...]) -> list[tuple[str, tuple[Example, ...]]]:
