@@ -12,8 +12,10 @@ from tests.tiny import build_tiny_tokenizer
 from unlora.errors import InputError
 from unlora.models.causality import refuse_two_sided
 from unlora.models.choose import choose_target_modules, is_linear
+from unlora.models.context import COUNTED_FROM_PADDING
 from unlora.models.forward import Reader, completion_logits, first_place
-from unlora.models.load import COUNTED_FROM_PADDING, load_model, load_tokenizer
+from unlora.models.generate import Writer, generate_greedy
+from unlora.models.load import load_model, load_tokenizer
 from unlora.models.peft_trial import RENAMED
 from unlora.models.save import save_model
 from unlora.models.target_modules import find_target_modules
@@ -99,7 +101,7 @@ def test_reason_that_is_told_where_no_layer_is_left_is_that_of_the_language_mode
         choose_target_modules(tiny("deepseek_ocr2", AutoModelForImageTextToText), rank=2)
 
 
-@pytest.mark.parametrize("kind", [*sorted(COUNTED_FROM_PADDING), "bert", "opt", "gpt2"])
+@pytest.mark.parametrize("kind", [*sorted(COUNTED_FROM_PADDING), "bert", "opt", "gpt2", "mpt", "whisper"])
 @torch.no_grad()
 def test_context_is_what_the_table_of_positions_has_places_for(kind: str, tmp_path: Path):
     """One token more, and the model itself has no place for it."""
@@ -113,3 +115,7 @@ def test_context_is_what_the_table_of_positions_has_places_for(kind: str, tmp_pa
     assert loaded.model(input_ids=ids[:, 1:]).logits.isfinite().all()
     with pytest.raises((IndexError, RuntimeError)):
         loaded.model(input_ids=ids)
+    writer = Writer(loaded.model, loaded.tokenizer, pad_token_id=1)
+    assert len(generate_greedy(writer, [[5] * (context - 2), [5] * (context - 1)], max_new_tokens=9)) == 2
+    with pytest.raises(InputError, match=rf"prompt 0: has {context} tokens; must have at least 1 and less than"):
+        generate_greedy(writer, [[5] * context], max_new_tokens=1)

@@ -7,6 +7,7 @@ what they give beyond the control counts.
 
 import dataclasses
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import Example
 from unlora.data.tokenise import TokenisedExample
 from unlora.metrics.likelihood import ExampleValues
+from unlora.models.context import context_length
 
 SHOTS = 3
 """Other forget examples, with their answers, before the question."""
@@ -83,7 +85,7 @@ class Context(Attack):
 def _prompts(subject: AuditSubject, seed: int) -> Prompts:
     """Every forget example after others, and beside a retain example where there are some."""
     tokens = subject.tokeniser.encode_set(subject.forget)
-    most = int(getattr(subject.model.config, "max_position_embeddings", None) or 2**31)
+    most = context_length(subject.model.config) or sys.maxsize
     draw = random.Random(seed)
     few: list[ScoredSequence | None] = []
     for place in range(len(tokens)):

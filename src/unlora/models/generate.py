@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TopPLogitsWar
 
 from unlora.errors import InputError
 from unlora.models.batches import longest_first, pad_batch
+from unlora.models.context import context_length
 from unlora.models.forward import Reader
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
 
@@ -140,7 +141,7 @@ def _draw(scores: Float[Tensor, "row vocab"], top_p: float, uniforms: Float[Tens
 
 def _within_context(model: CausalModel, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
     """Lower each prompt's limit to the room that it leaves in the model's context."""
-    context = getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    context = context_length(unwrap(model).config) or sys.maxsize
     for number, prompt in enumerate(prompts):
         if not 0 < len(prompt) < context:
             raise InputError(

@@ -20,6 +20,7 @@ from transformers import (
 from unlora.errors import InputError
 from unlora.models.adapter_target import is_adapter, merge_target, recorded_base
 from unlora.models.causality import refuse_two_sided
+from unlora.models.context import context_length
 from unlora.models.embedded import cache_folder
 from unlora.models.files import refuse_unsafe_files
 from unlora.models.fingerprint import fingerprint
@@ -43,11 +44,6 @@ from unlora.models.save import save_model
 
 MOST_LAYERS = 10_000
 """Ten times the deepest transformer published (1,000 layers, arXiv 2203.00555)."""
-
-COUNTED_FROM_PADDING = {
-    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
-}  # fmt: skip
-"""Model types whose table of positions begins with padding's, as RoBERTa's does."""
 
 
 @dataclass(frozen=True)
@@ -247,13 +243,10 @@ def _load_tokenizer(name: str, location: Location, trust_remote_code: bool) -> P
 
 
 def _limit_length(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """Give the tokenizer the model's context: not every one knows it, and past it GPT-2 fails and others babble."""
-    text = config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None)
-    if isinstance(context, int):
-        # Of RoBERTa's 514 places the first two are no token's.
-        skipped = (text.pad_token_id or 0) + 1 if text.model_type in COUNTED_FROM_PADDING else 0
-        tokenizer.model_max_length = context - skipped
+    """Give the tokenizer the model's context: not every one knows it."""
+    context = context_length(config)
+    if context is not None:
+        tokenizer.model_max_length = context
     return tokenizer
 
 

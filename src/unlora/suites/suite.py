@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from transformers import PreTrainedTokenizerBase
 
+from unlora.models.context import context_length
 from unlora.models.vocabulary import embedding_count
 from unlora.models.wrapping import CausalModel, unwrap
 from unlora.results import Measurement
@@ -31,8 +32,8 @@ class SuiteReader(NamedTuple):
     def of(cls, model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> "SuiteReader":
         """Return how `model` reads with `tokenizer`."""
         plain = unwrap(model)
-        positions = getattr(plain.config.get_text_config(), "max_position_embeddings", None)
-        return cls(tokenizer, embedding_count(plain), min(positions or sys.maxsize, int(tokenizer.model_max_length)))
+        context = context_length(plain.config) or sys.maxsize
+        return cls(tokenizer, embedding_count(plain), min(context, int(tokenizer.model_max_length)))
 
 
 @runtime_checkable
