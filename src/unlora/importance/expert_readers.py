@@ -68,10 +68,13 @@ def _by_choice(
     chosen, shares = chosen.reshape(-1, width), shares.reshape(-1, width)
     tapped.check(len(rows) if len(chosen) == len(rows) else -1)
     flat = chosen.flatten()
+    if flat.is_meta:  # Without values tokens go to the experts in turn: what is kept and computed is the same.
+        flat = torch.arange(len(flat)).remainder(experts)
     order = flat.argsort(stable=True)  # By expert, and by token within one.
     counts = flat.bincount(minlength=experts)
     # What lies above is in place of an expert that another process holds, or of none.
     order, sizes = order[: int(counts[:experts].sum())], counts[:experts].tolist()
+    order = order.to(rows.device)
     tokens = order // width
     parts = zip(rows.index_select(0, tokens).split(sizes), tokens.split(sizes), strict=True)
     outer = [compute(index, *part) for index, part in enumerate(parts) if sizes[index]]

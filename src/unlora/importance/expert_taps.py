@@ -43,11 +43,8 @@ class ExpertTaps:
     @contextmanager
     def attached(self) -> Iterator["ExpertTaps"]:
         """Put the forwards in place; the models' own come back on every way out."""
-        readers: dict[nn.Module, dict[tuple[str, int], ExpertModule]] = defaultdict(dict)
-        for expert in self._experts.values():
-            readers[expert.reader][expert.path, expert.index] = expert
         with ExitStack() as stack:
-            for reader, experts in readers.items():
+            for reader, experts in _by_reader(self._experts).items():
                 stack.enter_context(read_by_expert(reader, self._tap(experts)))
             yield self
 
@@ -119,3 +116,28 @@ class ExpertTaps:
             padded[examples, places] = rows
             laid.append(padded)
         return laid
+
+
+@contextmanager
+def keeping(experts: Mapping[str, ExpertModule]) -> Iterator[None]:
+    """Keep of a forward pass what `ExpertTaps` keeps, for nobody: what it takes can be counted without values."""
+
+    def tap(measured: Mapping[tuple[str, int], ExpertModule]) -> Tapped:
+        def tapped(path: str, index: int, inputs: Tensor, _tokens: Tensor, output: Tensor) -> Tensor:
+            known = (path, index) in measured and output.requires_grad
+            return Tap.apply(output, inputs.detach(), lambda *_: None) if known else output
+
+        return Tapped(tapped, lambda _rows: None)
+
+    with ExitStack() as stack:
+        for reader, measured in _by_reader(experts).items():
+            stack.enter_context(read_by_expert(reader, tap(measured)))
+        yield
+
+
+def _by_reader(experts: Mapping[str, ExpertModule]) -> dict[nn.Module, dict[tuple[str, int], ExpertModule]]:
+    """What reads them -> (name of the tensor, expert) -> expert."""
+    readers: dict[nn.Module, dict[tuple[str, int], ExpertModule]] = defaultdict(dict)
+    for expert in experts.values():
+        readers[expert.reader][expert.path, expert.index] = expert
+    return dict(readers)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from unlora.adapters.anchored import attach_plain_adapter
 from unlora.data.tokenise import TokenisedExample
+from unlora.importance.expert_taps import keeping
 from unlora.importance.hooks import GradientTaps, measuring
 from unlora.models.experts import ExpertModule, experts_tensor, find_experts, whole_tensors
 from unlora.models.formats import recorded_quantisation
@@ -200,9 +201,9 @@ def _importance(
         return {}, 0.0
     model, layers = skeleton.model, skeleton.layers
     largest = _largest(batches)
-    targets = skeleton.targets.items()
-    modules = {name: target.module for name, target in targets if not isinstance(target, ExpertModule)}
-    with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps:
+    experts = {name: target for name, target in skeleton.targets.items() if isinstance(target, ExpertModule)}
+    modules = {name: target.module for name, target in skeleton.targets.items() if name not in experts}
+    with measuring(model), GradientTaps(modules, lambda *_: None).attached() as taps, keeping(experts):
         taps.start_batch(largest.rows, largest.length)
         kept, flops = footprint(model, largest.rows, largest.length)
     flops_a_token = flops / largest.tokens
