@@ -15,8 +15,9 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Llama4ForConditionalGeneration
 
+from tests.models.test_named_class import llama4
 from tests.taught import Taught, build_taught
 from tests.training.runs import logits
 from unlora.adapters.export import load_trained_adapter
@@ -136,6 +137,25 @@ def test_lines_on_the_card_give_the_unlearned_model(cases: dict[str, Case], wide
             assert difference < 1e-4, f"{name}, {folder}: {difference}"
         without = logits(load(case.settings.model).model, wide.batch())
         assert float((expected - without).abs().max()) > 0.1, name
+
+
+def test_lines_of_a_fine_tuned_adapter_load_the_class_that_is_named(
+    wide: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The automatic class for text gives another of Llama 4, in which an adapter on the named one is nothing."""
+    tokenizer = wide.load().tokenizer
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        target = Llama4ForConditionalGeneration(llama4(len(tokenizer))).eval()
+        target.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    learn = {"model": {"name": str(tmp_path / "model")}, "data": [str(wide.forget)], "rank": 4, "learning_rate": 1e-2}
+    fine_tune(FineTuneSettings.from_mapping(learn | {"epochs": 1}), tmp_path / "taught")
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path / "taught")
+    exec(Path("README.md").read_text().split("```python\n")[1].split("```")[0], names)
+    found, expected = (logits(model, wide.batch()) for model in (names["model"].eval(), target))
+    assert float((found - expected).abs().max()) > 1e-3
 
 
 def test_nothing_that_is_published_says_whose_machine_it_was(

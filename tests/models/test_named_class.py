@@ -5,12 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Llama4Config, Llama4ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Llama4Config,
+    Llama4ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from tests.models.test_choose import tiny_config
 from tests.tiny import build_tiny_tokenizer
 from unlora.models.load import load_model
-from unlora.models.named_class import auto_class
+from unlora.models.named_class import auto_class, deaf_class
 from unlora.models.quiet import quiet
 
 IDS = torch.arange(2, 22)[None]
@@ -69,3 +75,33 @@ def test_an_adapter_moves_the_class_that_is_deployed(tmp_path: Path):
         before = deployed(input_ids=IDS).logits
         after = PeftModel.from_pretrained(deployed, str(tmp_path / "adapter")).eval()(input_ids=IDS).logits
     assert float((after - before).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+def test_class_in_which_an_adapter_is_nothing_is_named(tmp_path: Path):
+    """What `AutoModelForCausalLM` gives of the same files has logits that the adapter moves by exactly nothing."""
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        Llama4ForConditionalGeneration(llama4()).save_pretrained(tmp_path / "model")
+    named = Llama4ForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    names = [
+        name for name, _ in named.named_modules() if name.endswith("language_model.model.layers.0.self_attn.q_proj")
+    ]
+    said = deaf_class(named, names)
+    assert said is not None
+    assert said.startswith("AutoModelForCausalLM gives Llama4ForCausalLM of the same files")
+    get_peft_model(named, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(
+        tmp_path / "adapter", save_embedding_layers=False
+    )
+    text = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    before = text(input_ids=IDS).logits
+    with pytest.warns(UserWarning, match="missing adapter keys"):
+        deaf = PeftModel.from_pretrained(text, str(tmp_path / "adapter")).eval()
+    assert torch.equal(deaf(input_ids=IDS).logits, before)
+    layers = [name for name, _ in AutoModelForCausalLM.from_config(llama4()).named_modules()]
+    assert deaf_class(named, [name for name in layers if name.endswith("q_proj")]) is None
+    assert deaf_class(tiny_of_text(), ["model.layers.0.self_attn.q_proj"]) is None
+
+
+def tiny_of_text() -> PreTrainedModel:
+    return AutoModelForCausalLM.from_config(tiny_config("mixtral"))

@@ -10,7 +10,8 @@ from jinja2 import Environment, StrictUndefined
 from unlora.cards.loading_code import Precision, adapter_code, merged_code
 from unlora.cards.naming import Named, Stack
 from unlora.level import Settled
-from unlora.models.load import ModelSource
+from unlora.models.load import LoadedModel
+from unlora.models.named_class import auto_class
 from unlora.reach import Reach
 from unlora.run.settings import FineTuneSettings, UnlearnSettings
 from unlora.starts.table import STARTS
@@ -138,21 +139,21 @@ def converted_card(
     ).render()
 
 
-def fine_tuned_card(settings: FineTuneSettings, target: Stack, loaded: ModelSource, count: int) -> str:
+def fine_tuned_card(settings: FineTuneSettings, target: Stack, loaded: LoadedModel, count: int) -> str:
     """Render the card of an adapter that was taught `count` examples: a target or a retain-only model."""
     taught = (
         f"taught {count} examples ({settings.epochs} epochs, learning rate {settings.learning_rate}, seed "
         f"{settings.seed})"
     )
     asked = settings.model.quantisation
-    code, format = settings.model.trust_remote_code, loaded.multiplied_out
-    precision = Precision(loaded.dtype, asked, loaded.quantisation, code, format)
+    code, source = settings.model.trust_remote_code, loaded.source
+    precision = Precision(source.dtype, asked, source.quantisation, code, source.multiplied_out)
     return _Card(
         "Fine-tuned with unlora",
         f"A LoRA adapter that was {taught}.",
         {"library_name": "peft", **_origin_keys(target.base), "tags": ["lora", "unlora"]},
         {"base model": " with ".join(inline(one.text) for one in (target.base, *target.adapters))},
-        adapter_code(target, precision),
+        _by_auto_class(adapter_code(target, precision), {"auto_class": auto_class(loaded.model.config).__name__}),
         [*_two_adapters(target), OFFLOAD],
         target,
     ).render()

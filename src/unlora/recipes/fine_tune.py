@@ -72,7 +72,7 @@ def fine_tune(settings: FineTuneSettings, output: Path, *, reporter: Reporter = 
             model,
             output,
             base_model=base_model(told),
-            card=fine_tuned_card(settings, told, loaded.source, len(tokens)),
+            card=fine_tuned_card(settings, told, loaded, len(tokens)),
             origin=origin_of(loaded, told),
             tokenizer=loaded.tokenizer,
         )

@@ -9,7 +9,7 @@ from unlora.errors import InputError
 from unlora.importance.routing import routing_shares, used_more
 from unlora.models.choose import LITTLE_USED, Choice, choose_target_modules, narrowed
 from unlora.models.experts import ExpertModule
-from unlora.models.named_class import other_class
+from unlora.models.named_class import deaf_class, other_class
 from unlora.models.wrapping import CausalModel, unwrap
 from unlora.run.reporter import Reporter
 from unlora.run.settings import AdapterSettings, ObjectiveSettings
@@ -45,7 +45,12 @@ def choose_targets(
         experts=start.takes_experts and processes.sharding() is None,
     )
     unseen = objective is not None and objective.separation > 0 and choice.reach.experts > 0
-    notes = [other_class(unwrap(model)), SHARED if unseen else None]
+    holders = {
+        one.parameter.rpartition(".")[0] if isinstance(one, ExpertModule) else name
+        for name, one in choice.targets.items()
+    }
+    plain = unwrap(model)
+    notes = [other_class(plain), deaf_class(plain, holders), SHARED if unseen else None]
     return choice._replace(reach=choice.reach.noting(*(note for note in notes if note is not None)))
 
 
