@@ -23,7 +23,7 @@ from unlora.errors import InputError
 from unlora.metrics.intervals import mean_interval
 from unlora.suites.tofu.scores import TOFU_FILE
 from unlora_research.handed_over import hand_over, read_handed_over
-from unlora_research.packed import write_fp8, write_int8, write_mxfp4
+from unlora_research.packed import write_fp8, write_int4, write_int8, write_mxfp4, write_mxfp8, write_torchao
 from unlora_research.small_world import build_small_world
 from unlora_research.tables import markdown_table, spread
 from unlora_research.unlearning import small_world_run, unlearn_from
@@ -62,6 +62,11 @@ FORMATS = {
     MIXTURE: Format(MIXTURE),
     "MXFP4 files of a mixture, read out": Format(MIXTURE, write=write_mxfp4),
     "compressed-tensors, 8-bit integers, read out": Format(DENSE, write=write_int8, module="compressed_tensors"),
+    "compressed-tensors, 4-bit integers in groups of 32, read out": Format(
+        DENSE, write=write_int4, module="compressed_tensors"
+    ),
+    "MXFP8 files, read out": Format(DENSE, write=write_mxfp8),
+    "torchao, 8-bit integers, read out": Format(DENSE, write=write_torchao, module="torchao"),
 }
 WORLD = {
     "people": 12, "forget_people": 4, "held_out_people": 2, "hidden_size": 128, "layers": 2, "vocabulary": 600,

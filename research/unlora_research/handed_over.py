@@ -68,14 +68,25 @@ def _target(chosen: ModelSettings) -> Any:
     """
     if chosen.quantisation is None:
         # PEFT takes no layer that is still packed.
-        packed = "compressed-tensors" in (Path(chosen.name) / "config.json").read_text(encoding="utf-8")
+        recorded = read_json_object(Path(chosen.name) / "config.json").get("quantization_config", {})
+        packed = recorded.get("quant_method") == "compressed-tensors"
         options = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if packed else {}
-        return AutoModelForCausalLM.from_pretrained(chosen.name, dtype=torch.float32, **options)
+        model = AutoModelForCausalLM.from_pretrained(chosen.name, dtype=torch.float32, **options)
+        return read_out(model) if recorded.get("quant_method") == "torchao" else model
     options = BitsAndBytesConfig(load_in_8bit=True)
     if chosen.quantisation == "4bit":
         options = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     place: dict[str, Any] = {"device_map": {"": "cpu"}, "dtype": torch.float32}
     return AutoModelForCausalLM.from_pretrained(chosen.name, quantization_config=options, **place)
+
+
+def read_out(model: Any) -> Any:
+    """Put in place of torchao's tensors the numbers that they stand for, as its users would."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear) and type(layer.weight).__module__.startswith("torchao."):
+            layer.weight = torch.nn.Parameter(layer.weight.dequantize(), requires_grad=False)
+    model.hf_quantizer.remove_quantization_config(model)
+    return model
 
 
 def _distance(model: Any, chosen: ModelSettings, forget: Path, expected: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""Files in FP8, MXFP4 and 8-bit integers, from importance to export: all goes by what their codes stand for."""
+"""Files in FP8, MXFP8, MXFP4 and integers, from importance to export: all goes by what their codes stand for."""
 
 import functools
 import json
@@ -22,12 +22,30 @@ from unlora.models.score import score_completions
 from unlora.recipes.export import export_adapter, export_merged
 from unlora.recipes.unlearn import unlearn
 from unlora.suites.tofu.scores import TOFU_FILE
-from unlora_research.packed import E2M1, pack_mxfp4, write_fp8, write_int8, write_mxfp4
+from unlora_research.packed import (
+    E2M1,
+    INT4_GROUP,
+    MX_BLOCK,
+    pack_mxfp4,
+    write_fp8,
+    write_int4,
+    write_int8,
+    write_mxfp4,
+    write_mxfp8,
+    write_torchao,
+)
 
-Format = Literal["fp8", "mxfp4", "compressed-tensors"]
-WRITE = {"fp8": write_fp8, "mxfp4": write_mxfp4, "compressed-tensors": write_int8}
+Format = Literal["fp8", "mxfp8", "mxfp4", "int8", "int4", "torchao"]
+WRITE = {
+    "fp8": write_fp8, "mxfp8": write_mxfp8, "mxfp4": write_mxfp4, "int8": write_int8, "int4": write_int4,
+    "torchao": write_torchao,
+}  # fmt: skip
+METHODS = {"int8": "compressed-tensors", "int4": "compressed-tensors"}
+"""Format -> what config.json calls it, where that is another name."""
 NEEDED = pytest.mark.skipif(find_spec("compressed_tensors") is None, reason="compressed-tensors is not installed")
-FORMATS = ("fp8", "mxfp4", pytest.param("compressed-tensors", marks=NEEDED))
+TORCHAO = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+INTEGERS = tuple(pytest.param(name, marks=NEEDED) for name in ("int8", "int4"))
+FORMATS = ("fp8", "mxfp8", "mxfp4", *INTEGERS, pytest.param("torchao", marks=TORCHAO))
 
 
 class Finished(NamedTuple):
@@ -113,7 +131,7 @@ def test_forgets_and_says_what_it_was_read_out_of(finished: Finish, format: Form
     assert after["forget_probability"]["value"] < 0.5 * before["forget_probability"]["value"]
     assert after["retain_probability"]["value"] > 0.7 * before["retain_probability"]["value"]
     record = json.loads((found.run / "record.json").read_text())
-    assert record["model"]["multiplied_out"] == format
+    assert record["model"]["multiplied_out"] == METHODS.get(format, format)
     assert record["checks"]["base_weights_unchanged"] is True
     assert (record["reach"]["experts"] > 0) == (format == "mxfp4")
 
@@ -179,14 +197,55 @@ def test_packing_takes_the_nearest_code_and_cuts_above_the_largest():
     assert not read_codes(nothing.blocks[None], nothing.scales[None]).any()
 
 
-@NEEDED
-def test_integers_stand_for_themselves_times_the_scale_of_their_row(finished: Finish):
-    found = finished("compressed-tensors")
+def test_codes_of_mxfp8_stand_for_what_the_model_multiplies_with(finished: Finish):
+    """The oracle reads the bytes as OCP defines them: one sign, four bits of exponent (bias 7), three of mantissa."""
+    found = finished("mxfp8")
+    files, whole = (load_file(one / "model.safetensors") for one in (found.taught.target, found.whole))
+    model = found.taught.load().model
+    numbers = [e4m3(byte) for byte in range(256)]
+    names = [name.removesuffix("_scale_inv") for name in files if name.endswith("_scale_inv")]
+    assert len(names) == 14
+    for name in names:
+        codes = torch.tensor([numbers[byte] for byte in files[name].view(torch.uint8).flatten().tolist()])
+        exponents = files[f"{name}_scale_inv"].flatten().to(torch.float64) - 127
+        weight = (codes.reshape(-1, MX_BLOCK) * 2 ** exponents[:, None]).float().reshape(files[name].shape)
+        assert torch.equal(model.get_parameter(name), weight)
+        assert 0 < float((weight - whole[name]).norm() / whole[name].norm()) < 0.05
+
+
+def e4m3(byte: int) -> float:
+    """Number that a byte of float8 e4m3fn stands for."""
+    exponent, mantissa = byte >> 3 & 15, byte & 7
+    size = mantissa / 8 * 2**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7)
+    return math.nan if byte & 127 == 127 else -size if byte >> 7 else size
+
+
+@pytest.mark.parametrize("format", INTEGERS)
+def test_integers_stand_for_themselves_times_the_scale_of_their_row_or_group(finished: Finish, format: Format):
+    found, bits = finished(format), {"int8": 8, "int4": 4}[format]
     files = load_file(found.taught.target / "model.safetensors")
     model = found.taught.load().model
     names = [name.removesuffix("_packed") for name in files if name.endswith("_packed")]
     assert len(names) == 14
     for name in names:
-        numbers = [byte - 128 for byte in files[f"{name}_packed"].numpy().tobytes()]
-        codes = torch.tensor(numbers).reshape(files[f"{name}_shape"].tolist())
-        assert torch.equal(model.get_parameter(name), codes * files[f"{name}_scale"])
+        words = [word & 0xFFFFFFFF for word in files[f"{name}_packed"].flatten().tolist()]
+        numbers = [word >> place & 2**bits - 1 for word in words for place in range(0, 32, bits)]
+        codes = torch.tensor([number - 2 ** (bits - 1) for number in numbers])
+        rows, columns = files[f"{name}_shape"].tolist()
+        groups = codes.reshape(rows, -1, INT4_GROUP if bits == 4 else columns)
+        weight = (groups * files[f"{name}_scale"][..., None]).reshape(rows, columns)
+        torch.testing.assert_close(model.get_parameter(name), weight, rtol=1e-7, atol=0)
+
+
+@TORCHAO
+def test_tensors_of_torchao_stand_for_their_integers_times_the_scale_of_their_row(finished: Finish):
+    found = finished("torchao")
+    files = load_file(found.taught.target / "model.safetensors")
+    model = found.taught.load().model
+    names = [name for name in files if name.endswith("qdata")]
+    assert len(names) == 14
+    for name in names:
+        weight = files[name].float() * files[name.removesuffix("qdata") + "scale"].float().reshape(-1, 1)
+        layer = model.get_submodule(name.rpartition("._weight")[0])
+        torch.testing.assert_close(layer.weight, weight, rtol=1e-7, atol=0)
+        assert type(layer.weight.data) is Tensor

@@ -162,7 +162,10 @@ def test_float8_is_multiplied_out_into_the_number_format_asked_for(dtype: torch.
             {"quant_method": "compressed-tensors"},
             marks=pytest.mark.skipif(find_spec("compressed_tensors") is not None, reason="it is installed"),
         ),
-        {"quant_method": "torchao", "quant_type": {"default": "int8"}},
+        pytest.param(
+            {"quant_method": "torchao", "quant_type": {"default": "int8"}},
+            marks=pytest.mark.skipif(find_spec("torchao") is not None, reason="it is installed"),
+        ),
         {"quant_method": "of another planet"},
         {"bits": 4},
         ["gptq"],

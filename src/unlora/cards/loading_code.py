@@ -24,6 +24,14 @@ _READ_OUT = {
 """Format of files -> what asks transformers for the numbers that they stand for, as the run had them. Left to itself it
 computes with the codes where it has kernels for them, and PEFT takes no layer of compressed-tensors."""
 
+_DEQUANTISE = [
+    "for layer in target.modules():  # The numbers that torchao's tensors stand for, as the run had them.",
+    '    if type(getattr(layer, "weight", None)).__module__.startswith("torchao."):',
+    "        layer.weight = torch.nn.Parameter(layer.weight.dequantize().to(target.dtype), False)",
+    "target.hf_quantizer.remove_quantization_config(target)",
+]
+"""transformers gives these numbers of no file of torchao."""
+
 _COMPUTE = [
     "for layer in target.modules():  # On some CPUs bitsandbytes would compute in bfloat16 instead.",
     '    if hasattr(layer, "support_avx512bf16_for_cpu"):',
@@ -56,6 +64,8 @@ def adapter_code(target: Stack, precision: Precision) -> str:
     lines += [f"from transformers import {', '.join(names)}", ""]
     if target.base.source == "embedded":
         lines.insert(0, _embedded_import(quantised))
+    elif precision.format == "torchao":
+        lines.insert(0, "import torch")
     read = f"AutoModelForCausalLM.from_pretrained({_source(target.base, quantised)}{_remote(precision)}"
     if not quantised:
         read += f", quantization_config={options}(dequantize=True)" if options is not None else ""
@@ -91,6 +101,7 @@ def _in_full(target: Stack, precision: Precision, read: str) -> list[str]:
         ]
     else:
         lines = [f'target = {read}, dtype="{precision.dtype}")']
+        lines += _DEQUANTISE if precision.format == "torchao" else []
     for adapter in target.adapters:
         lines.append(f"target = PeftModel.from_pretrained(target, {_quoted(adapter)}).merge_and_unload()")
     return lines

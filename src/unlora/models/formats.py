@@ -4,14 +4,21 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from unlora.errors import InputError
 from unlora.models.dequantise import is_rounded
 from unlora.models.quantised import Bits
+from unlora.models.reading import reading
 
-MULTIPLIED_OUT = {"fp8": None, "mxfp8": None, "mxfp4": None, "compressed-tensors": "compressed_tensors"}
-"""Methods that transformers reads as ordinary numbers when it is asked to -> the module that it needs for that."""
+MULTIPLIED_OUT = {
+    "fp8": None, "mxfp8": None, "mxfp4": None, "compressed-tensors": "compressed_tensors", "torchao": "torchao",
+}  # fmt: skip
+"""Methods whose files are read as ordinary numbers -> the module that transformers needs for that."""
+BY_THEIR_LIBRARY = {"torchao"}
+"""Of these, the ones that transformers reads as tensors of the library's own class, which gives the numbers itself;
+the others it multiplies out when it is asked to."""
 
 
 def recorded_quantisation(config: PreTrainedConfig) -> Bits | None:
@@ -54,7 +61,8 @@ def settle_format(name: str, config: PreTrainedConfig) -> PreTrainedConfig:
             f"pip install {method}."
         )
     for part in (config, config.get_text_config()):
-        if isinstance(options := getattr(part, "quantization_config", None), dict):
+        options = getattr(part, "quantization_config", None)
+        if isinstance(options, dict) and method not in BY_THEIR_LIBRARY:
             options["dequantize"] = True
     return config
 
@@ -71,6 +79,8 @@ def settle_weights(name: str, model: PreTrainedModel, format: str | None, dtype:
     Raises:
         InputError: naming the first such tensor.
     """
+    if format in BY_THEIR_LIBRARY:
+        _read_out(name, model)
     for path, parameter in model.named_parameters():
         packed = getattr(parameter, "quant_state", None) is not None or getattr(parameter, "SCB", None) is not None
         if not packed and not (parameter.is_floating_point() and parameter.dtype.itemsize >= 2):
@@ -88,6 +98,20 @@ def settle_weights(name: str, model: PreTrainedModel, format: str | None, dtype:
         forget_format(model)
         _cast(model, dtype)
     return model
+
+
+@torch.no_grad()
+def _read_out(name: str, model: PreTrainedModel) -> None:
+    """Put the numbers that they stand for in place of the tensors of a library's own class, one after another."""
+    found: dict[int, nn.Parameter] = {}
+    for path, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            kind = type(parameter)
+            if kind.__module__.partition(".")[0] in BY_THEIR_LIBRARY:
+                if id(parameter) not in found:
+                    with reading(f"model '{name}': {path}.{own} cannot be read out of a {kind.__name__}"):
+                        found[id(parameter)] = nn.Parameter(parameter.dequantize(), requires_grad=False)
+                setattr(module, own, found[id(parameter)])  # A matrix that two layers share stays one.
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
