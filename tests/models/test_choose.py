@@ -209,3 +209,27 @@ def test_a_number_format_or_an_initialisation_is_no_use_of_the_weight():
             return torch.matmul(inputs, self.second.weight) + self.first(inputs)
 
     assert weights_passed_on(Block) == {"second"}
+
+
+def test_a_weight_that_is_read_in_training_alone_is_passed_on():
+    """As in Gemma 3n, where the adapter would be felt in evaluation and never learn; a setting's branch is tried."""
+
+    class Block(nn.Module):
+        def forward(self, inputs):
+            if self.training and self.config.clip is not None:
+                self.written.weight.data.clamp_(-1, 1)
+                weight = self.first.weight.clamp(-1, 1) if self.first.weight.dtype == inputs.dtype else None
+                return nn.functional.linear(inputs, weight)
+            if self.config.slow_but_exact:
+                inputs = nn.functional.linear(inputs, self.second.weight[:, :2])
+            return self.first(self.written(self.second(inputs)))
+
+    class Heir(Block):
+        pass
+
+    assert weights_passed_on(Block) == weights_passed_on(Heir) == {"first"}
+
+
+def test_gemma_3n_corrects_past_a_layer_in_training():
+    module = __import__("transformers.models.gemma3n.modeling_gemma3n", fromlist=["x"])
+    assert weights_passed_on(module.Gemma3nTextAltUp) == {"correction_coefs"}
