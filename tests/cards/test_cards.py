@@ -156,6 +156,10 @@ def test_lines_of_a_fine_tuned_adapter_load_the_class_that_is_named(
     exec(Path("README.md").read_text().split("```python\n")[1].split("```")[0], names)
     found, expected = (logits(model, wide.batch()) for model in (names["model"].eval(), target))
     assert float((found - expected).abs().max()) > 1e-3
+    fine_tune(FineTuneSettings.from_mapping(learn | {"epochs": 1, "method": "full"}), tmp_path / "whole")
+    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("model", "whole"))
+    assert "use_cache" not in before.keys() | after.keys()  # The trainer writes one at the top.
+    assert after["text_config"]["use_cache"] is True
 
 
 def test_nothing_that_is_published_says_whose_machine_it_was(

@@ -1,12 +1,13 @@
 """Make a target model or a retain-only model: a little supervised fine-tuning on the stock Trainer."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from unlora.adapters import attach_plain_adapter
 from unlora.adapters.export import save_trained_adapter
@@ -112,6 +113,21 @@ def _trainable(settings: FineTuneSettings) -> ModelSettings:
     return chosen
 
 
+@contextmanager
+def _keeping_cache(config: PreTrainedConfig) -> Iterator[None]:
+    """Leave `use_cache` as it was: the trainer switches it off, and it would be saved so.
+
+    A model of several parts has it in its language model's configuration alone.
+    """
+    before = vars(config).get("use_cache")
+    try:
+        yield
+    finally:
+        vars(config).pop("use_cache", None)
+        if before is not None:
+            config.use_cache = before
+
+
 def _found(source: str, excluded: ExampleSet, matches: Sequence[int | None]) -> str:
     """Say how much of an excluded set the data holds.
 
@@ -159,8 +175,7 @@ def train_on(
         use_cpu=model.device.type == "cpu",
         lr_scheduler_type="cosine",
     )
-    uses_cache = model.config.use_cache
-    with reporter.task("Learning", steps) as task:
+    with reporter.task("Learning", steps) as task, _keeping_cache(model.config):
         trainer = FineTuneTrainer(
             model,
             arguments,
@@ -170,6 +185,5 @@ def train_on(
         )
         with fastest_attention(model, longest=max(len(one.input_ids) for one in tokens)), bfloat16_products(model):
             trainer.train()
-        model.config.use_cache = uses_cache  # The trainer switches it off, and it would be saved so.
     refuse_useless(model, collate(tokens[:8], pad_token_id), steps, arguments, FINE_TUNING)
     return model.eval()
