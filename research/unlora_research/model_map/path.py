@@ -31,6 +31,7 @@ from unlora.models.load import LoadedModel, load_model
 from unlora.models.named_class import auto_class
 from unlora.models.quiet import quiet
 from unlora.models.score import score_completions
+from unlora.models.scored import scored_logits
 from unlora.reach import Reach
 from unlora.recipes.export import export_merged
 from unlora.recipes.plan.batches import read_run_data
@@ -228,15 +229,26 @@ def _planned(made: Made, run: Path, reach: Reach) -> tuple[float | None, str]:
 
 
 def _scores(loaded: LoadedModel) -> dict[str, Any]:
-    """Completions of several lengths: by the model's own forward, one after another, and in padded batches."""
+    """Completions of several lengths: by the model's own forward, one by one, in padded batches, as in training."""
     rows = [(row.tolist()[: LENGTH - 2 * place], 3) for place, row in enumerate(_text(4))]
     rows += [(rows[0][0][:3] + rows[1][0][:5], 3)]  # The prompt of the first, read once for both.
     alone = [score_completions(loaded.model, [row], pad_token_id=1)[0].token_log_probs for row in rows]
     together = [one.token_log_probs for one in score_completions(loaded.model, rows, pad_token_id=1, batch_size=5)]
+    trained = [_training_scores(loaded.model, *row) for row in rows]
     plain = [_own_scores(loaded.model, *row) for row in rows]
-    pairs = zip((*alone, *together), (*plain, *plain), strict=True)
+    pairs = zip((*alone, *together, *trained), 3 * plain, strict=True)
     differences = [numpy.abs(one - own).max() for one, own in pairs]
     return {"score_difference": float(max(differences))}
+
+
+@torch.no_grad()
+def _training_scores(model: PreTrainedModel, ids: list[int], start: int) -> Any:
+    """As `_own_scores`, of the logits that a loss is computed from."""
+    tokens = torch.tensor([ids])
+    labels = tokens.masked_fill(torch.arange(len(ids)) < start, -100)
+    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
+    log_probs = scored_logits(model, batch).float().log_softmax(-1)
+    return log_probs.gather(1, tokens[0, start:, None])[:, 0].numpy()
 
 
 @torch.no_grad()

@@ -27,7 +27,8 @@ LOGITS = 1e-5
 """Largest difference of a logit between an adapter's factors, added to the weights by hand, and plain PEFT; relative to
 the largest logit where that is above one."""
 NATS = 1e-4
-"""Largest difference of a token's log-probability, alone or in a padded batch, from the model's own forward pass."""
+"""Largest difference of a token's log-probability from the model's own forward pass: alone, in a padded batch, or of
+the logits that a loss is computed from."""
 PLANNED = 0.1
 """Largest relative difference between what `plan` says and what was made: share reached, weights, adapter."""
 
