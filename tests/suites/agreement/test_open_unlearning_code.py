@@ -27,7 +27,7 @@ from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.models.save import save_model
 from unlora.recipes.evaluate import evaluate_checkpoint, settings_of_one
-from unlora.suites.muse.open_unlearning import muse_logs
+from unlora.suites.muse.open_unlearning import muse_logs, write_open_unlearning_muse
 from unlora.suites.scores import ModelScores
 from unlora.suites.tofu.ask import ask_set, prepare_sets
 from unlora.suites.tofu.open_unlearning import evaluation_logs, write_open_unlearning
@@ -63,6 +63,16 @@ def theirs(model: Path, folder: Path, **job: Any) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / f"{FILES[job['evaluator']]}_EVAL.json").read_text())
+
+
+def summarised(model: Path, folder: Path, **job: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Our summary, and what its own summariser makes of the log beside it, computing none of it again."""
+    log, summary = (folder / "theirs" / f"{FILES[job['evaluator']]}_{form}.json" for form in ("EVAL", "SUMMARY"))
+    written, ours = log.read_bytes(), json.loads(summary.read_text())
+    summary.unlink()
+    theirs(model, folder, **job)
+    assert log.read_bytes() == written
+    return ours, json.loads(summary.read_text())
 
 
 def compare(found: Mapping[str, Any], expected: Mapping[str, Any], keys: tuple[str, ...]) -> int:
@@ -136,18 +146,22 @@ def test_every_number_of_tofu(taught: Taught, tmp_path: Path) -> None:
     never_taught = build_tiny_model("llama", vocab_size=len(loaded.tokenizer))
     retain_only = scored(never_taught)
     write_open_unlearning(tmp_path / "retain_only", retain_only, None)
-    ours = evaluation_logs(scored(loaded.model), retain_only)
-    logs = theirs(
-        taught.target,
-        tmp_path,
-        evaluator="tofu",
-        metrics=TOFU_METRICS,
-        rows=tofu_rows(sets),
-        template=PLAIN,
-        retain_logs_path=str(tmp_path / "retain_only" / "TOFU_EVAL.json"),
-    )
+    scores = scored(loaded.model)
+    ours = evaluation_logs(scores, retain_only)
+    job = {
+        "evaluator": "tofu",
+        "metrics": TOFU_METRICS,
+        "rows": tofu_rows(sets),
+        "template": PLAIN,
+        "retain_logs_path": str(tmp_path / "retain_only" / "TOFU_EVAL.json"),
+    }
+    logs = theirs(taught.target, tmp_path, **job)
     assert set(logs) == set(ours)
     assert compare(ours, logs, ("prob", "avg_loss", "score", "rougeL_recall")) > 100
+    write_open_unlearning(tmp_path / "ours" / "theirs", scores, retain_only)
+    summary, its = summarised(taught.target, tmp_path / "ours", **job)
+    assert its == summary
+    assert set(its) == set(TOFU_METRICS)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +179,8 @@ def test_every_number_of_muse(reader: tuple[PreTrainedModel, PreTrainedTokenizer
     model, tokenizer = reader
     save_model(model, tokenizer, tmp_path / "model")
     data = load_muse_data("news", write_muse(tmp_path / "muse"))
-    ours = muse_logs(score_muse(model, tokenizer, data, batch_size=3), None)
+    scores = score_muse(model, tokenizer, data, batch_size=3)
+    ours = muse_logs(scores, None)
     end = str(tokenizer.eos_token)
     rows = {
         **{
@@ -177,16 +192,19 @@ def test_every_number_of_muse(reader: tuple[PreTrainedModel, PreTrainedTokenizer
         "privleak forget": [{"text": text + end} for text in FORGET_TEXTS],
         "privleak holdout": [{"text": text + end} for text in HOLDOUT_TEXTS],
     }
-    logs = theirs(
-        tmp_path / "model",
-        tmp_path,
-        evaluator="muse",
-        metrics=MUSE_METRICS,
-        rows=rows,
-        template=PLAIN | {"asst_start_tag": "Answer: "},
-        retain_logs_path=None,
-    )
+    job = {
+        "evaluator": "muse",
+        "metrics": MUSE_METRICS,
+        "rows": rows,
+        "template": PLAIN | {"asst_start_tag": "Answer: "},
+        "retain_logs_path": None,
+    }
+    logs = theirs(tmp_path / "model", tmp_path, **job)
     assert set(ours) <= set(logs)
+    write_open_unlearning_muse(tmp_path / "ours" / "theirs", scores, scores)
+    summary, its = summarised(tmp_path / "model", tmp_path / "ours", **job)
+    assert its == summary
+    assert set(its) == set(MUSE_METRICS)
     assert compare(ours, logs, ("rougeL_f1",)) >= 4
     for side in ("forget", "holdout"):
         for item, value in ours["mia_min_k"][side]["value_by_index"].items():
