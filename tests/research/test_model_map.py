@@ -1,6 +1,7 @@
 """One class of each kind through the whole path of the map, and what the map itself computes."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from unlora_research.model_map.__main__ import main
 from unlora_research.model_map.by_hand import add_by_hand
-from unlora_research.model_map.page import NOTES, page
+from unlora_research.model_map.page import NOTES, differences, page
 from unlora_research.model_map.path import LEAST, _difference, try_class
 from unlora_research.model_map.verdict import LOGITS, NATS, PLANNED, Verdict
 
@@ -116,3 +118,35 @@ def test_page_says_of_a_run_what_its_numbers_say_and_notes_of_types_that_were_tr
     assert "reach and adapter of 1 of them, to 10%; of llama it says in one line that it cannot" in written
     assert NOTES["dbrx"] in written
     assert not any(note in written for kind, note in NOTES.items() if kind != "dbrx")
+
+
+def verdict(kind: str, outcome: Any = "works", **found: Any) -> Verdict:
+    return Verdict(kind=kind, name=kind.title(), outcome=outcome, **found)
+
+
+def test_what_another_version_has_otherwise_is_told_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    old = [
+        verdict("a"), verdict("b"), verdict("c", "partly", left_out={"gate": "not linear layers"}),
+        verdict("d", "not built", line="it needs an image"), verdict("e", seconds=3.0, score_difference=1e-6),
+    ]  # fmt: skip
+    new = [
+        verdict("b", "error", line="KeyError: x"), verdict("c", "partly", left_out={"router": "not linear layers"}),
+        verdict("d"), verdict("e", seconds=5.0, score_difference=2e-6), verdict("f", "refused", line="it is none"),
+    ]  # fmt: skip
+    expected = [
+        "a: gone, was: works, every weight in reach",
+        "b: was: works, every weight in reach; now: an error that nobody words (KeyError: x)",
+        "c: leaves out not linear layers: `router`; before not linear layers: `gate`",
+        "d: was: not built or not run here by transformers itself; now: works, every weight in reach",
+        "f: new, refused in one line",
+    ]
+    assert [line.rstrip() for line in differences(old, new)] == expected
+    files = [tmp_path / "old.json", tmp_path / "new.json"]
+    for file, verdicts in zip(files, (old, new), strict=True):
+        file.write_text(json.dumps({"verdicts": [one.model_dump(mode="json") for one in verdicts]}))
+    for pair, told in ((files, expected), ((files[0], files[0]), ["nothing differs"])):
+        monkeypatch.setattr(sys, "argv", ["model_map", "--differences", *map(str, pair)])
+        main()
+        assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == told

@@ -2,7 +2,7 @@
 
     python -m unlora_research.model_map [KIND ...] --output map.json [--jobs 2] [--limit 300] [--page docs/models.md]
     python -m unlora_research.model_map --from map.json --page docs/models.md
-    python -m unlora_research.model_map --differences OLD.json NEW.json
+    python -m unlora_research.model_map --differences docs/models.json NEW.json
 
 Without KIND (model types such as llama or qwen3_moe), all. With KIND and an output that is there, those are tried again
 and the others kept. Exit status 1: a class ends in an error that nobody words, or a number is wrong.
@@ -64,7 +64,7 @@ def tried(options: argparse.Namespace) -> dict[str, Any]:
 def _record(verdicts: list[Verdict], known: int) -> dict[str, Any]:
     return {
         "known": known,
-        "command": "python -m unlora_research.model_map --output map.json --page docs/models.md",
+        "command": "python -m unlora_research.model_map --output docs/models.json --page docs/models.md",
         "versions": {name: importlib.metadata.version(name) for name in ("transformers", "peft", "torch")},
         "processor": platform.machine(),
         "seconds": sum(one.seconds for one in verdicts),

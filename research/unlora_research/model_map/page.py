@@ -52,7 +52,8 @@ Decoders that count positions from the one after padding's, as RoBERTa does, are
 
 Made by `{record["command"]}`
 ({versions}; {record["seconds"]:.0f} seconds in all, one thread a class, {record["processor"]}).
-What differs in another version of transformers: `python -m unlora_research.model_map --differences OLD.json NEW.json`.
+What differs in another version of transformers: `python -m unlora_research.model_map --output NEW.json`, then
+`python -m unlora_research.model_map --differences docs/models.json NEW.json`.
 
 {_rounding(verdicts)}{_notes(verdicts)}{_works(verdicts)}
 {_refused(verdicts)}

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -27,11 +26,9 @@ from transformers.models.auto.modeling_auto import (
 from unlora.data.people import generate_people
 from unlora.data.records import Example, ExampleSet
 from unlora.errors import UnloraError
-from unlora.models.load import LoadedModel, load_model
+from unlora.models.load import load_model
 from unlora.models.named_class import auto_class
 from unlora.models.quiet import quiet
-from unlora.models.score import score_completions
-from unlora.models.scored import scored_logits
 from unlora.reach import Reach
 from unlora.recipes.export import export_merged
 from unlora.recipes.plan.batches import read_run_data
@@ -40,11 +37,11 @@ from unlora.recipes.unlearn import unlearn
 from unlora.run.settings import UnlearnSettings
 from unlora_research.model_map.by_hand import add_by_hand
 from unlora_research.model_map.configurations import tiny_configuration
+from unlora_research.model_map.scores import score_difference, some_text
 from unlora_research.model_map.verdict import EXAMPLES, LOGITS, STARTS, Verdict
 from unlora_research.small_world import train_tokenizer
 
 RANK = 2
-LENGTH = 14
 FACTORS = (".temp", ".A", ".correct_output_scale")
 """Vectors that begin as zero and multiply what layers give: keys in Zaya, steps in Doge, inputs by layer in Gemma 3n.
 What they multiply would be without effect in the tiny model alone."""
@@ -124,7 +121,7 @@ def _make(kind: str, place: Path, found: dict[str, Any]) -> Made:
         model = _model_of(config).float().eval()
     found["weights"] = sum(parameter.numel() for parameter in model.parameters())
     _enliven(model)
-    ids = _text(1)
+    ids = some_text(1)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     if logits.shape[:2] != ids.shape or not logits.isfinite().all():
@@ -168,7 +165,7 @@ def _lines(path: Path, examples: tuple[Example, ...]) -> Path:
 def _walk(made: Made, place: Path) -> dict[str, Any]:
     """All that comes after the model is there."""
     loaded = _stage("load", "error", lambda: load_model(str(made.folder), device=torch.device("cpu")))
-    found: dict[str, Any] = _stage("scores", "error", lambda: _scores(loaded))
+    found: dict[str, Any] = _stage("scores", "error", lambda: {"score_difference": score_difference(loaded.model)})
     peft, merged, moved, doubled = [], [], [], []
     for start in STARTS:
         run = place / start
@@ -228,44 +225,9 @@ def _planned(made: Made, run: Path, reach: Reach) -> tuple[float | None, str]:
     return max(abs(told / made - 1) for told, made in pairs), ""
 
 
-def _scores(loaded: LoadedModel) -> dict[str, Any]:
-    """Completions of several lengths: by the model's own forward, one by one, in padded batches, as in training."""
-    rows = [(row.tolist()[: LENGTH - 2 * place], 3) for place, row in enumerate(_text(4))]
-    rows += [(rows[0][0][:3] + rows[1][0][:5], 3)]  # The prompt of the first, read once for both.
-    alone = [score_completions(loaded.model, [row], pad_token_id=1)[0].token_log_probs for row in rows]
-    together = [one.token_log_probs for one in score_completions(loaded.model, rows, pad_token_id=1, batch_size=5)]
-    trained = [_training_scores(loaded.model, *row) for row in rows]
-    plain = [_own_scores(loaded.model, *row) for row in rows]
-    pairs = zip((*alone, *together, *trained), 3 * plain, strict=True)
-    differences = [numpy.abs(one - own).max() for one, own in pairs]
-    return {"score_difference": float(max(differences))}
-
-
-@torch.no_grad()
-def _training_scores(model: PreTrainedModel, ids: list[int], start: int) -> Any:
-    """As `_own_scores`, of the logits that a loss is computed from."""
-    tokens = torch.tensor([ids])
-    labels = tokens.masked_fill(torch.arange(len(ids)) < start, -100)
-    batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
-    log_probs = scored_logits(model, batch).float().log_softmax(-1)
-    return log_probs.gather(1, tokens[0, start:, None])[:, 0].numpy()
-
-
-@torch.no_grad()
-def _own_scores(model: PreTrainedModel, ids: list[int], start: int) -> Any:
-    """Log-probability of every token from `start` on, by one forward pass that is given the tokens and nothing else."""
-    log_probs = model(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1].float().log_softmax(-1)
-    return log_probs.gather(1, torch.tensor(ids[start:])[:, None])[:, 0].numpy()
-
-
-def _text(rows: int) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return torch.randint(2, 300, (rows, LENGTH), generator=generator)
-
-
 @torch.no_grad()
 def _logits(model: nn.Module) -> Tensor:
-    ids = _text(2)
+    ids = some_text(2)
     return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
 
 
