@@ -110,7 +110,10 @@ def test_what_further_suites_measured_stands_side_by_side(tmp_path: Path):
     other["muse:news"]["models"]["unlearned"]["metrics"]["verbatim_memorisation"]["value"] = 0.5
     other["muse:news"]["protocol"]["batch_size"] = 1  # of no weight
     del other["muse:news"]["models"]["retain_only"]
-    shown = text(with_further(two_runs(tmp_path), [made_further(), other]), tmp_path)
+    one = made_further()
+    for name, further in (("mine", one), ("a copy", other)):
+        further["muse:news"]["protocol"]["sets"] = {"verbatim": {"name": name, "sha256": "aa"}}
+    shown = text(with_further(two_runs(tmp_path), [one, other]), tmp_path)
     assert (
         "verbatim memorisation verbatim_memorisation ↓ lower 0.310 ± 0.012 before 0.700 retain-only 0.290 "
         "0.500 ± 0.012 before 0.700"
@@ -135,9 +138,9 @@ def test_a_suite_that_one_run_asked_alone_leaves_the_others_comparable(tmp_path:
 
 def test_suites_that_were_asked_otherwise_are_said_to_be(tmp_path: Path):
     other = made_further()
-    other["muse:news"]["protocol"] |= {"corpus": "books", "max_examples": 5}
+    other["muse:news"]["protocol"] |= {"corpus": "books", "sets": {"verbatim": {"sha256": "bb"}}, "max_examples": 5}
     shown = text(with_further(two_runs(tmp_path), [made_further(), other]), tmp_path)
-    assert "Not asked alike in these runs: corpus, max_examples." in shown
+    assert "Not asked alike in these runs: corpus, sets, max_examples." in shown
 
 
 def test_a_run_whose_first_suite_is_another_one_is_compared_in_what_both_asked(tmp_path: Path):

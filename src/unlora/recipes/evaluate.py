@@ -46,7 +46,7 @@ def evaluate_checkpoint(settings: CheckpointSettings, output: Path, *, reporter:
         raise InputError("settings: name no suite.")
     for one in suites:
         if not isinstance(one.suite, Tofu):
-            reporter.say("Loading the questions")
+            reporter.say(f"Loading the questions of {one.label}")
         one.load()
     scored, made_of = load_scored_model(settings.model, find_adapter(settings.adapter), reporter)
     for one in suites:

@@ -237,7 +237,7 @@ def _cell(models: Mapping[str, Any], role: str) -> str:
     if measured is None or measured["value"] is None:
         return NO_VALUE
     error = measured["standard_error"]
-    return number_text(measured["value"]) + (f" ± {number_text(error)}" if error is not None else "")
+    return number_text(measured["value"]) + (f" ± {error:.3f}" if error is not None else "")
 
 
 def _shown(value: Any) -> str:

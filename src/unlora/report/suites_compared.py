@@ -83,4 +83,9 @@ def _beside(record: Mapping[str, Any] | None, metric: str) -> tuple[str, ...]:
 def _differences(records: Sequence[Mapping[str, Any] | None]) -> tuple[str, ...]:
     protocols = [record.get("protocol", {}) for record in records if record is not None]
     keys = dict.fromkeys(key for one in protocols for key in one if key not in HOW_FAST)
-    return tuple(key for key in keys if len({repr(one.get(key)) for one in protocols}) > 1)
+    return tuple(key for key in keys if len({repr(_content(one.get(key))) for one in protocols}) > 1)
+
+
+def _content(value: Any) -> Any:
+    """What stands there but for what a set is called: the hash of its content says more."""
+    return {key: _content(one) for key, one in value.items() if key != "name"} if isinstance(value, Mapping) else value
