@@ -53,6 +53,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": _ALPHA,
     "hunyuan_v1_moe": _ALPHA,
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1},
+    "laguna": {"num_attention_heads_per_layer": [4, 4]},
     "lfm2": _CONVOLVED,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "longcat_flash": {"zero_expert_num": 2},
