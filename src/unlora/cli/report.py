@@ -19,10 +19,7 @@ from unlora.regular_files import refuse_missing
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
 @click.option("--output", type=OUTPUT, metavar="FILE", help="The page about several runs.")
 def report(runs: tuple[Path, ...], output: Path | None) -> None:
-    """Write report.html of a run again from its files, or one page that compares several runs.
-
-    Beside runs, a TOFU_EVAL.json or MUSE_EVAL.json of OpenUnlearning (or its SUMMARY) is a row of the page.
-    """
+    """Write report.html of a run again from its files, or one page of several runs and of OpenUnlearning's logs."""
     from unlora.report.logs import is_log
 
     for run in runs:
