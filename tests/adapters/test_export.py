@@ -202,8 +202,11 @@ def test_adapter_of_another_model_is_refused(tmp_path: Path):
         load_trained_adapter(build_tiny_model("llama", layers=3), tmp_path / "adapter")
     with pytest.raises(InputError, match=r"no counterpart for .*layers\.1"):
         load_trained_adapter(build_tiny_model("llama", layers=1), tmp_path / "adapter")
-    with pytest.raises(InputError, match="not an adapter folder"):
+    with pytest.raises(InputError, match="no such folder"):
         load_trained_adapter(build_tiny_model("llama"), tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="not an adapter folder"):
+        load_trained_adapter(build_tiny_model("llama"), tmp_path / "empty")
 
 
 def test_saved_values_come_back_to_the_adapter_that_had_them(tmp_path: Path):
