@@ -95,13 +95,19 @@ def test_a_step_sees_how_probable_its_forget_examples_were(taught: Taught, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("objective", "batch_size"),
-    [(Objective("idk"), 4), (Objective("ihl", forget_strength=0.5), 4), (Objective("ihl"), 2)],
+    ("objective", "batch_size", "sees"),
+    [
+        (Objective("idk"), 4, True),
+        (Objective("ihl", forget_strength=0.5), 4, True),
+        (Objective("ihl"), 2, True),
+        (Objective("ihl"), 4, False),
+    ],
 )
 def test_what_a_step_does_not_read_as_it_is_or_too_little_of_is_not_seen(
-    taught: Taught, tmp_path: Path, objective: Objective, batch_size: int
+    taught: Taught, tmp_path: Path, objective: Objective, batch_size: int, sees: bool
 ):
     trainer = trainer_for(anchored(taught), pairs(taught, epochs=1), tmp_path, objective, batch_size=batch_size)
+    trainer.sees = sees
     seen = []
 
     class Look(TrainerCallback):

@@ -206,6 +206,7 @@ def train(
             pad_token_id=sets.tokeniser.pad_token_id,
             callbacks=[SealCheckpoints(), TrainLog(run.train_log), ReportSteps(report), stop],
         )
+        trainer.sees = enough is not None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.
         refuse_useless(model, probe_batch(sets), trainer.state.global_step, arguments, UNLEARNING)

@@ -157,7 +157,7 @@ def _readings(
 ) -> dict[Part, PartReading]:
     """Tell the parts apart, each of which has as many rows of the labels."""
     count = len(labels) // len(wanted)
-    scored = (labels[:, 1:] != NOT_SCORED).sum(dim=1)
+    scored = labels[:, 1:] != NOT_SCORED
     sizes = [int(rows.sum()) for rows in scored.split(count)]
     readings = {}
     for place, (part, mine) in enumerate(zip(wanted, logits.split(sizes), strict=True)):
@@ -165,7 +165,7 @@ def _readings(
         states = None
         if part in blocks:
             outputs = hidden_states[block_index(blocks[part], len(hidden_states) - 1) + 1]
-            states = outputs[rows, :-1][labels[rows, 1:] != NOT_SCORED]
+            states = outputs[rows, :-1][scored[rows]]
         readings[part] = PartReading(Predictions.from_scored(mine, labels[rows]), states)
     return readings
 

@@ -39,6 +39,10 @@ class UnlearnTrainer(Trainer):
     once for every forget example; its full predictions and hidden states batch by batch.
     """
 
+    sees: bool = True
+    """Whether it looks how probable forget examples are (`seen`): a second softmax of theirs in every step, which a run
+    does without where nobody asks."""
+
     def __init__(
         self,
         model: PeftModel,
@@ -155,7 +159,8 @@ class UnlearnTrainer(Trainer):
     def seen(self) -> float | None:
         """Mean probability of the forget examples of the step just taken, as they were when it began.
 
-        None where they were not read as they are (refused, or at another strength), or were fewer than four.
+        None where they were not read as they are (refused, or at another strength), were fewer than four, or where
+        `sees` is off.
         """
         count = sum(batch.examples for batch in self._logged)
         mean = sum(batch.probability * batch.examples for batch in self._logged) / max(count, 1)
@@ -171,8 +176,8 @@ class UnlearnTrainer(Trainer):
         super().log(logs, start_time)
 
     def _as_is(self, policy: Mapping[Part, PartReading]) -> Float[Tensor, ""]:
-        """Mean probability of the forget examples of a batch; NaN where the policy read something else of them."""
-        if self._plan.parts[0] != "forget" or self._objective.forget_strength != 1:
+        """Mean probability of the forget examples of a batch; NaN where nobody looks, or something else was read."""
+        if not self.sees or self._plan.parts[0] != "forget" or self._objective.forget_strength != 1:
             return torch.tensor(math.nan)
         with torch.no_grad():
             return policy["forget"].predictions.mean_log_probs().exp().mean()
