@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -19,6 +20,7 @@ from unlora.models.load import load_tokenizer
 from unlora.models.score import score_completions
 from unlora.recipes.unlearn import unlearn
 from unlora.run import level
+from unlora.run.job import Run
 from unlora.run.level import level_source, with_fixed_source
 from unlora.run.settings import TrainingSettings
 
@@ -192,6 +194,29 @@ def test_the_forget_set_is_read_only_where_a_step_says_that_it_may_be_at_the_lev
     assert 0 < far_off == reads[math.inf] - reads[level.FAR] < len(seen)
     name = "adapter/adapter_model.safetensors"
     assert (tmp_path / "inf" / name).read_bytes() == (tmp_path / str(level.FAR) / name).read_bytes()
+
+
+def test_what_stopped_training_is_what_the_model_gives_and_is_not_asked_again(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    found: list[float] = []
+
+    def settle(run: Run, at_level: level.AtLevel, **others: Any) -> None:
+        assert at_level.found is not None
+        found.extend((at_level.found, at_level.probability()))
+        with patch.context() as inner:
+            asked = Mock(wraps=level.score_completions)
+            inner.setattr(level, "score_completions", asked)
+            level.settle(run, at_level, **others)
+        found.append(asked.call_count)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlora.recipes.unlearn.settle", settle)
+        aimed = {"aim": 0.5, "stop": True}
+        unlearn(taught.settings(training={"epochs": 10}, level=aimed, evaluation={"skip": True}), tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())["level"]
+    assert found[0] == found[1] == record["as_trained"]
+    assert (found[2] > 0) == (record["strength"] != 1)
 
 
 def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, tmp_path: Path):

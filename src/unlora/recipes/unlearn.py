@@ -119,14 +119,14 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     else:
         run.discard_results()
         level = find_level(settings, target, sets, reporter)
-        if level is not None and settings.level.stop:
-            lesson.enough = AtLevel(model, level, sets)
+        at_level = AtLevel(model, level, sets) if level is not None else None
+        lesson.enough = at_level if settings.level.stop else None
         with run.stage("training"):
             stopped = train(run, settings.training, model, lesson, sets, penalty)
         if fingerprint(model) != target.fingerprint:
             raise FunctionMovedError("the base weights changed during training; the adapter is not saved.")
         run.record["checks"]["base_weights_unchanged"] = True
-        settle(run, model, level, sets, most=settings.level.most, stopped=stopped)
+        settle(run, at_level, most=settings.level.most, stopped=stopped)
         run.write_record()
         save_trained_adapter(model, run.adapter, **papers(settings, run, target))
     run.write_record(adapter_sha256=adapter_sha256(run.adapter))

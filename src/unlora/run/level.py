@@ -122,11 +122,13 @@ def _measure(source: LevelSource, target: LoadedModel, sets: Sets) -> Level:
 
 
 class AtLevel:
-    """Asked after every pass over the forget set: whether the model is at the level or past it."""
+    """Whether a model is at the level that was found for it, or past it; asked while it trains."""
 
     def __init__(self, model: PeftModel, level: Level, sets: Sets) -> None:
         """Ask nothing yet."""
-        self._model, self._level, self._sets = model, level, sets
+        self.model, self.level, self._sets = model, level, sets
+        self.found: float | None = None
+        """Forget probability when it was; None as long as it was not."""
 
     def __call__(self, seen: float | None) -> bool:
         """Read the whole forget set, unless training has just seen that it is far from the level.
@@ -135,42 +137,49 @@ class AtLevel:
             seen: the mean probability that the forget examples of the last step had; None where it is not known. Of
                 several processes all are told the same, and the first one looks.
         """
-        if seen is not None and seen > FAR * self._level.probability:
+        if seen is not None and seen > FAR * self.level.probability:
             return False
-        mean = processes.from_main(lambda: float(_probabilities(self._model, self._sets).mean()))
-        return mean <= self._level.probability
+        mean = processes.from_main(self.probability)
+        if mean > self.level.probability:
+            return False
+        self.found = mean
+        return True
+
+    def probability(self) -> float:
+        """Read the whole forget set: its mean probability."""
+        return float(_probabilities(self.model, self._sets).mean())
 
 
-def settle(
-    run: Run, model: PeftModel, level: Level | None, sets: Sets, *, most: float, stopped: int | None = None
-) -> None:
-    """Make the trained adapter of a run as strong as the level asks for, record it and say it; nothing without one."""
-    if level is None:
+def settle(run: Run, at_level: AtLevel | None, *, most: float, stopped: int | None = None) -> None:
+    """Make the trained adapter of a run as strong as its level asks for, record it and say it; nothing without one."""
+    if at_level is None:
         return
     with run.stage("level"):
-        settled = dataclasses.replace(settled_at(model, level, sets, most=most), stopped=stopped)
+        settled = dataclasses.replace(settled_at(at_level, most=most), stopped=stopped)
     run.record["level"] = settled.to_json()
     run.say(f"Level: {settled.sentence()}")
 
 
-def settled_at(model: PeftModel, level: Level, sets: Sets, *, most: float) -> Settled:
+def settled_at(at_level: AtLevel, *, most: float) -> Settled:
     """Make the trained adapter as strong as the level asks for.
 
     The update is only multiplied: forgetting past the level is taken back on a straight line to the target, and an
     update that falls short of it goes on in its own direction.
 
     Args:
-        model: with the adapter that was trained; its B is multiplied.
-        level: to reach.
-        sets: of the run.
+        at_level: of the model with the adapter that was trained; its B is multiplied. Where training stopped at the
+            level, the model is as it was then, and is not read again.
         most: the largest strength.
 
     """
+    model, level = at_level.model, at_level.level
 
     @cache
     def at(strength: float) -> float:
+        if strength == 1 and at_level.found is not None:
+            return at_level.found
         with at_strength(model, strength):
-            return float(_probabilities(model, sets).mean())
+            return at_level.probability()
 
     as_trained = at(1.0)
     strength = find_strength(at, level.probability, most=most)

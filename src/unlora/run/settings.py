@@ -142,7 +142,8 @@ class LevelSettings(Config):
     most: float = Field(default=1.5, ge=1)
     """Largest strength of the adapter, where training falls short of the level; 1 is as trained."""
     stop: bool = False
-    """Ask after every epoch, and stop training at the level: what is never passed need not be taken back."""
+    """Ask after every epoch, and in the middle of a long one, and stop training at the level: what is never passed need
+    not be taken back."""
 
     @field_validator("aim")
     @classmethod

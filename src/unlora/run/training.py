@@ -83,8 +83,8 @@ class Lesson:
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
         self.enough: Callable[[float | None], bool] | None = None
-        """Asked after every epoch, and told what the last step saw of the forget set (`UnlearnTrainer.seen`): whether
-        training may stop; None where it goes on to its end."""
+        """Asked after every pass or half of one (`StopAt`), and told what the last step saw of the forget set
+        (`UnlearnTrainer.seen`): whether training may stop; None where it goes on to its end."""
 
     def load(self) -> None:
         """Read the refusals to draw from.

@@ -131,8 +131,12 @@ class StopWhenDiverged(TrainerCallback):
             raise TrainingDivergedError(diverged("gradient is not finite", state.global_step, args, self._advice))
 
 
+LONG_EPOCH = 6
+"""Steps of an epoch above which a model goes well past a level before it ends (docs/level.md, sets of 60 and 80)."""
+
+
 class StopAt(TrainerCallback):
-    """Stops training at the end of an epoch where it is enough.
+    """Stops training where it is enough: asked at the end of every epoch, and in the middle of a long one.
 
     The step at which it stops is not saved: a run that is killed right after it goes on from an earlier checkpoint,
     asks again, and stops at the same step.
@@ -142,7 +146,7 @@ class StopAt(TrainerCallback):
         """Fix what to ask.
 
         Args:
-            enough: asked after every epoch, of all processes at once.
+            enough: asked of all processes at once.
             epochs: of the whole training.
         """
         self._enough = enough
@@ -151,7 +155,8 @@ class StopAt(TrainerCallback):
         """The step at which it did."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        every = max(1, round(state.max_steps / self._epochs))
+        epoch = state.max_steps / self._epochs
+        every = max(1, round(epoch / 2 if epoch > LONG_EPOCH else epoch))
         last = state.global_step >= state.max_steps
         if state.global_step % every or last or not self._enough():
             return
