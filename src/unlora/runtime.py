@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psutil
 import torch
 
 from unlora.errors import InputError
@@ -54,6 +55,13 @@ def resolve_device(name: str) -> torch.device:
 
 def _accelerated() -> bool:
     return torch.accelerator.is_available()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that nobody uses on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

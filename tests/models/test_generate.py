@@ -115,12 +115,42 @@ def test_prompt_without_room_is_refused(prompt: list[int]):
         generate(model_of("gpt2"), [[2, 3], prompt])
 
 
-def test_training_mode_is_kept_and_progress_adds_up():
+def test_training_mode_is_kept():
     model = model_of("llama").train()
-    counts: list[int] = []
-    generate(model, batch_size=3, progress=counts.append)
+    generate(model)
     assert model.training
-    assert counts == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("free", "counts"),
+    [
+        (0, [3, 3, 2]),  # never fewer than the batch size
+        (5, [5, 3]),
+        (10**6, [8]),
+    ],
+)
+def test_as_many_texts_are_written_together_as_free_memory_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, free: int, counts: list[int]
+):
+    """`free` is in texts that a quarter of it holds: keys and values of all their tokens, in every layer."""
+    model = model_of("llama")
+    longest = max(map(len, PROMPTS)) + NEW_TOKENS
+    config = model.config
+    heads = config.num_key_value_heads * config.head_dim
+    a_text = 2 * 4 * config.num_hidden_layers * heads * longest
+    monkeypatch.setattr("unlora.models.generate.free_memory", lambda _device: 4 * a_text * free + 1)
+    seen: list[int] = []
+    texts = generate(model, PROMPTS * 2, batch_size=3, progress=seen.append)
+    assert seen == counts
+    assert texts == [text_of(plain_loop(model, prompt)) for prompt in PROMPTS] * 2
+
+
+def test_what_reads_its_rows_again_from_their_start_is_not_given_more_of_them(monkeypatch: pytest.MonkeyPatch):
+    model = model_of("llama")
+    monkeypatch.setattr("unlora.models.forward._can_continue", lambda _cache, _count: False)
+    seen: list[int] = []
+    generate(model, PROMPTS * 2, batch_size=3, progress=seen.append)
+    assert seen == [3, 3, 2]
 
 
 def sample(
@@ -192,8 +222,8 @@ def test_samples_of_a_prompt_read_it_once_and_progress_adds_up():
     counts: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda _module, inputs: rows.append(inputs[0].shape[0]))
     sample(model, PROMPTS[:1], samples=6, batch_size=4, max_new_tokens=2, progress=counts.append)
-    assert rows == [1, 4, 1, 2]
-    assert counts == [4, 2]
+    assert rows == [1, 1, 6]  # the first finds out how much of it memory has room for
+    assert counts == [6]
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,12 @@ class Reader:
             return self._read_without_gaps(keep)
         return output.logits[:, -keep:]
 
+    def held(self) -> int:
+        """Bytes of the keys and values that it remembers; 0 where the rows are read again from their start."""
+        layers = self._cache.layers if self._cache is not None and not self._from_start else []
+        tensors = [tensor for layer in layers for tensor in vars(layer).values() if isinstance(tensor, Tensor)]
+        return sum(tensor.nbytes for tensor in tensors)
+
     def _forward(self, input_ids: TokenIds, mask: TokenIds, unread: int, keep: int, more: bool) -> Any:
         """Read the last `unread` tokens of the rows; `keep` and `more` as in `read`."""
         inputs: dict[str, Any] = {

@@ -16,6 +16,12 @@ from unlora.models.batches import longest_first, pad_batch
 from unlora.models.context import context_length
 from unlora.models.forward import Reader
 from unlora.models.wrapping import CausalModel, evaluating, unwrap
+from unlora.runtime import free_memory
+
+AT_ONCE = 64
+"""Texts that are written together where memory has room for the keys and values of all their tokens."""
+SHARE_OF_FREE_MEMORY = 0.25
+"""That these may take."""
 
 Choose = Callable[[Float[Tensor, "row vocab"], Sequence[int], int], Int[Tensor, " row"]]
 """Next token of each row, from float32 logits, the numbers of the rows, and how many tokens they have written."""
@@ -32,7 +38,7 @@ class Writer:
     pad_token_id: int
     """Any token: padding (on the left) is masked out."""
     batch_size: int = 16
-    """Texts written together; many are faster, as long as memory holds the keys and values of all their tokens."""
+    """Texts written together, at least; up to `AT_ONCE`, which are faster, where memory has room for what they need."""
     progress: Callable[[int], None] | None = None
     """Called after each batch with the number of texts in it."""
 
@@ -155,7 +161,8 @@ def _generate(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence
     end_tokens = _end_tokens(plain, writer.tokenizer)
     texts: dict[int, str] = {}
     with evaluating(plain), torch.no_grad():
-        for batch in longest_first([len(prompt) for prompt in prompts], writer.batch_size):
+        rows = _rows_at_once(writer, prompts, limits)
+        for batch in longest_first([len(prompt) for prompt in prompts], rows):
             reader, logits = _read_prompts(plain, [prompts[row] for row in batch], writer.pad_token_id)
             written = _write(reader, logits, {row: limits[row] for row in batch}, choose, end_tokens)
             for row, tokens in written.items():
@@ -163,6 +170,20 @@ def _generate(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence
             if writer.progress is not None:
                 writer.progress(len(batch))
     return [texts[row] for row in range(len(prompts))]
+
+
+def _rows_at_once(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> int:
+    """Find how many texts memory has room for; what the longest of them needs is seen by reading its prompt."""
+    if len(prompts) <= writer.batch_size:
+        return writer.batch_size
+    plain = unwrap(writer.model)
+    prompt, limit = max(zip(prompts, limits, strict=True), key=lambda one: len(one[0]) + one[1])
+    reader, _ = _read_prompts(plain, [prompt], writer.pad_token_id)
+    needed = reader.held() * (len(prompt) + limit) / len(prompt)
+    if not needed:
+        return writer.batch_size
+    room = SHARE_OF_FREE_MEMORY * free_memory(plain.device) / needed
+    return max(writer.batch_size, min(AT_ONCE, int(room)))
 
 
 def _read_prompts(
@@ -189,7 +210,7 @@ def _write(
 
     A row that is done leaves the batch, where `generate` pads it until the last one is done: on tofu-mini, whose
     answers have 10 to 68 tokens, SmolLM2 on two cores takes 57 s instead of 63 in batches of 16 and 32 instead of 44
-    in batches of 64.
+    in batches of 64 (`AT_ONCE`).
     """
     written: dict[int, list[int]] = {row: [] for row in limits}
     rows = list(limits)

@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 
 from unlora.recipes.plan.batches import RunData
@@ -14,7 +13,7 @@ from unlora.run.number_format import number_format
 from unlora.run.presets import laid_over
 from unlora.run.settings import UnlearnSettings
 from unlora.run.starting import chosen_start
-from unlora.runtime import resolve_device
+from unlora.runtime import free_memory, resolve_device
 
 WORTH_SAYING = 0.97
 """A change that leaves more of the peak than this is not advised."""
@@ -113,13 +112,6 @@ def _changes(settings: UnlearnSettings) -> list[dict[str, dict[str, Any]]]:
         changes.append({"model": {"quantisation": "4bit"}})
     changes += [{"start": one} for one in cheaper if "kind" in one]
     return changes
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that nobody uses on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
 
 
 def measured_rate(settings: ModelSettings, *, seconds: float = 0.5) -> float:
