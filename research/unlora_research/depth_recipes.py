@@ -28,6 +28,12 @@ class Recipe(NamedTuple):
         return laid_over(common, dict(self.settings))
 
 
+STOP = {"level": {"stop": True}}
+SAM, NEAR_SAM, FAR_SAM, ATTACKED = (
+    {"training": {"trainer": f"unlora_research.{name}"}}
+    for name in ("sam:SamTrainer", "sam:NearSamTrainer", "sam:FarSamTrainer", "attacked:AttackedTrainer")
+)
+
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("default", 2e-4, wide=False),
     "default_past": Recipe("default", 2e-4, {"level": {"stop": False}}, wide=False),
@@ -36,6 +42,15 @@ RECIPES: dict[str, Recipe] = {
     "deep_alike": Recipe("deep", 4e-4, {"objective": {"separation": 0.0}}),
     "deep_leading": Recipe("deep", 4e-4, {"start": {"skip": 0.0}}),
     "deep_past": Recipe("deep", 4e-4, {"level": {"stop": False}}),
+    "npo": Recipe("npo", 2e-4, STOP, wide=False),
+    "npo_sam": Recipe("npo", 2e-4, STOP | SAM, wide=False),
+    "default_sam": Recipe("default", 2e-4, SAM, wide=False),
+    "default_sam_near": Recipe("default", 2e-4, NEAR_SAM, wide=False),
+    "default_sam_far": Recipe("default", 2e-4, FAR_SAM, wide=False),
+    "deep_sam": Recipe("deep", 3.6e-4, SAM),
+    "attacked": Recipe("default", 2e-4, ATTACKED, wide=False),
+    "deep_attacked": Recipe("deep", 3.6e-4, ATTACKED),
 }
 """`past` does not stop at the level, and is scaled back to it; `at_once` has no reserve, and half the rate, so that its
-forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out."""
+forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `npo` stops at the level as
+the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of the laboratory's own."""

@@ -59,7 +59,7 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
     refuse_engine(settings.model)
     refuse_trackers(settings.training.report_to)
     level_source(settings)
-    lesson = Lesson(settings.objective)
+    lesson = Lesson(settings.objective, settings.training.trainer)
     seed_everything(run.seed)
 
     # ---- 2. What is read: the two sets, refusals, questions, an earlier measurement --------------------------

@@ -111,6 +111,8 @@ class TrainingSettings(Config):
     """Steps between checkpoints for resuming."""
     report_to: list[str] = Field(default_factory=list)
     """Trackers, by the names that transformers has: tensorboard, wandb, trackio, mlflow, ..."""
+    trainer: str | None = None
+    """module:Class of your own in place of `UnlearnTrainer`, which it subclasses (docs/losses.md)."""
 
     @property
     def at_once(self) -> int:

@@ -16,6 +16,7 @@ from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import Objective
 from unlora.models.wrapping import CausalModel
+from unlora.own_code import import_own
 from unlora.run.input_settings import ModelSettings
 from unlora.run.job import Run
 from unlora.run.sets import Sets, probe_batch
@@ -68,17 +69,34 @@ def data_hashes(
     return hashes | {"refusals_sha256": hashlib.sha256(json.dumps(refusals).encode()).hexdigest()}
 
 
-class Lesson:
-    """What a run is trained to do: its objective, and the refusals that stand in for answers where it reads some."""
+def find_trainer(name: str | None) -> type[UnlearnTrainer]:
+    """The class that "module:Class" names; None is `UnlearnTrainer` itself.
 
-    def __init__(self, settings: ObjectiveSettings) -> None:
-        """Make the objective.
+    Raises:
+        InputError: there is none, or it is no trainer of that kind.
+    """
+    if name is None:
+        return UnlearnTrainer
+    found = import_own(name, "training.trainer")
+    if not (isinstance(found, type) and issubclass(found, UnlearnTrainer)):
+        raise InputError(f"training.trainer '{name}': must be a class that subclasses unlora.UnlearnTrainer.")
+    return found
+
+
+class Lesson:
+    """What a run is trained to do: its objective, the refusals that stand in for answers where it reads some, and the
+    trainer that minimises it.
+    """
+
+    def __init__(self, settings: ObjectiveSettings, trainer: str | None = None) -> None:
+        """Make the objective and find the trainer.
 
         Raises:
-            InputError: a term, a parameter or a weight that there is not.
+            InputError: a term, a parameter, a weight or a trainer that there is not.
         """
         self._settings = settings
         self.objective = make_objective(settings)
+        self.trainer = find_trainer(trainer)
         self.refusals: tuple[str, ...] | None = None
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
@@ -197,7 +215,7 @@ def train(
             task.plot({"forget term": logs["forget_term"], "retain term": logs["retain_term"]})
             done = step
 
-        trainer = UnlearnTrainer(
+        trainer = lesson.trainer(
             model,
             arguments,
             objective=lesson.objective,

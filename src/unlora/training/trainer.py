@@ -16,7 +16,7 @@ from unlora import processes
 from unlora.adapters.products import bfloat16_products
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
-from unlora.losses import ForgetInputs, Objective, ObjectiveParts, RetainInputs
+from unlora.losses import ForgetInputs, Objective, RetainInputs
 from unlora.models.attention import fastest_attention
 from unlora.shapes import PerExample
 from unlora.training.arguments import refuse_weight_decay
@@ -113,34 +113,76 @@ class UnlearnTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """One forward pass over all parts together, and one with the adapters off over those that need it."""
+        read = self._read(model, inputs, self._plan.parts)
+        parts = self._objective(read.forget, read.retain)
+        self._record(parts.forget_term, parts.retain_term, parts.total, read.probability, inputs)
+        total = parts.total
+        if read.shared is not None:
+            total = total + self._objective.separation * read.shared
+        total = total * inputs["weight"]
+        return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
+
+    def forget_side(self, model: nn.Module, inputs: dict[str, Tensor]) -> "Side":
+        """Read the forget term's examples alone: for a trainer that takes the two sides at different weights.
+
+        The loss is that of `compute_loss` without the retain term and the penalty. Nothing is logged (`log_sides`).
+        """
+        read = self._read(model, inputs, tuple(part for part in self._plan.parts if part != "retain"))
+        term = self._objective.forget_term(read.forget).mean()
+        loss = term if read.shared is None else term + self._objective.separation * read.shared
+        return Side(term, loss * inputs["weight"], read.probability)
+
+    def retain_side(self, model: nn.Module, inputs: dict[str, Tensor]) -> "Side":
+        """Read the retain examples alone: the weighted retain term, and the penalty; 0 where there is neither."""
+        term = loss = torch.zeros((), device=inputs["weight"].device)
+        if self._objective.retain_term is not None:
+            read = self._read(model, inputs, ("retain",))
+            term = self._objective.retain_term(read.retain).mean()
+            loss = self._objective.retain_weight * term * inputs["weight"]
+        if self._penalty is not None:
+            loss = loss + self._penalty(self.accelerator.unwrap_model(model))
+        return Side(term, loss, torch.tensor(math.nan))
+
+    def log_sides(self, forget: "Side", retain: "Side", inputs: Mapping[str, Tensor]) -> None:
+        """Log a batch that was read side by side; once for each.
+
+        Raises:
+            TrainingDivergedError: a loss is not finite.
+        """
+        self._record(forget.term, retain.term, forget.loss + retain.loss, forget.probability, inputs)
+
+    def _read(self, model: nn.Module, inputs: dict[str, Tensor], wanted: tuple[Part, ...]) -> "_Read":
         plan, needs = self._plan, self._objective.forget_term.needs
-        reference = self._reference.read(inputs, plan.parts, plan.compared, plan.compared_blocks)
         index = inputs["forget_index"]
-        log_probs = self._reference_log_probs(plan.parts[0], index) if "reference_log_probs" in needs else None
-        refused = self._reference_log_probs("refusal", index) if "refusal_reference_log_probs" in needs else None
-        separation = self._objective.separation
-        each = strengths(plan.parts, len(index), self._objective.forget_strength)
+        compared: tuple[Part, ...] = tuple(part for part in plan.compared if part in wanted)
+        reference = self._reference.read(inputs, plan.parts, compared, plan.compared_blocks)
+        first = plan.parts[0] if plan.parts[0] in wanted else None
+        log_probs = refused = None
+        if first is not None and "reference_log_probs" in needs:
+            log_probs = self._reference_log_probs(first, index)
+        if first is not None and "refusal_reference_log_probs" in needs:
+            refused = self._reference_log_probs("refusal", index)
+        watched = first is not None and self._objective.separation > 0
+        each = strengths(wanted, len(index), self._objective.forget_strength)
 
         def before(rows: Tensor, batch: Mapping[str, Tensor]) -> None:
             self._strength.set(each[rows], batch["input_ids"].shape[1])
             self._shared.before(rows, batch)
 
-        with self._shared.watching(model) if separation else nullcontext():
-            policy = read_parts(model, inputs, plan.parts, plan.parts, plan.blocks, before=before)
-        forget = ForgetInputs(
-            **_both(plan.parts[0], policy, reference),
-            reference_log_probs=log_probs,
-            refusal=policy["refusal"].predictions if "refusal" in needs else None,
-            refusal_reference_log_probs=refused,
-        )
-        retain = RetainInputs(**_both("retain", policy, reference)) if "retain" in plan.parts else None
-        parts = self._objective(forget, retain)
-        self._record(parts, self._as_is(policy), inputs["weight"], len(index))
-        total = parts.total
-        if separation:
-            total = total + separation * self._shared.share(len(index))
-        total = total * inputs["weight"]
-        return total if self._penalty is None else total + self._penalty(self.accelerator.unwrap_model(model))
+        with self._shared.watching(model) if watched else nullcontext():
+            policy = read_parts(model, inputs, plan.parts, wanted, plan.blocks, before=before)
+        forget = retain = None
+        if first is not None:
+            forget = ForgetInputs(
+                **_both(first, policy, reference),
+                reference_log_probs=log_probs,
+                refusal=policy["refusal"].predictions if "refusal" in needs else None,
+                refusal_reference_log_probs=refused,
+            )
+        if "retain" in wanted:
+            retain = RetainInputs(**_both("retain", policy, reference))
+        shared = self._shared.share(len(index)) if watched else None
+        return _Read(forget, retain, shared, self._as_is(policy))
 
     def get_train_dataloader(self) -> DataLoader:
         """Every process reads all pairs in order; the collator leaves it its share of each batch.
@@ -177,18 +219,50 @@ class UnlearnTrainer(Trainer):
 
     def _as_is(self, policy: Mapping[Part, PartReading]) -> Float[Tensor, ""]:
         """Mean probability of the forget examples of a batch; NaN where nobody looks, or something else was read."""
-        if not self.sees or self._plan.parts[0] != "forget" or self._objective.forget_strength != 1:
+        if not self.sees or "forget" not in policy or self._plan.parts[0] != "forget":
+            return torch.tensor(math.nan)
+        if self._objective.forget_strength != 1:
             return torch.tensor(math.nan)
         with torch.no_grad():
             return policy["forget"].predictions.mean_log_probs().exp().mean()
 
-    def _record(self, parts: ObjectiveParts, probability: Tensor, weight: Tensor, pairs: int) -> None:
-        retain_term = parts.retain_term if parts.retain_term is not None else torch.zeros_like(parts.forget_term)
-        values = torch.stack([parts.total, parts.forget_term, retain_term, probability.to(parts.total.device)]).detach()
-        total, *found = processes.mean(values * weight).tolist()
-        if not math.isfinite(total):
-            raise TrainingDivergedError(diverged(f"loss is {total}", self.state.global_step + 1, self.args, UNLEARNING))
-        self._logged.append(_Batch(*found, examples=pairs * processes.count()))
+    def _record(
+        self,
+        forget_term: Tensor,
+        retain_term: Tensor | None,
+        total: Tensor,
+        probability: Tensor,
+        inputs: Mapping[str, Tensor],
+    ) -> None:
+        retain_term = retain_term if retain_term is not None else torch.zeros_like(forget_term)
+        values = torch.stack([total, forget_term, retain_term, probability.to(total.device)]).detach()
+        mean, *found = processes.mean(values * inputs["weight"]).tolist()
+        if not math.isfinite(mean):
+            raise TrainingDivergedError(diverged(f"loss is {mean}", self.state.global_step + 1, self.args, UNLEARNING))
+        self._logged.append(_Batch(*found, examples=len(inputs["forget_index"]) * processes.count()))
+
+
+class Side(NamedTuple):
+    """One side of the objective on one batch: the forget term's, or the retain term's."""
+
+    term: Float[Tensor, ""]
+    """Unweighted mean over the examples, which is what the log shows."""
+    loss: Float[Tensor, ""]
+    """What to differentiate; those of both sides together are what `compute_loss` gives."""
+    probability: Float[Tensor, ""]
+    """Mean probability of the forget examples; NaN where it was not looked at."""
+
+
+class _Read(NamedTuple):
+    """What was read of a batch; a side that was not wanted is None, and nobody looks at it."""
+
+    forget: Any
+    """`ForgetInputs`."""
+    retain: Any
+    """`RetainInputs`."""
+    shared: Float[Tensor, ""] | None
+    """`SharedShift.share`, where the objective asks for it."""
+    probability: Float[Tensor, ""]
 
 
 class _Batch(NamedTuple):
