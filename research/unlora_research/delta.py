@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +26,13 @@ from unlora.adapters.export import load_trained_adapter, save_trained_adapter
 from unlora.audit.settings import RelearningSettings
 from unlora.cli.terminal import echo
 from unlora.data.sources import load_examples
-from unlora.data.tokenise import ExampleTokeniser
+from unlora.data.tokenise import ExampleTokeniser, TokenisedExample
 from unlora.errors import InputError
 from unlora.recipes.fine_tune import fine_tune
 from unlora.run.loading import load
 from unlora.run.settings import FineTuneSettings, ModelSettings
 from unlora_research.attackers import RATE_SCALE, attack_model, probabilities_of, scaled
-from unlora_research.delta_edit import Dial, erase, heal, input_moments
+from unlora_research.delta_edit import Dial, SecondMoment, erase, heal, input_moments
 from unlora_research.delta_table import print_table
 from unlora_research.delta_world import build_adapter_world
 
@@ -51,6 +52,14 @@ STOPS: dict[str, Dial] = {
 
 SETS = ("forget", "retain", "held_out")
 ATTACKERS = ("lora_2e-4_few", "full_1e-4_full")
+
+
+class Measured(NamedTuple):
+    """Second moments of every layer's inputs, and the seconds that they took."""
+
+    forget: dict[str, SecondMoment]
+    retain: dict[str, SecondMoment]
+    seconds: float
 
 
 class DeltaPlace(NamedTuple):
@@ -133,34 +142,57 @@ def run_place(folder: Path, place: DeltaPlace, dials: Mapping[str, Dial], attack
     control = place.adapted(place.folder / "retain_only")
     kept = float(np.mean(probabilities_of(control, tokeniser, held_out)) / np.mean(knew))
     attack_model(folder / "control.json", control, tokeniser, sets, tried, place.course, target=known, kept=kept)
+    turner = Turner(place, tokeniser)
     for name, dial in dials.items():
         file, adapter = folder / f"{name}.json", folder / "adapters" / name
         if file.is_file():
             continue
-        about = {"dial": dial._asdict(), "seconds": turn(place, dial, adapter, tokeniser), "target": known}
+        about = {"dial": dial._asdict(), "seconds": turner.turn(dial, adapter), "target": known}
         model = place.adapted(adapter)
         kept = float(np.mean(probabilities_of(model, tokeniser, held_out)) / np.mean(knew))
         attack_model(file, model, tokeniser, sets, tried, place.course, kept=kept, **about)
 
 
-def turn(place: DeltaPlace, dial: Dial, adapter: Path, tokeniser: ExampleTokeniser) -> float:
-    """Erase and heal, or retrain, into an adapter folder; the seconds of the process that it took."""
-    shutil.rmtree(adapter, ignore_errors=True)  # of a run that was stopped in the middle
-    started = time.process_time()
-    if dial.a == 1:
-        fine_tune(place.taught, adapter)
-    else:
-        pad, lesson = tokeniser.pad_token_id, place.taught
-        model = place.adapted(place.folder / "target")
-        forget, retain = (tokeniser.encode_set(load_examples(str(place.file(name)))) for name in SETS[:2])
-        of_forget, of_retain = (
-            input_moments(model, one, pad_token_id=pad) for one in ((forget, retain) if dial.k else ((), ()))
+class Turner:
+    """Turns the dial of one place; the inputs are measured once for all stops."""
+
+    def __init__(self, place: DeltaPlace, tokeniser: ExampleTokeniser) -> None:
+        """Measure nothing yet."""
+        self._place, self._pad = place, tokeniser.pad_token_id
+        self._forget, self._retain = (
+            tokeniser.encode_set(load_examples(str(place.file(name)))) for name in ("forget", "retain")
         )
+
+    def turn(self, dial: Dial, adapter: Path) -> float:
+        """Erase and heal, or retrain, into an adapter folder; the seconds of the process, each stop's as if alone."""
+        shutil.rmtree(adapter, ignore_errors=True)  # of a run that was stopped in the middle
+        place, lesson = self._place, self._place.taught
+        if dial.a == 1:
+            started = time.process_time()
+            fine_tune(lesson, adapter)
+            return time.process_time() - started
+        of_forget, of_retain, before = self._moments if dial.k else self._nothing
+        started = time.process_time()
+        model = place.adapted(place.folder / "target")
         erase(model, of_forget, of_retain, dial)
-        heal(model, retain, dial, rate=lesson.learning_rate / 2, pad_token_id=pad, seed=lesson.seed)
+        heal(model, self._retain, dial, rate=lesson.learning_rate / 2, pad_token_id=self._pad, seed=lesson.seed)
         card = f"The delta of a target, erased and healed at the dial {dial._asdict()}.\n"
         save_trained_adapter(model, adapter, base_model=place.model.name, card=card)
-    return time.process_time() - started
+        return before + time.process_time() - started
+
+    @cached_property
+    def _moments(self) -> Measured:
+        return self._measure(self._forget, self._retain)
+
+    @cached_property
+    def _nothing(self) -> Measured:
+        return self._measure([], [])
+
+    def _measure(self, forget: Sequence[TokenisedExample], retain: Sequence[TokenisedExample]) -> Measured:
+        started = time.process_time()
+        model = self._place.adapted(self._place.folder / "target")
+        both = [input_moments(model, examples, pad_token_id=self._pad) for examples in (forget, retain)]
+        return Measured(*both, time.process_time() - started)
 
 
 if __name__ == "__main__":
