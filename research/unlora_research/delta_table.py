@@ -12,8 +12,8 @@ from unlora_research.tables import markdown_table, spread
 
 HEADINGS = ("stop", "k", "l", "a", "steps", "places", "forget probability", "kept")
 LESSONS = {"few": "back: a tenth", "full": "back: all", "retain": "back: retain records"}
-LEAST = 0.05
-"""Of probability that was lost: below it there is nothing to bring back, and a share of it says nothing."""
+LEAST = 0.2
+"""Of probability that was lost: of less, what comes back is a share that says little."""
 
 Row = dict[str, float]
 
