@@ -113,3 +113,7 @@ def test_a_request_that_took_next_to_nothing_is_said(taught: Taught, tmp_path: P
     assert f"request 1: hardly forgotten, and in force all the same. Take it out (unlora ledger rollback {book} 1)" in (
         still.stdout
     )
+    assert "or a level (--set level.aim=0.1)" in still.stdout
+    aimed = unlora("ledger", "add", book, *words, *("--set", "training.learning_rate=1e-9"), "--set", "level.aim=0.5")
+    assert "request 2: hardly forgotten" in aimed.stdout
+    assert "level.aim" not in aimed.stdout

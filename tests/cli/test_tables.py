@@ -28,6 +28,8 @@ def evaluation(**probabilities: float | None) -> dict[str, Any]:
 def test_a_run_that_took_next_to_nothing_is_told(
     record: dict[str, Any], said: str | None, capsys: pytest.CaptureFixture[str]
 ):
-    print_whether_forgotten(record)
-    printed = capsys.readouterr().out
-    assert printed.startswith(said) if said is not None else printed == ""
+    for aimed in (False, True):
+        print_whether_forgotten(record, aimed=aimed)
+        printed = capsys.readouterr().out
+        assert printed.startswith(said) if said is not None else printed == ""
+        assert ("aim at a level" in printed) == (said is not None and not aimed)

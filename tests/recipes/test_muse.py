@@ -102,6 +102,18 @@ def test_saved_scores_stand_for_the_retain_only_model(place: Place, whole: Path,
         evaluate_checkpoint(first, tmp_path / "first")
 
 
+def test_open_unlearning_s_log_stands_for_the_retain_only_model(place: Place, whole: Path, tmp_path: Path) -> None:
+    """It names neither corpus nor texts: their numbers are compared, and nothing else."""
+    log = whole / "open_unlearning" / "retain_only" / "MUSE_EVAL.json"
+    record = evaluate_checkpoint(place.settings(retain_only=str(log)), tmp_path / "out")
+    assert list(record["models"]) == ["target", "retain_only"]
+    expected = json.loads((whole / "evaluation.json").read_text())
+    assert metric(record, "target", "privacy_leakage") == pytest.approx(metric(expected, "target", "privacy_leakage"))
+    with pytest.raises(InputError, match="verbatim has 1 items, and 2 in the log"):
+        evaluate_checkpoint(place.settings(retain_only=str(log), max_examples=1), tmp_path / "first")
+    assert not (tmp_path / "first").exists()
+
+
 def test_interrupted_evaluation_goes_on_where_it_stopped(
     place: Place, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,7 +208,7 @@ def test_scores_of_a_reference_that_was_asked_something_else_are_refused_before_
 
     evaluate_checkpoint(settings(), tmp_path / "first")
     saved = str(tmp_path / "first" / "scores" / "target.jsonl")
-    with pytest.raises(InputError, match=r"different verbatim \(2 and 1 items\)"):
+    with pytest.raises(InputError, match=r"different verbatim \(1 and 2 items\)"):
         evaluate_checkpoint(settings(retain_only=saved, max_examples=1), tmp_path / "second")
     assert not (tmp_path / "second").exists()
 

@@ -115,7 +115,7 @@ def test_saved_scores_stand_in_for_the_retain_only_model(taught: Taught, file: P
     record = evaluate_checkpoint(settings(taught, file, retain_only=str(saved)), tmp_path / "second")
     assert record["models"]["retain_only"] == first["models"]["target"]
     for change, message in (
-        ({"max_examples": 2}, "6 and 2 questions"),
+        ({"max_examples": 2}, "2 and 6 questions"),
         ({"max_new_tokens": 5}, "different open_ended"),
     ):
         with pytest.raises(InputError, match=message):

@@ -78,10 +78,11 @@ def add(ledger: Path, config: Path | None, preset: str | None, overrides: tuple[
     asked = request.probability
     echo(f"request {number}: answer probability {asked.target:.3f} in the model, {asked.now:.3f} now")
     if hardly_forgotten(asked.target, asked.now):
+        level = "" if request.level is not None else " or a level (--set level.aim=0.1)"
         echo(
             f"request {number}: hardly forgotten, and in force all the same. Take it out"
             f" (unlora ledger rollback {ledger} {number}), then add it with more training"
-            " (--set training.epochs=N) or a level (--set level.aim=0.1)."
+            f" (--set training.epochs=N){level}."
         )
     _echo_composed(book)
 

@@ -22,14 +22,20 @@ def print_evaluation(record: dict[str, Any]) -> None:
         print_evaluation(other)
 
 
-def print_whether_forgotten(record: dict[str, Any]) -> None:
-    """Print a line where a run took next to nothing away: nothing failed, so nothing else says it."""
+def print_whether_forgotten(record: dict[str, Any], *, aimed: bool) -> None:
+    """Print a line where a run took next to nothing away: nothing failed, so nothing else says it.
+
+    Args:
+        record: of the evaluation.
+        aimed: whether the run aimed at a level; it is not told to do so then.
+    """
     asked = [record["models"].get(model, {}).get("metrics", {}) for model in ("target", "unlearned")]
     before, now = (metrics.get("forget_probability", {}).get("value") for metrics in asked)
     if before is not None and now is not None and hardly_forgotten(before, now):
+        level = "" if aimed else " or aim at a level (--set level.aim=0.1)"
         echo(
             f"hardly forgotten: forget probability {before:.3f} in the target, {now:.3f} now; train more "
-            "(--set training.epochs=N) or aim at a level (--set level.aim=0.1)"
+            f"(--set training.epochs=N){level}"
         )
 
 

@@ -35,9 +35,10 @@ def unlearn(config: Path | None, preset: str | None, overrides: tuple[str, ...],
     from unlora.cli.console import ConsoleReporter
     from unlora.cli.tables import print_evaluation, print_whether_forgotten
     from unlora.recipes.unlearn import unlearn as run
+    from unlora.run.level import level_source
 
     evaluation = run(settings, output, reporter=ConsoleReporter())
     if evaluation:
         print_evaluation(evaluation)
-        print_whether_forgotten(evaluation)
+        print_whether_forgotten(evaluation, aimed=level_source(settings) is not None)
     echo(f"adapter: {output / 'adapter'}")

@@ -80,7 +80,7 @@ class SuiteRun:
         """
         asked = self.suite.prepare(self.loaded, reader)
         if self._reference is not None:
-            self.suite.check_comparable(self._reference, asked)
+            self.suite.check_comparable(asked, self._reference)
         return asked
 
     def roles(self) -> list[str]:

@@ -99,7 +99,7 @@ class Muse(Suite):
         if reference.protocol.get("name") != NAME:
             super().check_comparable(scores, reference)
             return
-        for part in scores.sets.keys() & reference.sets.keys():
+        for part in [name for name in scores.sets if name in reference.sets]:
             counts = [len(one.sets[part]) for one in (scores, reference)]
             if counts[0] != counts[1]:
                 raise InputError(f"scores: {part} has {counts[0]} items, and {counts[1]} in the log; {REMEDY}.")
