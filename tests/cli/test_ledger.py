@@ -64,9 +64,11 @@ def test_a_ledger_goes_with_its_model_and_says_when_it_does_not(inputs: Inputs, 
     assert unlora("ledger", "init", book, "--model", model).exit_code == 0
     model.rename(tmp_path / "elsewhere")
     words = ("ledger", "add", book, "--forget", inputs.forget, "--retain", inputs.retain, *QUICK)
-    assert "no such folder" in error_line(unlora(*words))
+    moved = f"error: model '{model}': no such folder; say where it is now with --model."
+    assert error_line(unlora(*words)) == moved
     assert unlora(*words, "--model", tmp_path / "elsewhere").exit_code == 0
-    assert "say where it is now with --model" in error_line(unlora("ledger", "rollback", book, 1))
+    for others in (("rollback", book, 1), ("status", book, "--forget", inputs.forget)):
+        assert error_line(unlora("ledger", *others)) == moved
     assert unlora("ledger", "rollback", book, 1, "--model", tmp_path / "elsewhere").exit_code == 0
     (tmp_path / "elsewhere").rename(inputs.model)
 

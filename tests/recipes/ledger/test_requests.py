@@ -352,6 +352,18 @@ def test_a_composition_is_a_run_to_other_commands(files: Files, taught: Taught, 
     torch.testing.assert_close(logits(found, taught.batch()), logits(expected, taught.batch()), atol=1e-4, rtol=0)
 
 
+def test_what_was_exported_beside_a_composition_outlives_it_and_is_said_to_be_old(files: Files):
+    replaced = composed(files).parent
+    export_adapter(replaced, replaced / "export" / "adapter")
+    assert verify_ledger(files.book).notices == []
+    files.take_back(1)
+    assert (replaced / "export" / "adapter" / "adapter_model.safetensors").is_file()
+    (notice,) = verify_ledger(files.book).notices
+    assert notice.startswith(f"{replaced}: holds export, of a composition that has been replaced")
+    (replaced / "adapter").mkdir()
+    assert "left by a command that ended early" in verify_ledger(files.book).notices[0]
+
+
 def test_an_audit_is_kept_as_evidence_of_its_own_composition_only(files: Files, tmp_path: Path):
     book = Ledger(files.book)
     assert book.composed is not None

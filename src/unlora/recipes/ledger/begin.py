@@ -51,8 +51,9 @@ def load_the_model(book: Ledger, model: ModelSettings, reporter: Reporter) -> Lo
     """Load the model of a ledger.
 
     Raises:
-        InputError: it is not the one that the ledger was begun with.
+        InputError: it is not where it was, or not the one that the ledger was begun with.
     """
+    refuse_moved(book, model)
     reporter.say(f"Loading the model of the ledger, {model.name}")
     loaded = load(model)
     recorded = book.beginning.model.fingerprint
@@ -63,6 +64,16 @@ def load_the_model(book: Ledger, model: ModelSettings, reporter: Reporter) -> Lo
             "this one."
         )
     return loaded
+
+
+def refuse_moved(book: Ledger, model: ModelSettings) -> None:
+    """Refuse a model that the ledger knows by its folder, and that is not there: no name for the hub.
+
+    Raises:
+        InputError: naming it.
+    """
+    if book.beginning.model.name.startswith(".") and not Path(model.name).is_dir():
+        raise InputError(f"model '{model.name}': no such folder; say where it is now with --model.")
 
 
 def refuse_low_precision(loaded: LoadedModel, model: ModelSettings) -> None:

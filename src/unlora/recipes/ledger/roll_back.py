@@ -7,6 +7,7 @@ from unlora.ledger.book import ADVICE, Ledger
 from unlora.ledger.entries import LedgerEntry
 from unlora.locks import alone_in
 from unlora.recipes.ledger.add import compose
+from unlora.recipes.ledger.begin import refuse_moved
 from unlora.run.settings import ModelSettings
 
 
@@ -32,8 +33,7 @@ def roll_back(folder: Path, request: int, model: ModelSettings) -> LedgerEntry:
                 f"{folder}: request {request} was rolled back before, by entry {book.rolled_back[request]}."
             )
         book.refuse_changed()
-        if book.beginning.model.name.startswith(".") and not Path(model.name).is_dir():
-            raise InputError(f"model '{model.name}': no such folder; say where it is now with --model.")
+        refuse_moved(book, model)
         book.tidy()
         of = [one.entry for one in book.in_force if one.entry != request]
         composed = compose(book, of, model).model_dump() if of else None

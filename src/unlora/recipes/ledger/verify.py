@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unlora.errors import InputError
-from unlora.ledger.book import FILE, WORK, Ledger
+from unlora.ledger.book import COMPOSED, FILE, WORK, Ledger
 from unlora.ledger.chain import HASH, read_chain
 
 HASH_OR_BEGINNING = re.compile(r"[0-9a-f]{4,64}")
@@ -59,9 +59,18 @@ def _as_it_is(folder: Path, head: str | None) -> Verified:
     faults = book.changed_files()
     named = {name for entry in book.entries for name in entry.own_files()}
     named |= set(book.composed.files) if book.composed is not None else set()
-    notices = [f"{place}: named by no entry; left by a command that ended early" for place in book.unnamed()]
+    notices = [_left(place) for place in book.unnamed()]
     notices += [f"{place}: a request that is not finished; the same command goes on" for place in _under_way(folder)]
     return Verified(faults, notices, len(hashes), len(named), hashes[-1])
+
+
+def _left(place: Path) -> str:
+    """What a folder is that no entry names; what a user has put beside a composition, an export, outlives it."""
+    own = [] if place.name.startswith(".") or place.parent.name != COMPOSED else sorted(place.glob("*"))
+    if not own or (place / "adapter").exists():
+        return f"{place}: named by no entry; left by a command that ended early"
+    names = ", ".join(one.name for one in own)
+    return f"{place}: holds {names}, of a composition that has been replaced; make it again from the present one"
 
 
 def _under_way(folder: Path) -> list[Path]:
