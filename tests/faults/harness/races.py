@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def run_ledger(
     sieges: list[Siege] = []
     with tempfile.TemporaryDirectory(prefix="unlora-ledger-", ignore_cleanup_errors=True) as folder:
         besieged = prepared(Path(folder), kept)
-        for siege in (*killed_ledgers(besieged, kills, chance), *raced_ledgers(besieged, races, chance)):
+        for siege in chain(killed_ledgers(besieged, kills, chance), raced_ledgers(besieged, races, chance)):
             sieges.append(siege)
             tell(siege)
     return sieges
