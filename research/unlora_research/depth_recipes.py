@@ -37,11 +37,12 @@ SAM, NEAR_SAM, FAR_SAM, ATTACKED = (
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("default", 2e-4, wide=False),
     "default_past": Recipe("default", 2e-4, {"level": {"stop": False}}, wide=False),
-    "deep": Recipe("deep", 4e-4),
-    "deep_at_once": Recipe("deep", 2e-4, {"objective": {"forget_strength": 1.0}}),
-    "deep_alike": Recipe("deep", 4e-4, {"objective": {"separation": 0.0}}),
-    "deep_leading": Recipe("deep", 4e-4, {"start": {"skip": 0.0}}),
-    "deep_past": Recipe("deep", 4e-4, {"level": {"stop": False}}),
+    "deep": Recipe("deep", 3.6e-4),
+    "deep_at_once": Recipe("deep", 1.8e-4, {"objective": {"forget_strength": 1.0}}),
+    "deep_alike": Recipe("deep", 3.6e-4, {"objective": {"separation": 0.0}}),
+    "deep_leading": Recipe("deep", 3.6e-4, {"start": {"skip": 0.0}}),
+    "deep_past": Recipe("deep", 3.6e-4, {"level": {"stop": False}, "training": {"epochs": 12}}),
+    "deep_damped": Recipe("deep", 3.6e-4, {"start": {"damping": 0.03}}),
     "npo": Recipe("npo", 2e-4, STOP, wide=False),
     "npo_sam": Recipe("npo", 2e-4, STOP | SAM, wide=False),
     "default_sam": Recipe("default", 2e-4, SAM, wide=False),
@@ -51,6 +52,7 @@ RECIPES: dict[str, Recipe] = {
     "attacked": Recipe("default", 2e-4, ATTACKED, wide=False),
     "deep_attacked": Recipe("deep", 3.6e-4, ATTACKED),
 }
-"""`past` does not stop at the level, and is scaled back to it; `at_once` has no reserve, and half the rate, so that its
-forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `npo` stops at the level as
-the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of the laboratory's own."""
+"""`past` does not stop at the level, in 12 passes, and is scaled back to it; `at_once` has no reserve, and half the
+rate, so that its forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `damped`
+weighs the retain set's energy against less of a common floor; `npo` stops at the level as the others do; `sam` (`near`,
+`far`: at another rho) and `attacked` have a trainer of the laboratory's own."""
