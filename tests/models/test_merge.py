@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.tiny import Architecture, build_tiny_model, build_tiny_tokenizer, save_tiny
 from unlora.errors import InputError
 from unlora.models.load import load_model
-from unlora.models.merge import Expected, changes_nothing, merge_adapter, probe_logits, probe_tokens
+from unlora.models.merge import Expected, changes_nothing, compare_logits, merge_adapter, probe_logits, probe_tokens
+from unlora.models.quantised import Bits
 from unlora.models.save import save_model
 
 PROBE = torch.arange(24).reshape(2, 12)
@@ -180,3 +181,13 @@ def test_expected_logits_can_be_those_of_another_model():
     other = Expected(probe_logits(build_tiny_model("llama", seed=1)), torch.float32)
     with pytest.raises(InputError, match="another model"):
         merge_adapter(wrapped, where="adapter", expected=other)
+
+
+@pytest.mark.parametrize(("moved", "bits", "same"), [
+    (0.004, "8bit", True), (0.05, "8bit", False), (0.004, "4bit", False), (0.004, None, False), (1e-6, None, True),
+])  # fmt: skip
+def test_layers_that_round_their_inputs_may_move_by_a_step(moved: float, bits: Bits | None, same: bool):
+    before = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
+    check = compare_logits(before, before * (1 + moved), dtype=torch.float32, bits=bits)
+    assert check.relative_difference == pytest.approx(moved, rel=0.1)
+    assert (check.relative_difference <= check.tolerance) == same

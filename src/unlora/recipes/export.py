@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from unlora.adapters.export import load_trained_adapter, read_adapter, write_adapter
 from unlora.adapters.factors import Factors, concatenate, rank_of, squeeze
@@ -18,6 +17,7 @@ from unlora.locks import alone_in_output
 from unlora.models.adapter_target import is_adapter, plain_base, recorded_base
 from unlora.models.load import LoadedModel, load_model
 from unlora.models.merge import MergeCheck, compare_logits, merge_adapter, probe_logits
+from unlora.models.quantised import quantisation_of
 from unlora.models.save import save_model
 from unlora.run.finished import model_of, refuse_leading_out, refuse_other_model, run_settings
 from unlora.run.loading import load
@@ -88,7 +88,7 @@ def export_merged(
     save_model(merged, target.tokenizer, output, card=card)
     del merged, adapted, target
     again = load_model(str(output), dtype=getattr(torch, dtype), device=device, trust_remote_code=trust_remote_code)
-    return _refuse_another(output, expected, probe_logits(again.model), again.model.dtype)
+    return _refuse_another(output, compare_logits(expected, probe_logits(again.model), dtype=again.model.dtype))
 
 
 @alone_in_output
@@ -154,9 +154,9 @@ def export_adapter(
         card=exported_card(written, record, named, rank_of(factors), about),
     )
     found = probe_logits(load_trained_adapter(base.model, output))
-    check = compare_logits(expected, found, dtype=base.model.dtype)
+    check = compare_logits(expected, found, dtype=base.model.dtype, bits=quantisation_of(base.model))
     if error < EXACT:
-        _refuse_another(output, expected, found, base.model.dtype)
+        _refuse_another(output, check)
     return Exported(rank_of(factors), error, check, public)
 
 
@@ -224,13 +224,12 @@ def named_stack(model: ModelSettings, output: Path, base_name: str | None) -> St
     return found._replace(base=Named(base_name, base_name, base_name, found.base.licence))
 
 
-def _refuse_another(output: Path, expected: Tensor, found: Tensor, dtype: torch.dtype) -> MergeCheck:
+def _refuse_another(output: Path, check: MergeCheck) -> MergeCheck:
     """Take back what computes something else than it was made to.
 
     Raises:
         UnloraError: it does; the folder was removed.
     """
-    check = compare_logits(expected, found, dtype=dtype)
     if not check.relative_difference <= check.tolerance:
         shutil.rmtree(output, ignore_errors=True)
         raise UnloraError(

@@ -30,6 +30,7 @@ from unlora.models.adapter_target import is_adapter, plain_base
 from unlora.models.load import LoadedModel, load_tokenizer
 from unlora.models.merge import compare_logits, probe_logits
 from unlora.models.old_readers import save_tokenizer
+from unlora.models.quantised import quantisation_of
 from unlora.recipes.cache import chosen_entries, remove_entries
 from unlora.recipes.ledger.ask import ask_both
 from unlora.recipes.ledger.begin import load_the_model
@@ -194,7 +195,8 @@ def record_run(
     of = [*(one.entry for one in book.in_force), book.next_number]
     composed = compose(book, of, settings.model)
     adapted = load_trained_adapter(model.model, book.path / composed.folder / "adapter")
-    check = compare_logits(expected, probe_logits(adapted), dtype=model.model.dtype)
+    found, bits = probe_logits(adapted), quantisation_of(model.model)
+    check = compare_logits(expected, found, dtype=model.model.dtype, bits=bits)
     if not check.relative_difference <= check.tolerance:
         raise UnloraError(
             f"{book.path / composed.folder}: what was composed is another model than the one that was trained (the "
