@@ -1,7 +1,10 @@
+import math
+from typing import Any
+
 import pytest
 
 from tests.report.made_run import answer, made_evaluation, measured
-from unlora.report.tables import answers_of_set, metric_table, number_text, result_sentence
+from unlora.report.tables import answers_of_set, loss_sentence, metric_table, number_text, result_sentence
 
 
 def test_result_is_said_in_plain_words():
@@ -84,6 +87,42 @@ def test_metric_of_another_suite_is_shown_under_its_own_name():
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0.000"), (0.9876, "0.988"), (2e-21, "2.0e-21"), (-2.17, "-2.170")])
 def test_small_numbers_do_not_become_zero(value: float, text: str):
     assert number_text(value) == text
+
+
+def probabilities(values: list[float], set_name: str = "retain") -> list[dict[str, Any]]:
+    asked = [answer(number, set_name, recall=None) for number in range(len(values))]
+    return [{**one, "mean_log_prob": math.log(value)} for one, value in zip(asked, values, strict=True)]
+
+
+def test_few_questions_that_carry_the_loss_are_counted():
+    before = probabilities([0.9] * 20)
+    after = probabilities([0.9] * 10 + [0.1] + [0.8] * 4 + [0.3] + [0.95] * 4)  # lost: 0.8, four times 0.1, 0.6
+    assert loss_sentence({"target": before, "unlearned": after}) == (
+        "Of what it lost there 2 of 20 questions carry 78%; the worst fell from 0.900 to 0.100."
+    )
+    assert loss_sentence({"target": before[4:16], "unlearned": after}) == (
+        "Of what it lost there one of 12 carries 44%; the worst fell from 0.900 to 0.100."
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([0.9] * 9, [0.1] * 9),  # too few to speak of a tenth
+        ([0.9] * 20, [0.9] * 20),
+        ([0.5] * 20, [0.9] * 20),
+        ([0.9] * 20, []),
+    ],
+)
+def test_where_nothing_is_lost_nothing_is_said_of_it(before: list[float], after: list[float]):
+    assert loss_sentence({"target": probabilities(before), "unlearned": probabilities(after)}) is None
+
+
+def test_only_the_retain_set_is_asked_what_it_lost():
+    sets = [probabilities(values, "forget") for values in ([0.9] * 20, [0.1] * 20)]
+    assert loss_sentence({"target": sets[0], "unlearned": sets[1]}) is None
+    unscored = [{**one, "mean_log_prob": None} for one in probabilities([0.9] * 20)]
+    assert loss_sentence({"target": unscored, "unlearned": unscored}) is None
 
 
 def test_answers_run_evenly_from_worst_to_best():

@@ -15,7 +15,7 @@ from unlora.level import NO_LEVEL, Settled
 from unlora.reach import Reach
 from unlora.report import plots
 from unlora.report.load import RunFiles, read_run, suite_records
-from unlora.report.tables import answers_of_set, metric_table, result_sentence
+from unlora.report.tables import answers_of_set, loss_sentence, metric_table, result_sentence
 
 HASH_LENGTH = 12
 """Characters of a hash that are shown; the whole of it is the hover text."""
@@ -86,6 +86,7 @@ def render_page(files: RunFiles) -> str:
         settings=files.settings,
         objective=objective_text(objective),
         sentence=result_sentence(evaluation) if evaluation is not None else None,
+        loss=loss_sentence(files.answers),
         no_evaluation=_why_no_evaluation(files.settings),
         evaluation_notes=_notes(suites),
         suites=[(name, metric_table(record)) for name, record in suites],

@@ -1,5 +1,6 @@
 """What the page says in numbers and words: the result in one sentence, the metrics, the answers before and after."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,8 @@ Direction = Literal["lower", "higher", "as retain-only", "not said"]
 
 SHOWN_ANSWERS = 5
 """Questions shown of each set."""
+FEW = 0.1
+"""Share of the retain questions that is looked at for what they carry of the loss."""
 LONGEST_ANSWER = 320
 """Characters; models that have lost the thread repeat themselves without end."""
 
@@ -130,6 +133,29 @@ def result_sentence(evaluation: Mapping[str, Any]) -> str | None:
     return " ".join(sentences) or None
 
 
+def loss_sentence(answers: Mapping[str, Records]) -> str | None:
+    """Say how much of what the retain set lost its tenth of questions with the largest losses carries.
+
+    A mean hides that a model has kept most questions and lost one (docs/results/depth.md). None where fewer than ten
+    questions were asked before and after, or none of them lost anything that three decimals show.
+    """
+    before, after = (
+        {one["question_sha256"]: math.exp(one["mean_log_prob"]) for one in answers.get(role, ()) if _is_kept(one)}
+        for role in ("target", "unlearned")
+    )
+    losses = sorted(((before[key] - after[key], key) for key in after if key in before), reverse=True)
+    lost = sum(max(loss, 0.0) for loss, _ in losses)
+    if len(losses) < 1 / FEW or lost < 0.001 * len(losses):
+        return None
+    few = losses[: round(FEW * len(losses))]
+    worst = few[0][1]
+    questions = f"{len(few)} of {len(losses)} questions carry" if len(few) > 1 else f"one of {len(losses)} carries"
+    return (
+        f"Of what it lost there {questions} {sum(loss for loss, _ in few) / lost:.0%}; the worst fell from "
+        f"{number_text(before[worst])} to {number_text(after[worst])}."
+    )
+
+
 def answers_of_set(answers: Mapping[str, Records], set_name: str, *, count: int = SHOWN_ANSWERS) -> list[ShownAnswer]:
     """Choose questions of a set evenly from the lowest to the highest overlap after unlearning, both ends included.
 
@@ -163,6 +189,10 @@ def metric_row(name: str, measured: Records) -> MetricRow:
     direction = DIRECTIONS[measured[0]["higher_is_better"]]
     counts = [one["example_count"] for one in measured]
     return MetricRow(name, label, meaning, direction, max(counts), tuple(_cell(one) for one in measured))
+
+
+def _is_kept(score: Mapping[str, Any]) -> bool:
+    return score["set"] == "retain" and score.get("mean_log_prob") is not None
 
 
 def _heading(name: str) -> str:
