@@ -192,7 +192,7 @@ class Turner:
         started = time.process_time()
         model = self._place.adapted(self._place.folder / "target")
         both = [input_moments(model, examples, pad_token_id=self._pad) for examples in (forget, retain)]
-        return Measured(*both, time.process_time() - started)
+        return Measured(both[0], both[1], time.process_time() - started)
 
 
 if __name__ == "__main__":
