@@ -15,12 +15,11 @@ from unlora.errors import InputError
 from unlora.losses import Predictions
 from unlora.models.scored import scored_logits
 from unlora.models.wrapping import evaluating
-from unlora.training import UnlearnTrainer
 from unlora.training.trainer import Side
-from unlora_research.sides import gradients_of, loss_with, refuse_several_processes, trained_parameters
+from unlora_research.sides import SidesTrainer, gradients_of, trained_parameters
 
 
-class AttackedTrainer(UnlearnTrainer):
+class AttackedTrainer(SidesTrainer):
     """Minimise forget term of theta + phi + retain_weight x retain term of theta, phi a freshly taught attacker.
 
     Before each step a new LoRA phi, that of the audit, takes a few steps of Adam on the NLL of forget examples which
@@ -42,26 +41,19 @@ class AttackedTrainer(UnlearnTrainer):
         super().__init__(*args, pad_token_id=pad_token_id, **options)
         self._pad_token_id = pad_token_id
 
-    def compute_loss(  # type: ignore[override]
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """The attacker's steps, one pass of the forget side with it and one of the retain side without."""
-        if not self.attacker_steps:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        refuse_several_processes(type(self).__name__)
+    @property
+    def is_plain(self) -> bool:
+        """Without an attacker's step."""
+        return not self.attacker_steps
+
+    def forget_elsewhere(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Side, list[Tensor]]:
+        """The attacker's steps, and one pass with it in place."""
         trained = trained_parameters(model)
         with self.attacking(inputs["forget_index"]):
             forget = self.forget_side(model, inputs)
             gradients = gradients_of(forget.loss, trained)
-        retain = self.retain_side(model, inputs)
         # How probable the examples are with the attacker in place says nothing about the level.
-        forget = Side(forget.term, forget.loss, torch.full_like(forget.term, torch.nan))
-        self.log_sides(forget, retain, inputs)
-        return loss_with(forget.loss, trained, gradients) + retain.loss
+        return Side(forget.term, forget.loss, torch.full_like(forget.term, torch.nan)), gradients
 
     @contextmanager
     def attacking(self, read: Tensor) -> Iterator[None]:

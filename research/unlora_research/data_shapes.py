@@ -24,7 +24,7 @@ from unlora.errors import InputError
 from unlora.models.save import save_model
 from unlora.recipes.fine_tune import fine_tune
 from unlora.run.settings import FineTuneSettings, ModelSettings
-from unlora_research.attackers import RATE_SCALE
+from unlora_research.attackers import RATE_SCALE, WORLD
 from unlora_research.depth import QUICK, UNLEARNING_SCALE, Place, run_place
 from unlora_research.depth_recipes import RECIPES
 from unlora_research.depth_table import print_table
@@ -39,7 +39,6 @@ from unlora_research.small_world import (
 )
 from unlora_research.unlearning import small_world_run
 
-WORLD = {"people": 32, "forget_people": 5, "held_out_people": 5, "hidden_size": 96, "layers": 3, "epochs": 20}
 ATTACKERS = ("lora_2e-4_few", "full_1e-4_few", "full_1e-4_full")
 CHAT_TEMPLATE = (
     "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}"

@@ -5,10 +5,9 @@ from pathlib import Path
 from unlora.artifacts import write_text
 from unlora.recipes.fine_tune import fine_tune
 from unlora.run.settings import FineTuneSettings, ModelSettings
+from unlora_research.attackers import QUICK, WORLD
 from unlora_research.small_world import SmallWorld, SmallWorldFiles, build_small_world
 
-WORLD = {"people": 32, "forget_people": 5, "held_out_people": 5, "hidden_size": 96, "layers": 3, "epochs": 20}
-QUICK = {"people": 8, "forget_people": 2, "held_out_people": 2, "hidden_size": 32, "layers": 1, "epochs": 2}
 OTHERS = 1000
 """Added to a world's seed for the people that the base knows."""
 

@@ -29,7 +29,7 @@ from unlora.run.finished import run_settings
 from unlora.run.loading import load
 from unlora.run.reporter import SILENT
 from unlora.run.settings import ModelSettings
-from unlora_research.attackers import RATE_SCALE, attack_model, probabilities_of, scaled
+from unlora_research.attackers import QUICK, RATE_SCALE, attack_model, probabilities_of, scaled
 from unlora_research.depth_recipes import RECIPES, Recipe
 from unlora_research.depth_table import print_table
 from unlora_research.small_world import SmallWorld, build_small_world
@@ -42,8 +42,6 @@ ATTACKERS = (*CHOSEN_BY, "lora_2e-4_few", "lora_2e-4_full", "full_1e-4_few", "fu
 
 UNLEARNING_SCALE = 20.0
 """Of unlearning's learning rates in a small world over SmolLM2's: results/starts has the best ones of both."""
-
-QUICK = {"people": 8, "forget_people": 2, "held_out_people": 2, "hidden_size": 32, "layers": 1, "epochs": 2}
 
 
 class Place(NamedTuple):

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unlora.training import UnlearnTrainer
-from unlora_research.sides import ascended, gradients_of, loss_with, refuse_several_processes, trained_parameters
+from unlora.training.trainer import Side
+from unlora_research.sides import SidesTrainer, ascended, gradients_of, trained_parameters
 
 
-class SamTrainer(UnlearnTrainer):
+class SamTrainer(SidesTrainer):
     """Minimise forget term at theta + rho g / ||g|| + retain_weight x retain term at theta, g the forget gradient.
 
     Fan et al. 2025 (arXiv 2502.05374, NPO+SAM), after Foret et al. 2020 (arXiv 2010.01412). Theta are the trained
@@ -19,24 +19,17 @@ class SamTrainer(UnlearnTrainer):
     rho: ClassVar[float] = 0.05
     """Length of the ascent in the trained factors' unit; 0 is plain training."""
 
-    def compute_loss(  # type: ignore[override]
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """Three passes; the value is that of plain training, the forget side's gradient that of the ascended point."""
-        if not self.rho:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        refuse_several_processes(type(self).__name__)
+    @property
+    def is_plain(self) -> bool:
+        """Without an ascent."""
+        return not self.rho
+
+    def forget_elsewhere(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Side, list[Tensor]]:
+        """Two passes: the value of the first, where the weights are, and the gradients of the ascended point."""
         trained = trained_parameters(model)
         forget = self.forget_side(model, inputs)
         with ascended(trained, gradients_of(forget.loss, trained), self.rho):
-            gradients = gradients_of(self.forget_side(model, inputs).loss, trained)
-        retain = self.retain_side(model, inputs)
-        self.log_sides(forget, retain, inputs)
-        return loss_with(forget.loss, trained, gradients) + retain.loss
+            return forget, gradients_of(self.forget_side(model, inputs).loss, trained)
 
 
 class NearSamTrainer(SamTrainer):

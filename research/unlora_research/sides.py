@@ -14,6 +14,37 @@ from torch import Tensor, nn
 
 from unlora import processes
 from unlora.errors import InputError
+from unlora.training import UnlearnTrainer
+from unlora.training.trainer import Side
+
+
+class SidesTrainer(UnlearnTrainer):
+    """Takes the forget side's gradient elsewhere than at the trained weights, and the retain side's at them."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nowhere else: training is that of `UnlearnTrainer` then."""
+        raise NotImplementedError
+
+    def forget_elsewhere(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Side, list[Tensor]]:
+        """The forget side as it is logged, and its gradients for `trained_parameters`; the weights are as before."""
+        raise NotImplementedError
+
+    def compute_loss(  # type: ignore[override]
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One pass of the retain side after those of the forget side; the value is that of plain training."""
+        if self.is_plain:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        refuse_several_processes(type(self).__name__)
+        forget, gradients = self.forget_elsewhere(model, inputs)
+        retain = self.retain_side(model, inputs)
+        self.log_sides(forget, retain, inputs)
+        return loss_with(forget.loss, trained_parameters(model), gradients) + retain.loss
 
 
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
