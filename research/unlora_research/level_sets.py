@@ -1,11 +1,12 @@
 """Whether the default preset ends at its level on forget sets that nobody chose, with nothing set by hand.
 
-    python -m unlora_research.level_sets FOLDER --data DIR [--sets N] [--seed N] [--dtype D]
+    python -m unlora_research.level_sets FOLDER [--data DIR --each N] [--sets N] [--seed N] [--dtype D]
 
-DIR is laid out as `tofu_mini_run` says, and also holds questions.jsonl: everything that the target knows, twenty lines
-about each subject. Set number n is about one to four subjects that its number draws; the first of every five is half a
-subject. The level is the model's before fine-tuning, since no model that never saw just these subjects exists. What is
-kept is measured on every sixth of the other questions, which no run trains on. Started again it goes on.
+DIR is laid out as `tofu_mini_run` says, and also holds questions.jsonl: everything that the target knows, N lines about
+each subject. Without it the embedded model is first taught the demo's people, all ten facts of each, as the demo does.
+Set number n is about one to four subjects that its number draws; the first of every five is half a subject. The level
+is the model's before fine-tuning, since no model that never saw just these subjects exists. What is kept is measured on
+every sixth of the other questions, which no run trains on. Started again it goes on.
 """
 
 import argparse
@@ -17,15 +18,17 @@ from typing import Any
 
 from unlora.artifacts import read_json, write_text
 from unlora.cli.terminal import echo
+from unlora.data.people import FACTS, generate_people
+from unlora.data.user_jsonl import to_jsonl
 from unlora.errors import InputError
 from unlora.level import Settled
+from unlora.recipes.demo import PEOPLE, teach
+from unlora.run.reporter import SILENT
 from unlora_research.tables import markdown_table, spread
 from unlora_research.unlearning import tofu_mini_run, unlearn_from
 
-OF_SUBJECT = 20
-"""Lines about each."""
-SIZES = (10, 20, 40, 60, 80)
-"""Questions of five sets that follow one another."""
+SIZES = (0.5, 1, 2, 3, 4)
+"""Subjects of five sets that follow one another."""
 HELD_OUT = 6
 """Every so many of the other questions are held out."""
 HEADINGS = ("questions", "level", "as trained", "stopped", "strength", "as left", "within", "kept")
@@ -35,16 +38,20 @@ def main() -> None:
     """Parse, run what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path, metavar="DIR", required=True)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="without it, the demo's people")
+    parser.add_argument("--each", type=int, default=20, metavar="N", help="lines about each subject, with --data")
     parser.add_argument("--sets", type=int, default=10, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the sets and of unlearning")
     parser.add_argument("--dtype", default="auto", help="of the weights")
     options = parser.parse_args()
     try:
+        if options.data is None:
+            options.data, options.each = options.folder / "people", len(FACTS)
+            teach_people(options.data)
         lines = (options.data / "questions.jsonl").read_text(encoding="utf-8").splitlines()
         runs = [options.folder / f"set-{number}" for number in range(options.sets)]
         for number, folder in enumerate(runs):
-            forget, rest = split(lines, number, options.seed)
+            forget, rest = split(lines, number, each=options.each, seed=options.seed)
             if not (folder / "run" / "evaluation.json").is_file():
                 unlearn_set(folder, forget, rest, options)
         echo(table([row_of(folder) for folder in runs]))
@@ -53,19 +60,32 @@ def main() -> None:
         sys.exit(2)
 
 
-def split(lines: Sequence[str], number: int, seed: int) -> tuple[list[str], list[str]]:
+def teach_people(folder: Path) -> None:
+    """Lay out the demo's people as `main` reads them: their questions, and a target that learnt them."""
+    people = generate_people(PEOPLE, questions_per_person=len(FACTS))
+    questions = folder / "questions.jsonl"
+    to_jsonl(people, questions)
+    teach(folder / "target", [questions], "the embedded model learns the demo's people", SILENT)
+
+
+def split(lines: Sequence[str], number: int, *, each: int, seed: int) -> tuple[list[str], list[str]]:
     """Return the lines of set `number`, and all others in their order.
+
+    Args:
+        lines: `each` of a subject, one subject after another.
+        number: of the set.
+        each: lines about a subject.
+        seed: draws the subjects, with the number.
 
     Raises:
         InputError: fewer subjects than the largest set and one more.
     """
-    size = SIZES[number % len(SIZES)]
-    subjects = len(lines) // OF_SUBJECT
-    needed = max(SIZES) // OF_SUBJECT + 1
+    size = round(SIZES[number % len(SIZES)] * each)
+    subjects, needed = len(lines) // each, max(SIZES) + 1
     if subjects < needed:
         raise InputError(f"questions.jsonl: {len(lines)} lines are {subjects} subjects; at least {needed} are needed.")
-    drawn = random.Random(f"{seed}:{number}").sample(range(subjects), -(-size // OF_SUBJECT))
-    chosen = {subject * OF_SUBJECT + line for subject in drawn for line in range(min(size, OF_SUBJECT))}
+    drawn = random.Random(f"{seed}:{number}").sample(range(subjects), -(-size // each))
+    chosen = {subject * each + line for subject in drawn for line in range(min(size, each))}
     return [lines[one] for one in sorted(chosen)], [line for one, line in enumerate(lines) if one not in chosen]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from unlora.errors import InputError
-from unlora_research.level_sets import row_of, split, table
+from unlora_research import level_sets
+from unlora_research.level_sets import row_of, split, table, teach_people
 
 LINES = [f"{subject}/{line}" for subject in range(6) for line in range(20)]
 
@@ -15,16 +16,28 @@ LINES = [f"{subject}/{line}" for subject in range(6) for line in range(20)]
     ("number", "questions", "subjects"), [(0, 10, 1), (1, 20, 1), (2, 40, 2), (4, 80, 4), (5, 10, 1)]
 )
 def test_a_set_is_of_whole_subjects_and_the_rest_is_all_others(number: int, questions: int, subjects: int):
-    forget, rest = split(LINES, number, seed=0)
+    forget, rest = split(LINES, number, each=20, seed=0)
     assert len(forget) == questions
     assert len({line.split("/")[0] for line in forget}) == subjects
     assert [line for line in LINES if line not in forget] == rest
-    assert split(LINES, number, seed=0)[0] == forget
+    assert split(LINES, number, each=20, seed=0)[0] == forget
 
 
 def test_too_few_subjects_are_refused():
     with pytest.raises(InputError, match=r"80 lines are 4 subjects; at least 5"):
-        split(LINES[:80], 0, seed=0)
+        split(LINES[:80], 0, each=20, seed=0)
+
+
+def test_without_data_the_demos_people_are_taught_and_split_person_by_person(tmp_path: Path, monkeypatch):
+    taught: list[list[Path]] = []
+    monkeypatch.setattr(level_sets, "teach", lambda folder, data, why, reporter: taught.append([folder, *data]))
+    teach_people(tmp_path)
+    assert taught == [[tmp_path / "target", tmp_path / "questions.jsonl"]]
+    lines = (tmp_path / "questions.jsonl").read_text().splitlines()
+    forget, rest = split(lines, 2, each=10, seed=0)
+    people = [{json.loads(line)["person"] for line in part} for part in (forget, rest)]
+    assert [len(part) for part in people] == [2, 10]
+    assert not people[0] & people[1]
 
 
 def finished(folder: Path, *, left: float, stopped: int | None) -> Path:
