@@ -41,6 +41,7 @@ RECIPES: dict[str, Recipe] = {
     "deep_at_once": Recipe("deep", 1.8e-4, {"objective": {"forget_strength": 1.0}}),
     "deep_alike": Recipe("deep", 3.6e-4, {"objective": {"separation": 0.0}}),
     "deep_leading": Recipe("deep", 3.6e-4, {"start": {"skip": 0.0}}),
+    "deep_random": Recipe("deep", 3.6e-4, {"start": {"kind": "unlora_research.control_starts:RandomDirections"}}),
     "deep_past": Recipe("deep", 3.6e-4, {"level": {"stop": False}, "training": {"epochs": 12}}),
     "deep_damped": Recipe("deep", 3.6e-4, {"start": {"damping": 0.03}}),
     "npo": Recipe("npo", 2e-4, STOP, wide=False),
@@ -53,6 +54,6 @@ RECIPES: dict[str, Recipe] = {
     "deep_attacked": Recipe("deep", 3.6e-4, ATTACKED),
 }
 """`past` does not stop at the level, in 12 passes, and is scaled back to it; `at_once` has no reserve, and half the
-rate, so that its forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `damped`
-weighs the retain set's energy against less of a common floor; `npo` stops at the level as the others do; `sam` (`near`,
-`far`: at another rho) and `attacked` have a trainer of the laboratory's own."""
+rate, so that its forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `random`
+draws its directions; `damped` weighs the retain set's energy against less of a common floor; `npo` stops at the level
+as the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of the laboratory's own."""

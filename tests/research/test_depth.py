@@ -4,8 +4,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from unlora.audit.settings import RelearningSettings
+from unlora.starts.selective import Selective
+from unlora_research.control_starts import RandomDirections
 from unlora_research.depth import QUICK, Place, run_place
 from unlora_research.depth_recipes import RECIPES
 from unlora_research.depth_table import print_table, row_of
@@ -49,3 +52,13 @@ def test_from_a_tiny_world_to_the_table(tmp_path: Path):
     assert "| `deep` | 1 |" in table
     assert "chosen few" in table
     assert (tmp_path / "frontier.png").is_file()
+
+
+def test_random_directions_are_orthonormal_and_nothing_of_the_data_chooses_them():
+    start = RandomDirections()
+    moment = torch.diag(torch.arange(1.0, 13.0))
+    basis = start.directions(moment, None, rank=5)
+    assert torch.allclose(basis.T @ basis, torch.eye(5, dtype=basis.dtype), atol=1e-12)
+    assert torch.equal(basis, start.directions(moment.flip(0, 1), moment, rank=5))
+    chosen = Selective(skip=0.0).directions(moment, None, rank=5)
+    assert float((chosen.T @ basis).square().sum()) < 4.9

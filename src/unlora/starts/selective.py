@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -49,9 +50,9 @@ class Selective(Start):
         factors = {}
         with inputs.task("Starting factors", len(inputs.targets)) as progress:
             for name, target in inputs.targets.items():
-                moment, skip = forget.pop(name), round(self.skip * target.d_in)
+                moment = forget.pop(name)
                 try:
-                    basis = minor_directions(moment, retain.pop(name, None), rank=rank, skip=skip, damping=self.damping)
+                    basis = self.directions(moment, retain.pop(name, None), rank=rank)
                 except InputError as error:
                     raise InputError(f"target module '{name}': {error}") from None
                 given = ((moment.double() @ basis * basis).sum(dim=0) / tokens).sqrt()
@@ -61,6 +62,15 @@ class Selective(Start):
                 factors[name] = InitialFactors(torch.zeros(target.d_out, rank), lora_a, None, "selective", None)
                 progress(1)
         return Started(factors)
+
+    def directions(self, forget: SecondMoment, retain: SecondMoment | None, *, rank: int) -> Float[Tensor, "d_in rank"]:
+        """Choose the directions of one layer, orthonormal, from both sets' second moments (S_r None: no retain set).
+
+        Raises:
+            InputError: fewer than `rank` directions are left, or S_f is zero.
+        """
+        skip = round(self.skip * len(forget))
+        return minor_directions(forget, retain, rank=rank, skip=skip, damping=self.damping)
 
     def _moments(
         self, inputs: StartInputs, batches: Iterable[Batch], progress: Callable[[int], None]
