@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlora.adapters.anchored import factor_parameters, lora_layers
 from unlora.adapters.products import bfloat16_products
@@ -21,8 +21,7 @@ from unlora.data.collate import collate
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
-from unlora.models.forward import completion_logits
-from unlora.models.wrapping import evaluating
+from unlora.starts.reading import add_input_moments
 from unlora.training import FineTuneTrainer, training_arguments
 
 DAMPING = 1e-3
@@ -70,28 +69,12 @@ def input_moments(
     Returns:
         Canonical name -> (d_in, d_in), float32; zeros without examples.
     """
-    layers = dict(lora_layers(model))
+    layers: dict[str, Any] = dict(lora_layers(model))
     widths = {name: factor_parameters(layer)[0].shape[1] for name, layer in layers.items()}
     moments = {name: torch.zeros(width, width) for name, width in widths.items()}
-    real = torch.empty(0, 0, dtype=torch.bool)
-
-    def hook_of(name: str) -> Any:
-        def hook(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            rows = given[0][real].float()
-            moments[name].add_(rows.T @ rows)
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(hook_of(name)) for name, layer in layers.items()]  # pyright: ignore[reportAttributeAccessIssue]  a module
-    try:
-        with evaluating(model):
-            for start in range(0, len(examples), batch_size):
-                batch = collate(examples[start : start + batch_size], pad_token_id)
-                real = batch["attention_mask"].bool()
-                completion_logits(model, {key: batch[key] for key in ("input_ids", "attention_mask", "labels")})
-    finally:
-        for handle in handles:
-            handle.remove()
+    starts = range(0, len(examples), batch_size)
+    batches = (collate(examples[start : start + batch_size], pad_token_id) for start in starts)
+    add_input_moments(model, layers, moments, batches)
     return {name: moment / max(len(examples), 1) for name, moment in moments.items()}
 
 

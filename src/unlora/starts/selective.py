@@ -1,21 +1,19 @@
 """A frozen in minor directions of the forget set's inputs: those that forget and retain set share most are left out."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from unlora.adapters.initial import InitialFactors, refuse_rank
 from unlora.errors import InputError
-from unlora.importance.accumulate import MODEL_INPUTS, Batch
-from unlora.importance.hooks import LEAVE_OUT
+from unlora.importance.accumulate import Batch
 from unlora.low_rank.minor import SecondMoment, minor_directions
-from unlora.models.forward import completion_logits
 from unlora.starts.peft_layers import left_as_found
-from unlora.starts.reading import by_example
+from unlora.starts.reading import add_input_moments
 from unlora.starts.start import Start, Started, StartInputs
 
 
@@ -76,42 +74,14 @@ class Selective(Start):
         self, inputs: StartInputs, batches: Iterable[Batch], progress: Callable[[int], None]
     ) -> tuple[dict[str, SecondMoment], int]:
         """Sum of x x^T over the real tokens of every example, for each layer's inputs x; and how many tokens."""
+        layers = {name: target.module for name, target in inputs.targets.items()}
         moments = {name: torch.zeros(target.d_in, target.d_in) for name, target in inputs.targets.items()}
-        return moments, _add_inputs(inputs, moments, batches, progress)
+        with left_as_found(inputs.model, inputs.targets):
+            tokens = add_input_moments(inputs.model, layers, moments, batches, progress)
+        if not tokens:
+            raise InputError("selective: an empty set.")
+        return moments, tokens
 
     def cheaper(self) -> list[dict[str, Any]]:
         """The start that sketches."""
         return [{"kind": "contrast_inputs"}]
-
-
-@torch.no_grad()
-def _add_inputs(
-    inputs: StartInputs, moments: Mapping[str, SecondMoment], batches: Iterable[Batch], progress: Callable[[int], None]
-) -> int:
-    uses: dict[str, int] = dict.fromkeys(moments, 0)
-    mask = torch.empty(0, 0)
-
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            read = by_example(name, "reads", given[0], mask)
-            rows = read[mask.bool().to(read.device)]
-            moments[name].add_((rows.T @ rows).cpu())
-            uses[name] += 1
-
-        return hook
-
-    tokens = 0
-    with left_as_found(inputs.model, inputs.targets):
-        inputs.model.eval()
-        for name, target in inputs.targets.items():
-            target.module.register_forward_pre_hook(hook_of(name))
-        for batch in batches:
-            mask = batch["attention_mask"]
-            tokens += int(mask.sum())
-            completion_logits(inputs.model, {key: batch[key].to(inputs.model.device) for key in MODEL_INPUTS})
-            progress(len(mask))
-    unused = [name for name, count in uses.items() if not count]
-    if not tokens or unused:
-        what = f"target module '{unused[0]}' takes no part in a forward pass; {LEAVE_OUT}" if tokens else "an empty set"
-        raise InputError(f"selective: {what}.")
-    return tokens
