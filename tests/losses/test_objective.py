@@ -130,6 +130,7 @@ def test_describe_records_the_terms_and_their_parameters() -> None:
         "seed": 0,
         "retain": "kl",
         "retain_weight": 1.0,
+        "retain_prompts": False,
     }
 
 

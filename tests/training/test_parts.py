@@ -39,6 +39,10 @@ FORGET, RETAIN, REFUSAL = "forget", "retain", "refusal"
         (Objective("idk"), BatchPlan((REFUSAL, RETAIN), {}, (), {})),
         (Objective("undial", retain=None), BatchPlan((FORGET,), {}, (FORGET,), {})),
         (Objective("undial", retain="kl"), BatchPlan((FORGET, RETAIN), {}, (FORGET, RETAIN), {})),
+        (
+            Objective("ihl", retain="kl", retain_parameters={"prompts": True}),
+            BatchPlan((FORGET, RETAIN), {}, (RETAIN,), {}, (RETAIN,)),
+        ),
         (Objective("dpo", retain="kl"), BatchPlan((FORGET, RETAIN, REFUSAL), {}, (RETAIN,), {})),
         (Objective("rmu"), BatchPlan((FORGET, RETAIN), {FORGET: None}, (), {})),
         (
@@ -68,6 +72,15 @@ def test_collator_puts_one_part_after_the_other(taught: Taught, parts: tuple[Par
         length = len(example.input_ids)
         assert batch["input_ids"][row, :length].tolist() == list(example.input_ids)
         assert (batch["labels"][row] != -100).sum() == length - example.prompt_length
+
+
+def test_prompts_are_scored_where_a_term_says_so_and_nowhere_else(taught: Taught):
+    stream = pairs(taught)
+    items = [stream[index] for index in range(3)]
+    batch = ForgetRetainCollator(PAD, ("forget", "retain"), whole=("retain",))(items)
+    scored = (batch["labels"] != -100).sum(dim=1).tolist()
+    assert scored[:3] == [len(item["forget"].input_ids) - item["forget"].prompt_length for item in items]
+    assert scored[3:] == [len(item["retain"].input_ids) - 1 for item in items if item["retain"] is not None]
 
 
 @pytest.mark.parametrize(("count", "index"), [(32, 7), (30, 6), (12, 2), (4, 0), (2, 0), (1, 0)])

@@ -7,17 +7,20 @@ from typing import ClassVar
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from tests.taught import PAD, Taught
 from tests.training.runs import adapter_tensors, anchored, pairs, train, trainer_for
 from unlora.data.forget_retain import ForgetRetainPairs
+from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import ForgetInputs, ForgetTerm, Objective
 from unlora.models.score import score_completions
 from unlora.shapes import PerExample
 from unlora.training import UnlearnTrainer, training_arguments
+from unlora.training.callbacks import read_train_log
 from unlora.training.checkpoints import last_complete_checkpoint
 
 CONTRACT = ("step", "loss", "forget_term", "retain_term", "grad_norm", "seconds")
@@ -123,6 +126,36 @@ def test_without_a_retain_term_the_loss_is_the_forget_term(taught: Taught, tmp_p
     lines = train(anchored(taught), pairs(taught, retain=False), tmp_path, Objective("npo", retain=None))
     assert [line["loss"] for line in lines] == pytest.approx([line["forget_term"] for line in lines])
     assert [line["retain_term"] for line in lines] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_the_divergence_is_that_of_a_plain_loop_over_the_tokens(taught: Taught, tmp_path: Path, prompts: bool):
+    stream = pairs(taught, epochs=2)
+    objective = Objective("ihl", retain="kl", retain_parameters={"prompts": prompts})
+    model, expected = anchored(taught), []
+
+    class Before(TrainerCallback):
+        def on_step_begin(self, args, state, *_args: object, **_options: object) -> None:
+            kept = [stream[4 * state.global_step + place]["retain"] for place in range(4)]
+            expected.append(sum(divergence(model, one, prompts) for one in kept if one is not None) / 4)
+
+    trainer = trainer_for(model, stream, tmp_path, objective, learning_rate=3e-2, warmup_steps=0)
+    trainer.add_callback(Before())
+    trainer.train()
+    logged = [line["retain_term"] for line in read_train_log(tmp_path / "train_log.jsonl")]
+    assert expected[1] > 1e-3
+    assert logged == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@torch.no_grad()
+def divergence(model: PeftModel, example: TokenisedExample, prompts: bool) -> float:
+    ids = torch.tensor([example.input_ids])
+    now = model(input_ids=ids).logits[0].double().softmax(-1)
+    with model.disable_adapter():
+        before = model(input_ids=ids).logits[0].double().softmax(-1)
+    first = 0 if prompts else example.prompt_length - 1
+    each = [float((p * (p / q).log()).sum()) for p, q in zip(before[first:-1], now[first:-1], strict=True)]
+    return sum(each) / len(each)
 
 
 def test_weight_decay_and_a_missing_retain_set_are_refused(taught: Taught, tmp_path: Path):

@@ -27,15 +27,17 @@ class RetainNLL(RetainTerm):
 class RetainKL(RetainTerm):
     """(1/T) sum_t sum_v p_ref,t(v) log(p_ref,t(v) / p_t(v)): the divergence from the reference, in nats a token.
 
-    0, with gradient 0, as long as the policy predicts what the reference does.
+    0, with gradient 0, as long as the policy predicts what the reference does. Where a completion was learnt by heart
+    the reference is sure of every token, and tells little; of the prompt's tokens it is not, and tells more.
     Source: Maini et al. 2024, TOFU (arXiv 2401.06121), section 3. TOFU and OpenUnlearning average over prompts and
-    padding too; here completion tokens alone.
+    padding too; here over completion tokens, or over both with `prompts`.
     """
 
     name = "kl"
     summary = "Kullback-Leibler divergence of the policy from the reference on the retain set."
     paper = "arXiv 2401.06121"
     needs = frozenset({"reference"})
+    prompts: bool = False
 
     def __call__(self, inputs: RetainInputs) -> PerExample:
         reference = required(inputs.reference, "reference").scored_log_softmax().detach()

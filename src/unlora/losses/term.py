@@ -41,6 +41,8 @@ class RetainTerm(ABC):
     """Fields of `RetainInputs` that it reads besides `predictions`."""
     block: int | None = None
     """The block behind which `hidden_states` are read; None for the forget term's."""
+    prompts: bool = False
+    """Whether the prompt's tokens are scored as the completion's are."""
 
     @abstractmethod
     def __call__(self, inputs: RetainInputs) -> PerExample:

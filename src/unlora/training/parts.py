@@ -1,7 +1,7 @@
 """The parts of a batch: forget examples, retain examples and refusals, read together in one forward pass."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unlora import processes
 from unlora.data.collate import collate
+from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import NOT_SCORED, HiddenStates, Need, Objective, Predictions
 from unlora.models.scored import scored_logits, scored_output
@@ -41,6 +42,8 @@ class BatchPlan:
     """What the reference reads as well, batch by batch."""
     compared_blocks: BlocksOfParts
     """Whose hidden states the reference keeps."""
+    whole: tuple[Part, ...] = ()
+    """Whose prompts are scored too."""
 
     @classmethod
     def of(cls, objective: Objective) -> "BatchPlan":
@@ -61,6 +64,7 @@ class BatchPlan:
             blocks={part: blocks[part] for part in needs if "hidden_states" in needs[part]},
             compared=compared,
             compared_blocks={part: blocks[part] for part in compared if "reference_hidden_states" in needs[part]},
+            whole=("retain",) if retain is not None and retain.prompts else (),
         )
 
     def refuse_unless_fits(self, model: CausalModel) -> None:
@@ -81,20 +85,25 @@ class ForgetRetainCollator:
     is left reads the first pair, with weight 0, because all must take part in every pass.
     """
 
-    def __init__(self, pad_token_id: int, parts: Sequence[Part]) -> None:
-        """Fix the parts, in the order of a `BatchPlan`; every pair must have them."""
+    def __init__(self, pad_token_id: int, parts: Sequence[Part], *, whole: Sequence[Part] = ()) -> None:
+        """Fix the parts, in the order of a `BatchPlan`; every pair must have them. Prompts of `whole` are scored."""
         self._pad_token_id = pad_token_id
         self._parts = parts
+        self._whole = whole
 
     def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """One part after the other, each with one row a pair; `forget_index` has one entry for each pair."""
         mine = processes.share(pairs)
         weight = len(mine) * processes.count() / len(pairs)
         pairs = mine or pairs[:1]
-        examples = [pair[part] for part in self._parts for pair in pairs]
+        examples = [self._scored(part, pair[part]) for part in self._parts for pair in pairs]
         batch = collate(examples, self._pad_token_id)
         index = torch.tensor([pair["forget_index"] for pair in pairs])
         return {**batch, "forget_index": index, "weight": torch.tensor(weight)}
+
+    def _scored(self, part: Part, example: TokenisedExample) -> TokenisedExample:
+        """Nothing predicts the first token, so that the shortest prompt is one token long."""
+        return replace(example, prompt_length=1) if part in self._whole else example
 
 
 @dataclass(frozen=True)

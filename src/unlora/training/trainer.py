@@ -80,7 +80,7 @@ class UnlearnTrainer(Trainer):
             model=model,
             args=args,
             train_dataset=train_dataset,
-            data_collator=ForgetRetainCollator(pad_token_id, self._plan.parts),
+            data_collator=ForgetRetainCollator(pad_token_id, self._plan.parts, whole=self._plan.whole),
             callbacks=[StopWhenDiverged(UNLEARNING), *(callbacks or [])],
         )
         self.remove_callback(PrinterCallback)

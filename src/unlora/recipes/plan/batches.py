@@ -57,7 +57,8 @@ def training_shapes(settings: UnlearnSettings, reading: RunData, devices: int) -
     lesson, sets = reading
     epochs = settings.training.passes(len(sets.forget_tokens), to_level=stops_at_level(settings))
     pairs = lesson.pairs(sets, epochs=epochs, seed=settings.seed)
-    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, BatchPlan.of(lesson.objective).parts)
+    plan = BatchPlan.of(lesson.objective)
+    collator = ForgetRetainCollator(sets.tokeniser.pad_token_id, plan.parts, whole=plan.whole)
     items = (pairs[index] for index in range(len(pairs)))
     while batch := list(islice(items, settings.training.batch_size)):
         for device in range(devices):  # as `processes.share`; who gets nothing reads the first pair
