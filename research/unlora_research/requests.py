@@ -5,8 +5,8 @@
 The target of a small world knows everybody; twelve people ask to be forgotten, one request each. The third and the
 seventh request are rolled back on the way, the third is added again at the end, so that eleven people are to be
 forgotten and one is not any more. Everything aims at one level, an answer probability of 0.1. What came one after
-another is then settled: made weaker as a whole, until the eleven are at that level together. Started again, it goes on
-where it stopped.
+another is then settled: made weaker as a whole, until the eleven are at that level together; and joined: forgotten
+anew, all eleven in one request. Started again, it goes on where it stopped.
 """
 
 import argparse
@@ -132,15 +132,21 @@ def steps() -> list[tuple[str, int]]:
     return [*done, ("add", AGAIN)]
 
 
-def at_once(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
-    """One request of the eleven who are to be forgotten in the end."""
+def everybody(folder: Path, people: list[Path]) -> Path:
+    """One file of the eleven who are to be forgotten in the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    everybody = folder / "everybody.jsonl"
+    path = folder / "everybody.jsonl"
     asking = [path for number, path in enumerate(people) if number != KEPT_AFTER_ALL]
-    everybody.write_text("".join(path.read_text(encoding="utf-8") for path in asking), encoding="utf-8")
+    path.write_text("".join(path.read_text(encoding="utf-8") for path in asking), encoding="utf-8")
+    return path
+
+
+def at_once(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
+    """One request of the eleven."""
+    everybody_file = everybody(folder, people)
     book = _begun(folder / "requests", files)
     if not book.in_force:
-        add_request(book.path, settings(book, files, everybody, seed))
+        add_request(book.path, settings(book, files, everybody_file, seed))
     return Ledger(book.path)
 
 
@@ -155,8 +161,25 @@ def settled(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int)
     return Ledger(folder / "requests")
 
 
+def joined(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
+    """The ledger of all requests one after another, joined into one: forgotten anew, all eleven at once."""
+    done = in_sequence(folder.parent / f"{_short(SEQUENCE)}-{seed}", files, people, seed)
+    if not (folder / "requests").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(done.path, folder / "requests")
+    book = Ledger(folder / "requests")
+    if not book.joined:
+        add_request(book.path, settings(book, files, everybody(folder, people), seed), join=True)
+    return Ledger(book.path)
+
+
 SEQUENCE = "one after another"
-ARMS = {"at once": at_once, SEQUENCE: in_sequence, f"{SEQUENCE}, then settled": settled}
+ARMS = {
+    "at once": at_once,
+    SEQUENCE: in_sequence,
+    f"{SEQUENCE}, then settled": settled,
+    f"{SEQUENCE}, then joined": joined,
+}
 
 
 def _short(name: str) -> str:

@@ -48,17 +48,26 @@ def test_all_arms_end_with_the_same_people_forgotten(
     shown = capsys.readouterr().out
     assert [line.split(" | ")[0] for line in shown.splitlines()[2:]] == [
         "| target", "| never saw the twelve", "| at once", "| one after another", "| one after another, then settled",
+        "| one after another, then joined",
     ]  # fmt: skip
-    once, sequence, settled = (
+    once, sequence, settled, joined = (
         Ledger(tmp_path / name / "requests")
-        for name in ("at-once-0", "one-after-another-0", "one-after-another-then-settled-0")
+        for name in (
+            "at-once-0",
+            "one-after-another-0",
+            "one-after-another-then-settled-0",
+            "one-after-another-then-joined-0",
+        )
     )
     assert [request.entry for request in sequence.in_force] == [4, 6]  # the third's, the first's once more
     assert [request.forget.example_count for request in sequence.in_force] == [3, 3]
     assert [request.forget.example_count for request in once.in_force] == [6]
     assert sequence.request(1).forget.sha256 == sequence.request(6).forget.sha256
-    assert not any(verify_ledger(book.path).faults for book in (once, sequence, settled))
-    values = [Found(**requests.read_json(book.path.parent / "found.json")) for book in (once, sequence, settled)]
+    books = (once, sequence, settled, joined)
+    assert not any(verify_ledger(book.path).faults for book in books)
+    values = [Found(**requests.read_json(book.path.parent / "found.json")) for book in books]
+    assert joined.joined == {4: 7, 6: 7}
+    assert values[3] == values[0]
     assert all(one.taken_back > one.forgotten for one in values)
     (change,) = settled.of_kind(Settling)
     assert values[1].forgotten < requests.LEVEL - 0.02  # the second pushed the first past it

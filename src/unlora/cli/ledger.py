@@ -57,6 +57,7 @@ def init(ledger: Path, **flags: Any) -> None:
     epilog=examples(
         "unlora ledger add requests --forget july.jsonl --retain retain.jsonl",
         "unlora ledger add requests CONFIG.yaml --forget july.jsonl --set level.aim=0.1",
+        "unlora ledger add requests --join --forget july-and-august.jsonl --retain retain.jsonl",
     )
 )
 @LEDGER
@@ -64,7 +65,12 @@ def init(ledger: Path, **flags: Any) -> None:
 @MOVED
 @data_options
 @click.option("--retain-only", metavar="DIR_OR_ID", help="A model that never saw the forget set, or its scores.jsonl.")
-def add(ledger: Path, config: Path | None, preset: str | None, overrides: tuple[str, ...], **flags: Any) -> None:
+@click.option(
+    "--join", is_flag=True, help="Take the place of the requests whose records the file holds: all forgotten anew."
+)
+def add(
+    ledger: Path, config: Path | None, preset: str | None, overrides: tuple[str, ...], join: bool, **flags: Any
+) -> None:
     """Forget the records of one request, on top of all that are in force, and write it down."""
     from unlora.ledger.book import Ledger
 
@@ -72,11 +78,13 @@ def add(ledger: Path, config: Path | None, preset: str | None, overrides: tuple[
     from unlora.cli.console import ConsoleReporter
     from unlora.recipes.ledger.add import add_request
 
-    number = add_request(ledger, settings, reporter=ConsoleReporter()).entry
+    number = add_request(ledger, settings, join=join, reporter=ConsoleReporter()).entry
     book = Ledger(ledger)
     request = book.request(number)
     asked = request.probability
     echo(f"request {number}: answer probability {asked.target:.3f} in the model, {asked.now:.3f} now")
+    if request.joins:
+        echo(f"request {number}: in place of {', '.join(map(str, request.joins))}")
     if hardly_forgotten(asked.target, asked.now):
         level = "" if request.level is not None else " or a level (--set level.aim=0.1)"
         echo(
@@ -197,6 +205,7 @@ def _print(found: "list[Standing]") -> None:
     for one in found:
         first = one.request.probability
         state = "yes" if one.rolled_back_by is None else f"no, entry {one.rolled_back_by}"
+        state = state if one.joined_by is None else f"in request {one.joined_by}"
         last = f"{one.latest.now:.3f} (entry {one.measured_by}{', back' if one.comes_back else ''})"
         rows.add(
             str(one.request.entry), one.request.time[:10], str(one.request.forget.example_count), state,

@@ -11,7 +11,17 @@ from typing import Any, TypeVar
 from unlora.artifacts import file_sha256
 from unlora.errors import InputError
 from unlora.ledger.chain import linked, read_chain, write_chain
-from unlora.ledger.entries import Beginning, Composition, Files, LedgerEntry, Request, RollBack, Settling, read_entry
+from unlora.ledger.entries import (
+    Beginning,
+    Composition,
+    Files,
+    LedgerEntry,
+    RecordSet,
+    Request,
+    RollBack,
+    Settling,
+    read_entry,
+)
 from unlora.ledger.record_hashes import Forgotten
 from unlora.models.origin import find_from
 from unlora.runtime import versions
@@ -70,9 +80,20 @@ class Ledger:
         return {entry.request: entry.entry for entry in self.of_kind(RollBack)}
 
     @property
+    def joined(self) -> dict[int, int]:
+        """Request -> the request that took its place."""
+        return {number: request.entry for request in self.of_kind(Request) for number in request.joins}
+
+    @property
     def in_force(self) -> list[Request]:
-        """Requests that were not taken back."""
-        return [request for request in self.of_kind(Request) if request.entry not in self.rolled_back]
+        """Requests that were not taken back, and not joined into another."""
+        out = self.rolled_back | self.joined
+        return [request for request in self.of_kind(Request) if request.entry not in out]
+
+    def held_by(self, records: RecordSet) -> list[int]:
+        """The requests in force whose records are all among these."""
+        known = set(records.records)
+        return [request.entry for request in self.in_force if known.issuperset(request.forget.records)]
 
     @property
     def composed(self) -> Composition | None:

@@ -101,6 +101,8 @@ class Request(LedgerEntry):
     """Hash of settings, records and the composition before it: the same command, started again, finds it done."""
     files: Files
     composed: Composition
+    joins: list[int] = []
+    """Requests whose records are among its own, and whose updates it took out: they were forgotten anew with it."""
 
     def own_files(self) -> Files:
         return self.files

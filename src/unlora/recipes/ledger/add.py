@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -47,7 +48,20 @@ ForgetAndRetain = tuple[ExampleSet, ExampleSet | None]
 """The records to forget, and those to keep."""
 
 
-def add_request(folder: Path, settings: UnlearnSettings, *, reporter: Reporter = SILENT) -> LedgerEntry:
+class Task(NamedTuple):
+    """One request, as it is to be carried out."""
+
+    settings: UnlearnSettings
+    sets: ForgetAndRetain
+    joined: list[int]
+    """Requests in force that it takes the place of."""
+    stay: list[int]
+    """Those that stay as they are."""
+
+
+def add_request(
+    folder: Path, settings: UnlearnSettings, *, join: bool = False, reporter: Reporter = SILENT
+) -> LedgerEntry:
     """Unlearn on top of what is there, compose the adapters anew, and add an entry.
 
     Ended early, the same call goes on where it stopped; until the entry is there, the ledger is as it was.
@@ -55,14 +69,16 @@ def add_request(folder: Path, settings: UnlearnSettings, *, reporter: Reporter =
     Args:
         folder: of the ledger.
         settings: of an unlearning run on the ledger's own model (`Ledger.model_settings`).
+        join: take the place of the requests in force whose records are all among these: their updates are taken out,
+            and everything is unlearned anew, on top of the others alone.
         reporter: where words and progress go.
 
     Returns:
         The entry; its number is the request's.
 
     Raises:
-        InputError: wrong settings or data, a retain set that would teach again what was forgotten, another model, a
-            file of the ledger that was changed, or another process at work in it.
+        InputError: wrong settings or data, no request to join, a retain set that would teach again what was forgotten,
+            another model, a file of the ledger that was changed, or another process at work in it.
         UnloraError: the work failed, or the composed adapter computes something else than what was trained.
     """
     with alone_in(folder, advice=ADVICE):
@@ -71,25 +87,39 @@ def add_request(folder: Path, settings: UnlearnSettings, *, reporter: Reporter =
         if settings.model.quantisation is not None:
             raise InputError("model.quantisation: a ledger composes on full-precision weights; leave it out.")
         sets = load_sets(settings.data, reporter)
-        done = found_done(book, settings, sets, reporter)
+        done = found_done(book, settings, sets, reporter, join=join)
         if done is not None:
             return done
-        refuse_taught_again(book, sets, reporter)
+        task = plan_task(book, settings, sets, join=join)
+        refuse_taught_again(book, task, reporter)
         refuse_experts(settings, load_the_model(book, settings.model, reporter))
         book.tidy()
-        place = book.path / WORK / _short(made_from(book, settings, sets, book.composed))
-        started = start_from(book, settings, place)
+        place = book.path / WORK / _short(made_from(book, task, book.composed))
+        started = start_from(book, task, place)
         unlearn(started, place / "run", reporter=reporter)
         expected = probe_logits(load_trained_adapter(load(started.model).model, place / "run" / "adapter"))
         # Loaded anew, so that no second model lay in memory while the first was trained.
-        entry = record_run(
-            book, settings, sets, place / "run", load_the_model(book, settings.model, reporter), expected
-        )
+        entry = record_run(book, task, place / "run", load_the_model(book, settings.model, reporter), expected)
         clear(book, place, reporter)
     return entry
 
 
-def refuse_taught_again(book: Ledger, sets: ForgetAndRetain, reporter: Reporter) -> None:
+def plan_task(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, *, join: bool) -> Task:
+    """Find out which requests stay as they are.
+
+    Raises:
+        InputError: others are to be joined, and the records hold those of none.
+    """
+    joined = book.held_by(hashed_set(book.beginning.salt, sets[0])) if join else []
+    if join and not joined:
+        raise InputError(
+            f"{settings.data.forget}: holds all records of no request in force, so there is none to join; put the "
+            "records of several requests into one file."
+        )
+    return Task(settings, sets, joined, [one.entry for one in book.in_force if one.entry not in joined])
+
+
+def refuse_taught_again(book: Ledger, task: Task, reporter: Reporter) -> None:
     """Refuse a retain set that holds a record of this request, or of one in force: training would teach it again.
 
     A question that was asked there, with another answer, is said: it may be what is true now, or the same in other
@@ -98,7 +128,7 @@ def refuse_taught_again(book: Ledger, sets: ForgetAndRetain, reporter: Reporter)
     Raises:
         InputError: naming the record and the request.
     """
-    forget, retain = sets
+    forget, retain = task.sets
     forgotten = book.forgotten()
     both = in_both(forget, retain) if retain is not None else []
     if both:
@@ -117,7 +147,7 @@ def refuse_taught_again(book: Ledger, sets: ForgetAndRetain, reporter: Reporter)
     if asked:
         reporter.say(f"Warning: {len(asked)} retain examples ask what forgotten records ask: {first_of(asked)}")
     found = [(one.source, forgotten.record(one)) for one in forget]
-    again = [f"{source} (request {number})" for source, number in found if number is not None]
+    again = [f"{source} (request {number})" for source, number in found if number in task.stay]
     if again:
         reporter.say(f"{len(again)} of {len(forget)} records are forgotten already: {first_of(again)}")
 
@@ -137,36 +167,41 @@ def refuse_experts(settings: UnlearnSettings, model: LoadedModel) -> None:
         )
 
 
-def made_from(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, composed: Composition | None) -> str:
+def made_from(book: Ledger, task: Task, composed: Composition | None) -> str:
     """Hash of what decides a request's run; the work on it lies in a folder of that name."""
-    forget, retain = sets
+    forget, retain = task.sets
     retained = retain.sha256() if retain is not None else None
     before = composed.adapter_sha256 if composed is not None else book.beginning.model.fingerprint
-    return json_sha256([settings.model_dump(mode="json", exclude={"model"}), forget.sha256(), retained, before])
+    settings = task.settings.model_dump(mode="json", exclude={"model"})
+    return json_sha256([settings, forget.sha256(), retained, before, *([task.joined] if task.joined else [])])
 
 
-def found_done(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, reporter: Reporter) -> Request | None:
+def found_done(
+    book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, reporter: Reporter, *, join: bool
+) -> Request | None:
     """The last request, where this command was ended between its entry and its end; what it left is removed."""
     last = next(iter(reversed(book.of_kind(Request))), None)
     if last is None or not (book.path / WORK / _short(last.made_from)).is_dir():
         return None
     clear(book, book.path / WORK / _short(last.made_from), reporter)
-    if made_from(book, settings, sets, book.composed_before(last.entry)) != last.made_from:
+    task = Task(settings, sets, last.joins if join else [], stay=[])
+    if made_from(book, task, book.composed_before(last.entry)) != last.made_from:
         return None
     reporter.say(f"This request was added before, as {last.entry}; nothing is repeated")
     return last
 
 
-def start_from(book: Ledger, settings: UnlearnSettings, place: Path) -> UnlearnSettings:
-    """Settings of the run: on the model with the present composition in it, which lies beside the run until it ends."""
-    composed = book.composed
-    if composed is None:
+def start_from(book: Ledger, task: Task, place: Path) -> UnlearnSettings:
+    """Settings of the run: on the model with all that stays in it, which lies beside the run until it ends."""
+    settings, composed = task.settings, book.composed
+    if composed is None or not task.stay:
         return settings
     folder = place / "start"
     if folder.is_dir():  # Made again each time, so that it cannot be another's.
         shutil.rmtree(folder)
     own = settings.model
-    whole = sum_of([*updates_below(own), read_update(book.path / composed.folder / "adapter")])
+    present = read_update(book.path / composed.folder / "adapter")
+    whole = sum_of([*updates_below(own), *(updates_of(book, task.stay) if task.joined else [present])])
     write_adapter(folder, whole.factors, transposed=whole.transposed, base_model=None, card="")
     if is_adapter(own.name) and (Path(own.name) / "tokenizer_config.json").is_file():
         save_tokenizer(load_tokenizer(own.name, base=own.base), folder)
@@ -174,26 +209,18 @@ def start_from(book: Ledger, settings: UnlearnSettings, place: Path) -> UnlearnS
     return with_fixed_source(settings).model_copy(update={"model": model})
 
 
-def record_run(
-    book: Ledger,
-    settings: UnlearnSettings,
-    sets: ForgetAndRetain,
-    run: Path,
-    model: LoadedModel,
-    expected: Tensor,
-) -> LedgerEntry:
+def record_run(book: Ledger, task: Task, run: Path, model: LoadedModel, expected: Tensor) -> LedgerEntry:
     """Write the update of a finished run, compose, check the sum by the logits, and add the entry.
 
     Raises:
         UnloraError: the composed adapter computes something else than the run's model.
     """
-    forget, retain = sets
+    forget, retain = task.sets
     record = read_json_object(run / "record.json")
     update = plain_update(run / "adapter")
     request = write_request(book, run, update)
     files = hashes_below(request, book.path)
-    of = [*(one.entry for one in book.in_force), book.next_number]
-    composed = compose(book, of, settings.model)
+    composed = compose(book, [*task.stay, book.next_number], task.settings.model)
     adapted = load_trained_adapter(model.model, book.path / composed.folder / "adapter")
     found, bits = probe_logits(adapted), quantisation_of(model.model)
     check = compare_logits(expected, found, dtype=model.model.dtype, bits=bits)
@@ -208,12 +235,13 @@ def record_run(
         kind="request",
         forget=hashed_set(book.beginning.salt, forget).model_dump(),
         retain_sha256=retain.sha256() if retain is not None else None,
-        probability=ask_both(adapted, model.tokenizer, settings.data, forget).model_dump(),
+        probability=ask_both(adapted, model.tokenizer, task.settings.data, forget).model_dump(),
         level=Settled.from_json(level).sentence() if level else None,
         rank=next(iter(update.factors.values())).lora_a.shape[0],
-        made_from=made_from(book, settings, sets, book.composed),
+        made_from=made_from(book, task, book.composed),
         files=files,
         composed=composed.model_dump(),
+        joins=task.joined,
     )
 
 
@@ -222,10 +250,12 @@ def compose(book: Ledger, of: Sequence[int], model: ModelSettings, *, strength: 
 
     `model` is the ledger's own, as it is found now.
     """
-    updates: list[Update] = [
-        read_update(request_adapter(book, number)).times(strength * book.strength(number)) for number in of
-    ]
-    return write_composition(book, of, sum_of(updates), model)
+    return write_composition(book, of, sum_of(updates_of(book, of, strength=strength)), model)
+
+
+def updates_of(book: Ledger, requests: Sequence[int], *, strength: float = 1.0) -> list[Update]:
+    """The updates of some requests, each as strong as it was settled, times `strength`."""
+    return [read_update(request_adapter(book, one)).times(strength * book.strength(one)) for one in requests]
 
 
 def clear(book: Ledger, place: Path, reporter: Reporter) -> None:

@@ -22,8 +22,8 @@ def roll_back(folder: Path, request: int, model: ModelSettings) -> LedgerEntry:
         model: the ledger's own, which is only named in what is written.
 
     Raises:
-        InputError: no such request, one that was taken back before, no such model, a changed file, or another process
-            at work here.
+        InputError: no such request, one that was taken back before or joined into another, no such model, a changed
+            file, or another process at work here.
     """
     with alone_in(folder, advice=ADVICE):
         book = Ledger(folder)
@@ -31,6 +31,12 @@ def roll_back(folder: Path, request: int, model: ModelSettings) -> LedgerEntry:
         if asked.entry in book.rolled_back:
             raise InputError(
                 f"{folder}: request {request} was rolled back before, by entry {book.rolled_back[request]}."
+            )
+        if asked.entry in book.joined:
+            place = book.joined[asked.entry]
+            raise InputError(
+                f"{folder}: request {request} is a part of request {place} and cannot be taken out of it; roll that "
+                "back, and add the records of the others again."
             )
         book.refuse_changed()
         refuse_moved(book, model)

@@ -31,6 +31,8 @@ class Standing(NamedTuple):
 
     request: Request
     rolled_back_by: int | None
+    joined_by: int | None
+    """The request that took its place, which is asked about with all of its records."""
     latest: Probability
     """The last that was measured."""
     measured_by: int
@@ -50,7 +52,8 @@ class Standing(NamedTuple):
     def comes_back(self) -> bool:
         """Whether a request in force no longer holds."""
         rise = self.latest.now - self.left
-        return self.rolled_back_by is None and self.back > BACK and rise > LEAST
+        out = self.rolled_back_by is not None or self.joined_by is not None
+        return not out and self.back > BACK and rise > LEAST
 
 
 def standings(book: Ledger) -> list[Standing]:
@@ -63,9 +66,8 @@ def standings(book: Ledger) -> list[Standing]:
         checks = [(one.entry, one.probability) for one in book.of_kind(Recheck) if one.request == request.entry]
         place, latest = max((*known, *checks), key=lambda one: one[0])
         audit = audits[-1] if audits else None
-        found.append(
-            Standing(request, book.rolled_back.get(request.entry), latest, place, known[-1][1].now, audit)
-        )  # fmt: skip
+        out = book.rolled_back.get(request.entry), book.joined.get(request.entry)
+        found.append(Standing(request, *out, latest, place, known[-1][1].now, audit))
     return found
 
 
