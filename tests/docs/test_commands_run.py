@@ -111,6 +111,8 @@ def place(taught: Taught, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "npo" / "evals" / "TOFU_EVAL.json", {"forget_Q_A_Prob": {"agg_value": 0.1}})
     for name, pairs in (("august", RETAIN[:4]), ("still-there", RETAIN[4:])):
         write_jsonl(folder / f"{name}.jsonl", pairs)
+    both = (folder / "forget.jsonl").read_text("utf-8") + (folder / "august.jsonl").read_text("utf-8")
+    (folder / "both.jsonl").write_text(both, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("UNLORA_CACHE", str(folder / "cache"))

@@ -48,7 +48,7 @@ ForgetAndRetain = tuple[ExampleSet, ExampleSet | None]
 """The records to forget, and those to keep."""
 
 
-class Task(NamedTuple):
+class Addition(NamedTuple):
     """One request, as it is to be carried out."""
 
     settings: UnlearnSettings
@@ -90,21 +90,21 @@ def add_request(
         done = found_done(book, settings, sets, reporter, join=join)
         if done is not None:
             return done
-        task = plan_task(book, settings, sets, join=join)
-        refuse_taught_again(book, task, reporter)
+        addition = plan_addition(book, settings, sets, join=join)
+        refuse_taught_again(book, addition, reporter)
         refuse_experts(settings, load_the_model(book, settings.model, reporter))
         book.tidy()
-        place = book.path / WORK / _short(made_from(book, task, book.composed))
-        started = start_from(book, task, place)
+        place = book.path / WORK / _short(made_from(book, addition, book.composed))
+        started = start_from(book, addition, place)
         unlearn(started, place / "run", reporter=reporter)
         expected = probe_logits(load_trained_adapter(load(started.model).model, place / "run" / "adapter"))
         # Loaded anew, so that no second model lay in memory while the first was trained.
-        entry = record_run(book, task, place / "run", load_the_model(book, settings.model, reporter), expected)
+        entry = record_run(book, addition, place / "run", load_the_model(book, settings.model, reporter), expected)
         clear(book, place, reporter)
     return entry
 
 
-def plan_task(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, *, join: bool) -> Task:
+def plan_addition(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, *, join: bool) -> Addition:
     """Find out which requests stay as they are.
 
     Raises:
@@ -116,10 +116,10 @@ def plan_task(book: Ledger, settings: UnlearnSettings, sets: ForgetAndRetain, *,
             f"{settings.data.forget}: holds all records of no request in force, so there is none to join; put the "
             "records of several requests into one file."
         )
-    return Task(settings, sets, joined, [one.entry for one in book.in_force if one.entry not in joined])
+    return Addition(settings, sets, joined, [one.entry for one in book.in_force if one.entry not in joined])
 
 
-def refuse_taught_again(book: Ledger, task: Task, reporter: Reporter) -> None:
+def refuse_taught_again(book: Ledger, addition: Addition, reporter: Reporter) -> None:
     """Refuse a retain set that holds a record of this request, or of one in force: training would teach it again.
 
     A question that was asked there, with another answer, is said: it may be what is true now, or the same in other
@@ -128,7 +128,7 @@ def refuse_taught_again(book: Ledger, task: Task, reporter: Reporter) -> None:
     Raises:
         InputError: naming the record and the request.
     """
-    forget, retain = task.sets
+    forget, retain = addition.sets
     forgotten = book.forgotten()
     both = in_both(forget, retain) if retain is not None else []
     if both:
@@ -147,7 +147,7 @@ def refuse_taught_again(book: Ledger, task: Task, reporter: Reporter) -> None:
     if asked:
         reporter.say(f"Warning: {len(asked)} retain examples ask what forgotten records ask: {first_of(asked)}")
     found = [(one.source, forgotten.record(one)) for one in forget]
-    again = [f"{source} (request {number})" for source, number in found if number in task.stay]
+    again = [f"{source} (request {number})" for source, number in found if number in addition.stay]
     if again:
         reporter.say(f"{len(again)} of {len(forget)} records are forgotten already: {first_of(again)}")
 
@@ -167,13 +167,13 @@ def refuse_experts(settings: UnlearnSettings, model: LoadedModel) -> None:
         )
 
 
-def made_from(book: Ledger, task: Task, composed: Composition | None) -> str:
+def made_from(book: Ledger, addition: Addition, composed: Composition | None) -> str:
     """Hash of what decides a request's run; the work on it lies in a folder of that name."""
-    forget, retain = task.sets
+    forget, retain = addition.sets
     retained = retain.sha256() if retain is not None else None
     before = composed.adapter_sha256 if composed is not None else book.beginning.model.fingerprint
-    settings = task.settings.model_dump(mode="json", exclude={"model"})
-    return json_sha256([settings, forget.sha256(), retained, before, *([task.joined] if task.joined else [])])
+    settings = addition.settings.model_dump(mode="json", exclude={"model"})
+    return json_sha256([settings, forget.sha256(), retained, before, *([addition.joined] if addition.joined else [])])
 
 
 def found_done(
@@ -184,24 +184,24 @@ def found_done(
     if last is None or not (book.path / WORK / _short(last.made_from)).is_dir():
         return None
     clear(book, book.path / WORK / _short(last.made_from), reporter)
-    task = Task(settings, sets, last.joins if join else [], stay=[])
-    if made_from(book, task, book.composed_before(last.entry)) != last.made_from:
+    addition = Addition(settings, sets, last.joins if join else [], stay=[])
+    if made_from(book, addition, book.composed_before(last.entry)) != last.made_from:
         return None
     reporter.say(f"This request was added before, as {last.entry}; nothing is repeated")
     return last
 
 
-def start_from(book: Ledger, task: Task, place: Path) -> UnlearnSettings:
+def start_from(book: Ledger, addition: Addition, place: Path) -> UnlearnSettings:
     """Settings of the run: on the model with all that stays in it, which lies beside the run until it ends."""
-    settings, composed = task.settings, book.composed
-    if composed is None or not task.stay:
+    settings, composed = addition.settings, book.composed
+    if composed is None or not addition.stay:
         return settings
     folder = place / "start"
     if folder.is_dir():  # Made again each time, so that it cannot be another's.
         shutil.rmtree(folder)
     own = settings.model
     present = read_update(book.path / composed.folder / "adapter")
-    whole = sum_of([*updates_below(own), *(updates_of(book, task.stay) if task.joined else [present])])
+    whole = sum_of([*updates_below(own), *(updates_of(book, addition.stay) if addition.joined else [present])])
     write_adapter(folder, whole.factors, transposed=whole.transposed, base_model=None, card="")
     if is_adapter(own.name) and (Path(own.name) / "tokenizer_config.json").is_file():
         save_tokenizer(load_tokenizer(own.name, base=own.base), folder)
@@ -209,18 +209,18 @@ def start_from(book: Ledger, task: Task, place: Path) -> UnlearnSettings:
     return with_fixed_source(settings).model_copy(update={"model": model})
 
 
-def record_run(book: Ledger, task: Task, run: Path, model: LoadedModel, expected: Tensor) -> LedgerEntry:
+def record_run(book: Ledger, addition: Addition, run: Path, model: LoadedModel, expected: Tensor) -> LedgerEntry:
     """Write the update of a finished run, compose, check the sum by the logits, and add the entry.
 
     Raises:
         UnloraError: the composed adapter computes something else than the run's model.
     """
-    forget, retain = task.sets
+    forget, retain = addition.sets
     record = read_json_object(run / "record.json")
     update = plain_update(run / "adapter")
     request = write_request(book, run, update)
     files = hashes_below(request, book.path)
-    composed = compose(book, [*task.stay, book.next_number], task.settings.model)
+    composed = compose(book, [*addition.stay, book.next_number], addition.settings.model)
     adapted = load_trained_adapter(model.model, book.path / composed.folder / "adapter")
     found, bits = probe_logits(adapted), quantisation_of(model.model)
     check = compare_logits(expected, found, dtype=model.model.dtype, bits=bits)
@@ -235,13 +235,13 @@ def record_run(book: Ledger, task: Task, run: Path, model: LoadedModel, expected
         kind="request",
         forget=hashed_set(book.beginning.salt, forget).model_dump(),
         retain_sha256=retain.sha256() if retain is not None else None,
-        probability=ask_both(adapted, model.tokenizer, task.settings.data, forget).model_dump(),
+        probability=ask_both(adapted, model.tokenizer, addition.settings.data, forget).model_dump(),
         level=Settled.from_json(level).sentence() if level else None,
         rank=next(iter(update.factors.values())).lora_a.shape[0],
-        made_from=made_from(book, task, book.composed),
+        made_from=made_from(book, addition, book.composed),
         files=files,
         composed=composed.model_dump(),
-        joins=task.joined,
+        joins=addition.joined,
     )
 
 
