@@ -8,7 +8,7 @@ import torch
 from tests.taught import Taught
 from tests.training.runs import anchored
 from unlora.adapters.anchored import ADAPTER_NAME, factor_parameters, lora_layers
-from unlora.adapters.strength import STEP, at_strength, find_strength, set_strength
+from unlora.adapters.strength import AT_LEVEL, STEP, at_strength, find_strength, set_strength
 from unlora.models.forward import completion_logits
 
 
@@ -78,7 +78,7 @@ def test_nothing_beyond_the_trained_strength_is_asked_where_training_passed_the_
     assert len(asked) == len(set(asked)) <= 5
 
 
-@pytest.mark.parametrize(("level", "questions"), [(0.0101, 1), (0.0125, 4), (0.2, 6)])
+@pytest.mark.parametrize(("level", "questions"), [(0.0101, 1), (0.0125, 3), (0.2, 6)])
 def test_the_nearer_training_stopped_the_fewer_questions(level: float, questions: int):
     """A curve that falls slowly at first, as those of trained adapters do; 1 % past the level is at it."""
     asked = []
@@ -92,6 +92,24 @@ def test_the_nearer_training_stopped_the_fewer_questions(level: float, questions
     assert found == pytest.approx(exact, abs=STEP)
     assert found in asked
     assert len(asked) <= questions
+
+
+@pytest.mark.parametrize(("trained", "level"), [(0.072, 0.094), (0.049, 0.061), (0.05, 0.1)])
+def test_where_the_logarithm_falls_in_a_straight_line_two_questions_do(trained: float, level: float):
+    """What was trained, and the place that it points to; the target, which knows its answers, is not asked."""
+    asked = []
+
+    def curve(strength: float) -> float:
+        asked.append(strength)
+        return 0.985 * math.exp(math.log(trained / 0.985) * strength)
+
+    assert curve(find_strength(curve, level, most=1.5)) == pytest.approx(level, rel=AT_LEVEL)
+    assert len(set(asked)) == 2
+
+
+def test_a_target_below_the_level_is_what_is_left():
+    """It is not asked at first, and what is asked on the way to it is no higher."""
+    assert find_strength(lambda one: 0.05 * math.exp(-one), 0.1, most=1.5) == 0.0
 
 
 def test_training_that_made_answers_likelier_is_taken_back():

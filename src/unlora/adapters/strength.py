@@ -47,8 +47,8 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
     """Find the strength at which the forget probability is `level`, between the target and `most` (Brent 1973).
 
     Args:
-        probability: of the forget set, as a function of the strength; called about four times, never twice with the
-            same strength.
+        probability: of the forget set, as a function of the strength; called two to four times where training
+            passed the level, never twice with the same strength.
         level: in (0, 1).
         most: the largest strength to try.
 
@@ -66,11 +66,14 @@ def find_strength(probability: Callable[[float], float], level: float, *, most: 
     if above(1.0) == 0:
         return 1.0
     if above(1.0) > 0:
-        low, high = 1.0, most
-    else:
-        low, high = (0.5, 1.0) if above(0.5) > 0 else (0.0, 0.5)
-    if above(low) <= 0 or (above(high) > 0 and above(0.0) <= 0):
-        return 0.0
-    if above(high) > 0:
-        return most
+        if above(most) > 0:
+            return most if above(0.0) > 0 else 0.0
+        return _crossing(above, 1.0, most)
+    # The target is not asked either, but taken to be certain of its answers: the straight line from there to what was
+    # trained is asked first, and most often is near enough. Where the target is below the level, all that is asked is.
+    found = _crossing(lambda strength: above(strength) if strength > 0 else -math.log(level), 0.0, 1.0)
+    return found if found > STEP else 0.0
+
+
+def _crossing(above: Callable[[float], float], low: float, high: float) -> float:
     return float(brentq(above, low, high, xtol=STEP))  # pyright: ignore[reportArgumentType]  its stub has all outputs
