@@ -49,7 +49,7 @@ def test_old_keys_on_top_of_a_preset(tmp_path: Path):
     )
     start = chosen_start(settings)
     assert (start.kind, start.model_dump()["damping"]) == ("contrast_inputs", 2.0)
-    assert start.model_dump()["max_retain_examples"] == 400
+    assert start.model_dump()["max_retain_examples"] == 128
     assert freezes_a(settings.adapter, start) is True
     assert len(said) == 1
 
