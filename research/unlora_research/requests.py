@@ -152,10 +152,8 @@ def at_once(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int)
 
 def settled(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
     """The ledger of all requests one after another, made weaker until the eleven are at the level together."""
-    done = in_sequence(folder.parent / f"{_short(SEQUENCE)}-{seed}", files, people, seed)
-    if not (folder / "requests").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(done.path, folder / "requests")
+    _, is_new = _copied(folder, files, people, seed)
+    if is_new:
         asking = [str(path) for number, path in enumerate(people) if number != KEPT_AFTER_ALL]
         settle_ledger(folder / "requests", asking, _model(files))
     return Ledger(folder / "requests")
@@ -163,14 +161,21 @@ def settled(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int)
 
 def joined(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> Ledger:
     """The ledger of all requests one after another, joined into one: forgotten anew, all eleven at once."""
-    done = in_sequence(folder.parent / f"{_short(SEQUENCE)}-{seed}", files, people, seed)
-    if not (folder / "requests").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(done.path, folder / "requests")
-    book = Ledger(folder / "requests")
+    book, _ = _copied(folder, files, people, seed)
     if not book.joined:
         add_request(book.path, settings(book, files, everybody(folder, people), seed), join=True)
     return Ledger(book.path)
+
+
+def _copied(folder: Path, files: SmallWorldFiles, people: list[Path], seed: int) -> tuple[Ledger, bool]:
+    """A copy of the ledger of all requests one after another, and whether it was made just now."""
+    done = in_sequence(folder.parent / f"{_short(SEQUENCE)}-{seed}", files, people, seed)
+    copy = folder / "requests"
+    is_new = not copy.is_dir()
+    if is_new:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(done.path, copy)
+    return Ledger(copy), is_new
 
 
 SEQUENCE = "one after another"
