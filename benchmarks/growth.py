@@ -1,11 +1,13 @@
-"""How time and memory grow with tokens, rank, width and depth: slopes on log-log axes, and where they bend.
+"""How time and memory grow with tokens, examples, rank, width, depth and experts: slopes on log-log axes, and bends.
 
-    python -m benchmarks.growth [--axes tokens rank width depth] [--works marginal ...] [--rounds 5] [--json FILE]
+    python -m benchmarks.growth [--axes tokens rank ...] [--works marginal ...] [--rounds 5] [--json FILE]
 
 One axis at a time leaves the base: a Llama of random weights, 4 blocks of width 256, 4 + 4 examples of 64 tokens (half
-of them scored), rank 8. Works are importance measurements ("marginal", "vila", "contrast_inputs"), the "initialisation"
-from marginal's map, and a "step" of unlearning (NPO, reference cached). Memory is the most that is held in tensors at a
-time beyond the model and the batch.
+of them scored), rank 8; experts are those of a block of Qwen3-MoE's class of the same size, two for a token. Works are
+importance measurements ("marginal", "vila", "contrast_inputs") in batches of four, the "initialisation" from marginal's
+map, a "step" of unlearning (NPO, reference cached) on as many pairs as there are examples, and a "plain" LoRA step;
+these two adapt the linear layers alone, the others experts too.
+Memory is the most that is held in tensors at a time beyond the model and the batch.
 
 A slope of 1 is proportional. A curve is fitted by one straight line, and by two that meet at a point of the axis; it
 bends where two lines leave less than half of one line's squared error and their slopes differ by 0.25 or more.
@@ -26,19 +28,22 @@ from benchmarks.measuring import Timed, timed
 from benchmarks.shapes import Subject
 from unlora.importance import estimate_importance
 from unlora.importance.contrast_map import SKETCH_COLUMNS, estimate_contrast
-from unlora.models.target_modules import find_target_modules
+from unlora.models.experts import find_all
 from unlora.runtime import resolve_device, resolve_dtype
 from unlora.starts.initialise import initial_factors
 
 AXES: dict[str, tuple[int, ...]] = {
     "tokens": (16, 32, 64, 128, 256, 512),
+    "examples": (4, 8, 16, 32, 64),
     "rank": (2, 4, 8, 16, 32, 64),
     "width": (64, 128, 256, 512, 1024),
     "depth": (1, 2, 4, 8, 16),
+    "experts": (2, 4, 8, 16, 32),
 }
-BASE = {"tokens": 64, "rank": 8, "width": 256, "depth": 4}
+BASE = {"tokens": 64, "examples": 4, "rank": 8, "width": 256, "depth": 4, "experts": 0}
 WORKS = ("plain", "marginal", "vila", "contrast_inputs", "initialisation", "step")
-EXAMPLES = 4
+BATCH_SIZE = 4
+"""Of importance measurements."""
 STEEPER, BETTER = 0.25, 0.5
 """What counts as a bend: difference of the slopes, and share of one line's squared error that may be left."""
 
@@ -62,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     device = resolve_device(options.device)
     curves = {axis: _axis(axis, AXES[axis][: options.points], options, device) for axis in options.axes}
-    setting = {"base": BASE, "examples": 2 * EXAMPLES, "dtype": _name(resolve_dtype("auto", device))}
+    setting = {"base": BASE, "dtype": _name(resolve_dtype("auto", device))}
     results = measuring.report("growth", argv, options, device, setting=setting, curves=curves)
     measuring.finish(results, lines, options.json)
 
@@ -95,42 +100,46 @@ def _axis(axis: str, values: Sequence[int], options: argparse.Namespace, device:
 
 
 def _subject(point: dict[str, int], seed: int, device: torch.device) -> Subject:
-    width = point["width"]
-    model = shapes.random_model(
-        "tiny",
-        None,
-        device=device,
-        dtype=resolve_dtype("auto", device),
-        seed=seed,
-        vocab_size=1024,
-        hidden_size=width,
-        intermediate_size=5 * width // 2,
-        num_attention_heads=width // 32,
-        num_hidden_layers=point["depth"],
-    )
+    width, heads, count = point["width"], point["width"] // 32, point["examples"]
+    sizes = {
+        "vocab_size": 1024,
+        "hidden_size": width,
+        "intermediate_size": 5 * width // 2,
+        "num_attention_heads": heads,
+        "num_hidden_layers": point["depth"],
+    }
+    if point["experts"]:
+        sizes |= {"num_key_value_heads": heads, "head_dim": 32, "moe_intermediate_size": width // 2}
+        sizes |= {"num_experts": point["experts"], "num_experts_per_tok": 2}
+    shape = shapes.MIXTURE if point["experts"] else "tiny"
+    model = shapes.random_model(shape, None, device=device, dtype=resolve_dtype("auto", device), seed=seed, **sizes)
     lengths = (point["tokens"] // 2, point["tokens"] - point["tokens"] // 2)
-    examples = shapes.random_examples(2 * EXAMPLES, 1024, seed, lengths)
-    return Subject(model, examples[:EXAMPLES], examples[EXAMPLES:], pad_token_id=0)
+    examples = shapes.random_examples(2 * count, 1024, seed, lengths)
+    return Subject(model, examples[:count], examples[count:], pad_token_id=0)
 
 
 def make_method(work: str, subject: Subject, rank: int) -> Callable[[], Timed]:
     """One work at one point, as something that is timed."""
-    sets = subject.batches(EXAMPLES)
+    sets, count, targets = subject.batches(BATCH_SIZE), len(subject.forget), find_all(subject.model)
     if work in ("plain", "step"):
-        options = argparse.Namespace(batch_size=EXAMPLES, examples=EXAMPLES, seed=0, rank=rank)
+        options = argparse.Namespace(batch_size=count, examples=count, seed=0, rank=rank)
         name = step.PLAIN if work == "plain" else "npo cached"
         return step.make_methods(options, subject, [name])[name]
+    names = list(targets)
     if work == "contrast_inputs":
         columns = max(SKETCH_COLUMNS, rank)
         return partial(
             timed,
-            lambda: estimate_contrast(subject.model, *sets, rank=rank, inputs_only=True, sketch_columns=columns),
+            lambda: estimate_contrast(
+                subject.model, *sets, rank=rank, target_modules=names, inputs_only=True, sketch_columns=columns
+            ),
         )
     if work == "initialisation":
-        targets = find_target_modules(subject.model)
-        importance = estimate_importance(subject.model, *sets, preset="marginal")
+        importance = estimate_importance(subject.model, *sets, preset="marginal", target_modules=names)
         return partial(timed, lambda: initial_factors(targets, importance, rank=rank, scaling=2.0))
-    return partial(timed, lambda: estimate_importance(subject.model, *sets, preset=work, rank=rank))
+    return partial(
+        timed, lambda: estimate_importance(subject.model, *sets, preset=work, rank=rank, target_modules=names)
+    )
 
 
 def fit(values: Sequence[float], measured: Sequence[float]) -> Fit:
@@ -161,7 +170,7 @@ def _least_squares(columns: list[numpy.ndarray], y: numpy.ndarray) -> tuple[nump
 def lines(results: dict[str, Any]) -> list[str]:
     """A table an axis."""
     base = ", ".join(f"{name} {value}" for name, value in results["setting"]["base"].items())
-    said = [*measuring.heading(results), f"base: {base}; {results['setting']['examples']} examples"]
+    said = [*measuring.heading(results), f"base: {base}"]
     for axis, curves in results["curves"].items():
         first, last = curves["values"][0], curves["values"][-1]
         rows = [
