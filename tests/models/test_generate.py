@@ -54,6 +54,32 @@ def test_text_equals_a_plain_loop_at_every_batch_size(arch: Architecture, batch_
     assert generate(model, batch_size=batch_size) == [text_of(plain_loop(model, prompt)) for prompt in PROMPTS]
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("known", [[0, 3, 8, 1], [8, 8, 8, 9]])
+def test_a_text_whose_beginning_is_known_is_the_same(arch: Architecture, known: list[int]):
+    """Of none, some and all of its tokens, and of more than its limit asks for."""
+    model = model_of(arch)
+    whole = [plain_loop(model, prompt, 9) for prompt in PROMPTS]
+    begun = [tokens[:count] for tokens, count in zip(whole, known, strict=True)]
+    writer = Writer(model, TOKENIZER, 1, batch_size=2)
+    assert generate_greedy(writer, PROMPTS, NEW_TOKENS, begun) == generate(model)
+
+
+def test_what_is_known_is_not_read_where_it_ends_the_text_and_once_where_it_does_not():
+    model = model_of("llama")
+    tokens = plain_loop(model, PROMPTS[1])
+    end = tokens[3]
+    model.generation_config = GenerationConfig(eos_token_id=[end, 0])
+    known = [tokens[: tokens.index(end) + 1], plain_loop(model, PROMPTS[2])]
+    expected, rows, told = generate(model), [], []
+    model.model.layers[0].register_forward_pre_hook(lambda _module, inputs: rows.append(tuple(inputs[0].shape[:2])))
+    writer = Writer(model, TOKENIZER, 1, progress=told.append)
+    assert generate_greedy(writer, PROMPTS[1:3], NEW_TOKENS, known) == expected[1:3]
+    assert (rows, told) == ([], [2])
+    assert generate_greedy(writer, [PROMPTS[1]], NEW_TOKENS, [tokens[:1]]) == [expected[1]]
+    assert rows == [(1, len(PROMPTS[1]) + 1)] + [(1, 1)] * (tokens.index(end) - 1)
+
+
 def test_settings_of_the_checkpoint_do_not_count():
     model = model_of("llama")
     expected = generate(model)

@@ -72,7 +72,12 @@ class Drawing:
             raise InputError(f"top_p: must be above 0 and at most 1 (found {self.top_p}).")
 
 
-def generate_greedy(writer: Writer, prompts: Sequence[Sequence[int]], max_new_tokens: int | Sequence[int]) -> list[str]:
+def generate_greedy(
+    writer: Writer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int | Sequence[int],
+    begun: Sequence[Sequence[int]] | None = None,
+) -> list[str]:
     """Continue every prompt with the most probable token until an end token.
 
     Nothing of the checkpoint's own generation settings applies (sampling, repetition penalty) but its end tokens,
@@ -82,6 +87,8 @@ def generate_greedy(writer: Writer, prompts: Sequence[Sequence[int]], max_new_to
         writer: Who writes.
         prompts: Token ids, none empty.
         max_new_tokens: One limit for all prompts or one for each; the model's context length is a limit too.
+        begun: How each text is known to begin, in tokens: each was the most probable one after all before it when the
+            model was asked (`unlora.models.score`). These are not written again, and what they end is not read at all.
 
     Returns:
         The new text of each prompt, in the order given.
@@ -94,7 +101,7 @@ def generate_greedy(writer: Writer, prompts: Sequence[Sequence[int]], max_new_to
         return logits.argmax(dim=-1)
 
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    return _generate(writer, prompts, _within_context(writer.model, prompts, limits), choose)
+    return _generate(writer, prompts, _within_context(writer.model, prompts, limits), choose, begun)
 
 
 def generate_samples(
@@ -156,20 +163,36 @@ def _within_context(model: CausalModel, prompts: Sequence[Sequence[int]], limits
     return [min(limit, context - len(prompt)) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
-def _generate(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence[int], choose: Choose) -> list[str]:
+def _generate(
+    writer: Writer,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    choose: Choose,
+    begun: Sequence[Sequence[int]] | None = None,
+) -> list[str]:
     plain = unwrap(writer.model)
     end_tokens = _end_tokens(plain, writer.tokenizer)
-    texts: dict[int, str] = {}
+    written = [list(tokens[:limit]) for tokens, limit in zip(begun or [()] * len(prompts), limits, strict=True)]
+    open_rows = []
+    for row, tokens in enumerate(written):
+        before_end = list(itertools.takewhile(lambda token: token not in end_tokens, tokens))
+        if len(before_end) == len(tokens) < limits[row]:
+            open_rows.append(row)
+        written[row] = before_end
+    if writer.progress is not None and len(open_rows) < len(prompts):
+        writer.progress(len(prompts) - len(open_rows))
     with evaluating(plain), torch.no_grad():
-        rows = _rows_at_once(writer, prompts, limits)
-        for batch in longest_first([len(prompt) for prompt in prompts], rows):
-            reader, logits = _read_prompts(plain, [prompts[row] for row in batch], writer.pad_token_id)
-            written = _write(reader, logits, {row: limits[row] for row in batch}, choose, end_tokens)
-            for row, tokens in written.items():
-                texts[row] = str(writer.tokenizer.decode(tokens, skip_special_tokens=True))
+        read = {row: [*prompts[row], *written[row]] for row in open_rows}
+        left = {row: limits[row] - len(written[row]) for row in open_rows}
+        rows_at_once = _rows_at_once(writer, list(read.values()), list(left.values()))
+        for batch in longest_first([len(tokens) for tokens in read.values()], rows_at_once):
+            rows = [open_rows[place] for place in batch]
+            reader, logits = _read_prompts(plain, [read[row] for row in rows], writer.pad_token_id)
+            for row, tokens in _write(reader, logits, {row: left[row] for row in rows}, choose, end_tokens).items():
+                written[row] += tokens
             if writer.progress is not None:
-                writer.progress(len(batch))
-    return [texts[row] for row in range(len(prompts))]
+                writer.progress(len(rows))
+    return [str(writer.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in written]
 
 
 def _rows_at_once(writer: Writer, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> int:

@@ -36,9 +36,13 @@ class Questioner:
         )
 
     def answer(
-        self, prompts: Sequence[Sequence[int]], new_tokens: int | Sequence[int], stage: str = "generating"
+        self,
+        prompts: Sequence[Sequence[int]],
+        new_tokens: int | Sequence[int],
+        stage: str = "generating",
+        begun: Sequence[Sequence[int]] | None = None,
     ) -> list[str]:
-        """Continue each prompt by the most probable tokens, at most so many."""
+        """Continue each prompt by the most probable tokens, at most so many; `begun` as `generate_greedy` takes it."""
         counted = counter(self.progress, stage, len(prompts))
         writer = Writer(self.model, self.tokenizer, self.pad_token_id, self.batch_size, counted)
-        return generate_greedy(writer, prompts, new_tokens)
+        return generate_greedy(writer, prompts, new_tokens, begun)

@@ -62,7 +62,7 @@ def test_prompts_are_muse_s_to_the_letter(
     """Recorded where the model is called: the text of the tokens it was given, and how many it may add."""
     given: dict[str, int] = {}
 
-    def generate(_writer, prompts, max_new_tokens) -> list[str]:
+    def generate(_writer, prompts, max_new_tokens, _begun) -> list[str]:
         given.update((tokenizer.decode(prompt), max_new_tokens) for prompt in prompts)
         return [""] * len(prompts)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tests.suites.asking import score_model
 from tests.tiny import build_tiny_model, build_tiny_tokenizer
 from unlora.data.records import Example, ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
+from unlora.models.generate import Writer
+from unlora.suites import questioner
 from unlora.suites.scores import ModelScores
 from unlora.suites.tofu.protocols import PROTOCOLS
 from unlora.suites.tofu.scores import ExampleScore
@@ -141,6 +144,28 @@ def test_generation_equals_a_greedy_loop_and_text_without_a_prompt_gets_none(
     text = scores.sets["world_facts"][1]
     assert text.generated is None
     assert math.isnan(text.rouge_l_recall)
+
+
+def test_what_is_known_by_heart_is_not_written_again(
+    model: PreTrainedModel, tokeniser: ExampleTokeniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first tokens were each the most likely when it was scored; the same texts come of writing all of them."""
+    known, _, new = FORGET.examples
+    sets = {"forget": ExampleSet("forget", (known, new))}
+    asked: list[list[int]] = []
+    write = questioner.generate_greedy
+
+    def watch(writer: Writer, prompts: Any, limits: Any, begun: Any) -> list[str]:
+        asked.append([len(tokens) for tokens in begun])
+        texts = write(writer, prompts, limits, begun)
+        assert texts == write(writer, prompts, limits)
+        return texts
+
+    monkeypatch.setattr(questioner, "generate_greedy", watch)
+    scores = score_model(model, tokeniser, sets, batch_size=4)
+    whole, partly = scores.sets["forget"]
+    assert asked == [[whole.token_count, asked[0][1]]]
+    assert asked[0][1] < partly.token_count
 
 
 def test_a_memorised_answer_scores_one_and_a_new_one_does_not(scores: ModelScores) -> None:

@@ -1,6 +1,7 @@
 """Ask a model everything once, set by set: one pass over all answers, one pass of greedy generation."""
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -145,9 +146,34 @@ def ask_set(
     likelihoods = asks.score(sequences, "scoring answers")
     prompts = list(dict.fromkeys(question.prompt_ids for question in questions if question.has_prompt))
     limits = [protocol.generation_limit(len(prompt)) for prompt in prompts]
-    texts = asks.answer(prompts, limits, "generating answers")
-    answers = _Answers(dict(zip(sequences, likelihoods, strict=True)), dict(zip(prompts, texts, strict=True)))
+    known = dict(zip(sequences, likelihoods, strict=True))
+    begun = _beginnings(questions, known)
+    texts = asks.answer(prompts, limits, "generating answers", [begun.get(prompt, ()) for prompt in prompts])
+    answers = _Answers(known, dict(zip(prompts, texts, strict=True)))
     return [answers.score(question, protocol) for question in questions]
+
+
+def _beginnings(
+    questions: Sequence[SetQuestion], known: Mapping[tuple[tuple[int, ...], int], CompletionScore]
+) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """How each prompt's own answer begins, by what was seen when the given one was scored.
+
+    As long as every token of the given answer is the most probable one, the model would write it itself: of what it
+    knows by heart nothing is left to write (`extraction_strength` rests on the same).
+    """
+    begun: dict[tuple[int, ...], tuple[int, ...]] = {}
+    for question in questions:
+        input_ids, prompt_length = _sequence(question.answer)
+        likelihood = known[input_ids, prompt_length]
+        if (
+            question.has_prompt
+            and question.prompt_ids == input_ids[:prompt_length]
+            and math.isfinite(likelihood.mean_log_prob)
+        ):
+            first_choices = itertools.takewhile(bool, likelihood.argmax_match)
+            answer = input_ids[prompt_length : prompt_length + sum(1 for _ in first_choices)]
+            begun[question.prompt_ids] = max(answer, begun.get(question.prompt_ids, ()), key=len)
+    return begun
 
 
 def _tokenise(example: Example, tokeniser: ExampleTokeniser) -> SetQuestion:
