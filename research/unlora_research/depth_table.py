@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from unlora.artifacts import read_json
 from unlora.errors import InputError
@@ -15,6 +16,11 @@ from unlora_research.tables import markdown_table, spread
 
 LESSONS = {"few": "few", "full": "all", "retain": "retain records"}
 HEADINGS = ("recipe", "places", "forget probability", "level", "strength", "kept", "seconds")
+GOALS = {"few": 0.05, "full": 0.12}
+"""Recovery beyond the control that deep forgetting is to stay under."""
+KEPT_GOAL = 0.97
+LEAST_DRAWN = 0.01
+"""Of recovery: less, and what is below zero, stands at it."""
 Row = dict[str, float]
 
 
@@ -92,14 +98,22 @@ def print_table(folder: Path, chosen_by: Sequence[str]) -> str:
 
 
 def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Kept against recovery: a sign for each recipe and place, few attackers left, all right."""
+    """Kept against recovery: a sign for each recipe and place, few attackers left, all right; dotted, the goals."""
     figure, both = new_figure("What is kept, and what relearning brings back", width=9.0, columns=2, share_y=True)
-    for axes, lesson in zip(both, ("few", "full"), strict=True):
+    for axes, (lesson, goal) in zip(both, GOALS.items(), strict=True):
+        axes.set_xscale("log")
+        axes.axvline(goal, linestyle=":", color="#555555", linewidth=1)
+        axes.axhline(KEPT_GOAL, linestyle=":", color="#555555", linewidth=1)
         for number, (name, of_recipe) in enumerate(rows.items()):
             values = [row[lesson] if not math.isnan(row[lesson]) else row["chosen " + lesson] for row in of_recipe]
+            values = [max(value, LEAST_DRAWN) for value in values]
             colour, marker = COLOURS[number % 8], MARKERS[number // 8 % 8]
             axes.plot(values, [row["kept"] for row in of_recipe], marker, color=colour, label=name, markersize=6)
         axes.set_xlabel(f"recovery beyond the control, {'a tenth' if lesson == 'few' else 'all'} taught again")
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks([tick for tick in (0.01, 0.02, 0.05, 0.12, 0.3, 0.6) if tick >= axes.get_xlim()[0]])
+    both[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     both[0].set_ylabel("retain probability kept")
     both[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
