@@ -22,7 +22,7 @@ from unlora.recipes.unlearn import unlearn
 from unlora.run import level
 from unlora.run.job import Run
 from unlora.run.level import level_source, with_fixed_source
-from unlora.run.settings import TrainingSettings
+from unlora.run.settings import TrainingSettings, UnlearnSettings
 
 
 def forget_probability(taught: Taught, adapter: Path | None = None, model: Path | None = None) -> float:
@@ -217,6 +217,36 @@ def test_what_stopped_training_is_what_the_model_gives_and_is_not_asked_again(
     record = json.loads((tmp_path / "run" / "record.json").read_text())["level"]
     assert found[0] == found[1] == record["as_trained"]
     assert (found[2] > 0) == (record["strength"] != 1)
+
+
+def test_the_step_that_passes_the_level_is_found_from_any_checkpoint(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Within a pass of four steps; a run that was ended before it reads at the same steps, and stops there too."""
+    training = {"epochs": 20, "batch_size": 1, "learning_rate": 1e-3, "save_steps": 1}
+    stopped: dict[object, int] = {}
+
+    def settings(stop: bool | str) -> UnlearnSettings:
+        return taught.settings(training=training, level={"aim": 0.3, "stop": stop}, evaluation={"skip": True})
+
+    for stop in (True, "exactly"):
+        unlearn(settings(stop), tmp_path / str(stop))
+        record = json.loads((tmp_path / str(stop) / "record.json").read_text())["level"]
+        stopped[stop] = record["stopped"]
+        assert record["as_trained"] <= 0.3
+    assert stopped["exactly"] < stopped[True]
+    assert stopped[True] % 4 == 0
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlora.recipes.unlearn.settle", fail)
+        with pytest.raises(KeyboardInterrupt):
+            unlearn(settings("exactly"), tmp_path / "again")
+    unlearn(settings("exactly"), tmp_path / "again")
+    name = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "exactly" / name).read_bytes()
 
 
 def test_a_level_is_worth_more_passes_than_training_without_one(taught: Taught, tmp_path: Path):

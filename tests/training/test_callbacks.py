@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from unlora.training.callbacks import StopAt, TrainLog, read_train_log
+from unlora.training.callbacks import TrainLog, read_train_log
 
 
 def line(step: int) -> str:
@@ -34,29 +34,3 @@ def test_resumed_log_goes_on_after_the_checkpoint(tmp_path: Path, resumed_at: in
     last = read_train_log(path)[-1]
     assert {"step": 10, "loss": 0.5, "grad_norm": 2.0} == {key: last[key] for key in last if key != "seconds"}
     assert 1.5 * len(kept) <= last["seconds"] < 1.5 * len(kept) + 1
-
-
-@pytest.mark.parametrize(
-    ("steps", "epochs", "asked"),
-    [
-        (15, 3, [5, 10]),
-        (24, 4, [6, 12, 18]),
-        (30, 3, [5, 10, 15, 20, 25]),
-        (23, 3, [4, 8, 12, 16, 20]),  # seven or eight steps in an epoch
-        (3, 3, [1, 2]),
-        (4, 8, [1, 2, 3]),
-    ],
-)
-def test_a_long_epoch_is_asked_about_in_its_middle_too(tmp_path: Path, steps: int, epochs: int, asked: list[int]):
-    """After the last step there is nothing left to stop."""
-    state, heard = TrainerState(max_steps=steps), []
-
-    def enough() -> bool:
-        heard.append(state.global_step)
-        return False
-
-    stop = StopAt(enough, epochs)
-    for state.global_step in range(1, steps + 1):
-        stop.on_step_end(TrainingArguments(output_dir=str(tmp_path)), state, TrainerControl())
-    assert heard == asked
-    assert stop.stopped is None

@@ -190,7 +190,7 @@ def _target_rows(target: Stack, model: Mapping[str, Any]) -> dict[str, str]:
 
 def _method_rows(settings: UnlearnSettings, record: Mapping[str, Any]) -> dict[str, str]:
     objective, training = settings.objective, settings.training
-    to_level = settings.level.stop and record.get("level") is not None
+    to_level = bool(settings.level.stop) and record.get("level") is not None
     passes = f"{'at most ' if to_level else ''}{record.get('epochs', training.epochs)} epochs"
     retain = f" + {objective.retain_weight:g} x {objective.retain}" if objective.retain is not None else ""
     return {

@@ -120,7 +120,8 @@ def unlearn(settings: UnlearnSettings, output: Path, *, reporter: Reporter = SIL
         run.discard_results()
         level = find_level(settings, target, sets, reporter)
         at_level = AtLevel(model, level, sets) if level is not None else None
-        lesson.enough = at_level if settings.level.stop else None
+        lesson.over_level = at_level if settings.level.stop else None
+        lesson.exactly = settings.level.stop == "exactly"
         with run.stage("training"):
             stopped = train(run, settings.training, model, lesson, sets, penalty)
         if fingerprint(model) != target.fingerprint:

@@ -62,7 +62,7 @@ def stops_at_level(settings: UnlearnSettings) -> bool:
     Raises:
         InputError: as `level_source`.
     """
-    return settings.level.stop and level_source(settings) is not None
+    return bool(settings.level.stop) and level_source(settings) is not None
 
 
 def with_fixed_source(settings: UnlearnSettings) -> UnlearnSettings:
@@ -122,28 +122,30 @@ def _measure(source: LevelSource, target: LoadedModel, sets: Sets) -> Level:
 
 
 class AtLevel:
-    """Whether a model is at the level that was found for it, or past it; asked while it trains."""
+    """How far a model is from the level that was found for it; asked while it trains."""
 
     def __init__(self, model: PeftModel, level: Level, sets: Sets) -> None:
         """Ask nothing yet."""
         self.model, self.level, self._sets = model, level, sets
         self.found: float | None = None
-        """Forget probability when it was; None as long as it was not."""
+        """Forget probability when it was at the level or past it; None as long as it was not."""
 
-    def __call__(self, seen: float | None) -> bool:
+    def __call__(self, seen: float | None) -> float:
         """Read the whole forget set, unless training has just seen that it is far from the level.
 
         Args:
             seen: the mean probability that the forget examples of the last step had; None where it is not known. Of
                 several processes all are told the same, and the first one looks.
+
+        Returns:
+            How many times the level its mean probability is; of what is far, as far as was seen.
         """
         if seen is not None and seen > FAR * self.level.probability:
-            return False
+            return seen / self.level.probability
         mean = processes.from_main(self.probability)
-        if mean > self.level.probability:
-            return False
-        self.found = mean
-        return True
+        if mean <= self.level.probability:
+            self.found = mean
+        return mean / self.level.probability
 
     def probability(self) -> float:
         """Read the whole forget set: its mean probability."""

@@ -143,9 +143,10 @@ class LevelSettings(Config):
     """The model before fine-tuning; None takes the base of a target that is an adapter."""
     most: float = Field(default=1.5, ge=1)
     """Largest strength of the adapter, where training falls short of the level; 1 is as trained."""
-    stop: bool = False
+    stop: bool | Literal["exactly"] = False
     """Ask after every epoch, and in the middle of a long one, and stop training at the level: what is never passed need
-    not be taken back."""
+    not be taken back. exactly: ask more often near the level, and stop at the step that passes it; less is kept than
+    where a pass goes further and the strength takes that back, and less comes back (docs/level.md)."""
 
     @field_validator("aim")
     @classmethod

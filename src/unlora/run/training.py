@@ -23,9 +23,10 @@ from unlora.run.sets import Sets, probe_batch
 from unlora.run.settings import ObjectiveSettings, TrainingSettings
 from unlora.run.trackers import tracked
 from unlora.training import UnlearnTrainer, training_arguments
-from unlora.training.callbacks import UNLEARNING, ReportSteps, SealCheckpoints, StopAt, TrainLog, refuse_useless
+from unlora.training.callbacks import UNLEARNING, ReportSteps, SealCheckpoints, TrainLog, refuse_useless
 from unlora.training.checkpoints import last_complete_checkpoint, remove_damaged_checkpoints, sharding_of
 from unlora.training.parts import BatchPlan
+from unlora.training.stopping import StopAt
 from unlora.training.trainer import Penalty
 
 
@@ -100,9 +101,11 @@ class Lesson:
         self.refusals: tuple[str, ...] | None = None
         self.refused: list[TokenisedExample] | None = None
         """One refusal a forget example; None where the objective reads none."""
-        self.enough: Callable[[float | None], bool] | None = None
-        """Asked after every pass or half of one (`StopAt`), and told what the last step saw of the forget set
-        (`UnlearnTrainer.seen`): whether training may stop; None where it goes on to its end."""
+        self.over_level: Callable[[float | None], float] | None = None
+        """How many times its level the forget probability is, for `StopAt`; told what the last step saw of the forget
+        set (`UnlearnTrainer.seen`). None where training goes on to its end."""
+        self.exactly = False
+        """Whether training stops at the very step that passes the level."""
 
     def load(self) -> None:
         """Read the refusals to draw from.
@@ -186,7 +189,7 @@ def train(
     run: Run, settings: TrainingSettings, model: PeftModel, lesson: Lesson, sets: Sets, penalty: Penalty | None
 ) -> int | None:
     """Train, or resume at the last checkpoint that is whole; the step at which it was enough, None at the end."""
-    epochs = settings.passes(len(sets.forget_tokens), to_level=lesson.enough is not None)
+    epochs = settings.passes(len(sets.forget_tokens), to_level=lesson.over_level is not None)
     run.record["epochs"] = epochs
     pairs = lesson.pairs(sets, epochs=epochs, seed=run.seed)
     steps = -(-len(pairs) // settings.at_once)
@@ -204,8 +207,8 @@ def train(
         **tracked(settings.report_to, run.path),
     )
     checkpoint = resume_point(run)
-    enough = lesson.enough
-    stop = StopAt((lambda: enough(trainer.seen)) if enough is not None else (lambda: False), epochs)
+    over = lesson.over_level
+    stop = StopAt(lambda: over(trainer.seen), epochs, exactly=lesson.exactly) if over is not None else None
     with run.task("Unlearning", steps) as task:
         done = 0
 
@@ -222,11 +225,11 @@ def train(
             penalty=penalty,
             train_dataset=pairs,
             pad_token_id=sets.tokeniser.pad_token_id,
-            callbacks=[SealCheckpoints(), TrainLog(run.train_log), ReportSteps(report), stop],
+            callbacks=[SealCheckpoints(), TrainLog(run.train_log), ReportSteps(report), *([stop] if stop else [])],
         )
-        trainer.sees = enough is not None
+        trainer.sees = stop is not None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     if not processes.is_sharded(model):  # The pieces of a model that was cut compute within a step alone.
         refuse_useless(model, probe_batch(sets), trainer.state.global_step, arguments, UNLEARNING)
     processes.stop_sharding()
-    return stop.stopped
+    return stop.stopped if stop is not None else None

@@ -131,40 +131,6 @@ class StopWhenDiverged(TrainerCallback):
             raise TrainingDivergedError(diverged("gradient is not finite", state.global_step, args, self._advice))
 
 
-LONG_EPOCH = 6
-"""Steps of an epoch above which a model goes well past a level before it ends (docs/level.md, sets of 60 and 80)."""
-
-
-class StopAt(TrainerCallback):
-    """Stops training where it is enough: asked at the end of every epoch, and in the middle of a long one.
-
-    The step at which it stops is not saved: a run that is killed right after it goes on from an earlier checkpoint,
-    asks again, and stops at the same step.
-    """
-
-    def __init__(self, enough: Callable[[], bool], epochs: int) -> None:
-        """Fix what to ask.
-
-        Args:
-            enough: asked of all processes at once.
-            epochs: of the whole training.
-        """
-        self._enough = enough
-        self._epochs = epochs
-        self.stopped: int | None = None
-        """The step at which it did."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        epoch = state.max_steps / self._epochs
-        every = max(1, round(epoch / 2 if epoch > LONG_EPOCH else epoch))
-        last = state.global_step >= state.max_steps
-        if state.global_step % every or last or not self._enough():
-            return
-        self.stopped = state.global_step
-        control.should_training_stop = True
-        control.should_save = False
-
-
 def diverged(what: str, step: int, args: TrainingArguments, advice: str) -> str:
     """Say what happened in a step, and what to change."""
     return f"step {step}: the {what}; {advice.format(rate=args.learning_rate)}"
