@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.ticker import NullFormatter, PercentFormatter
@@ -19,6 +19,8 @@ HEADINGS = ("recipe", "places", "forget probability", "level", "strength", "kept
 GOALS = {"few": 0.05, "full": 0.12}
 """Recovery beyond the control that deep forgetting is to stay under."""
 KEPT_GOAL = 0.97
+FILLED: tuple[Literal["full", "none", "left", "top"], ...] = ("full", "none", "left", "top")
+"""Signs of the first place and of those after it."""
 LEAST_DRAWN = 0.01
 """Of recovery: less, and what is below zero, stands at it."""
 Row = dict[str, float]
@@ -31,11 +33,12 @@ def read_rows(folder: Path, chosen_by: Sequence[str]) -> dict[str, list[Row]]:
         InputError: nothing is there.
     """
     rows: dict[str, list[Row]] = {}
-    for control in sorted(folder.glob("*/control.json")):
+    for place, control in enumerate(sorted(folder.glob("*/control.json"))):
         beside = read_json(control)
         for file in sorted(control.parent.glob("*.json")):
             if file != control:
-                rows.setdefault(file.stem, []).append(row_of(read_json(file), beside, chosen_by))
+                row = row_of(read_json(file), beside, chosen_by)
+                rows.setdefault(file.stem, []).append(row | {"place": place})
     if not rows:
         raise InputError(f"{folder}: holds no finished recipe of this study.")
     return rows
@@ -98,7 +101,7 @@ def print_table(folder: Path, chosen_by: Sequence[str]) -> str:
 
 
 def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Kept against recovery: a sign for each recipe and place, few attackers left, all right; dotted, the goals."""
+    """Kept against recovery: a sign a recipe, filled by place; few attackers left, all right; dotted, the goals."""
     figure, both = new_figure("What is kept, and what relearning brings back", width=9.0, columns=2, share_y=True)
     for axes, (lesson, goal) in zip(both, GOALS.items(), strict=True):
         axes.set_xscale("log")
@@ -108,7 +111,10 @@ def draw(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
             values = [row[lesson] if not math.isnan(row[lesson]) else row["chosen " + lesson] for row in of_recipe]
             values = [max(value, LEAST_DRAWN) for value in values]
             colour, marker = COLOURS[number % 8], MARKERS[number // 8 % 8]
-            axes.plot(values, [row["kept"] for row in of_recipe], marker, color=colour, label=name, markersize=6)
+            for value, row in zip(values, of_recipe, strict=True):
+                filled = FILLED[int(row["place"]) % len(FILLED)]
+                axes.plot(value, row["kept"], marker, color=colour, fillstyle=filled, markersize=6)
+            axes.plot([], [], marker, color=colour, label=name, markersize=6)
         axes.set_xlabel(f"recovery beyond the control, {'a tenth' if lesson == 'few' else 'all'} taught again")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.xaxis.set_minor_formatter(NullFormatter())
