@@ -6,8 +6,8 @@ One axis at a time leaves the base: a Llama of random weights, 4 blocks of width
 of them scored), rank 8; experts are those of a block of Qwen3-MoE's class of the same size, two for a token. Works are
 importance measurements ("marginal", "vila", "contrast_inputs") in batches of four, the "initialisation" from marginal's
 map, a "step" of unlearning (NPO, reference cached) on as many pairs as there are examples, and a "plain" LoRA step;
-these two adapt the linear layers alone, the others experts too.
-Memory is the most that is held in tensors at a time beyond the model and the batch.
+these two adapt the linear layers alone, the others experts too. Memory is the most that is held in tensors at a time
+beyond the model and the batch.
 
 A slope of 1 is proportional. A curve is fitted by one straight line, and by two that meet at a point of the axis; it
 bends where two lines leave less than half of one line's squared error and their slopes differ by 0.25 or more.
@@ -120,11 +120,12 @@ def _subject(point: dict[str, int], seed: int, device: torch.device) -> Subject:
 
 def make_method(work: str, subject: Subject, rank: int) -> Callable[[], Timed]:
     """One work at one point, as something that is timed."""
-    sets, count, targets = subject.batches(BATCH_SIZE), len(subject.forget), find_all(subject.model)
     if work in ("plain", "step"):
+        count = len(subject.forget)
         options = argparse.Namespace(batch_size=count, examples=count, seed=0, rank=rank)
         name = step.PLAIN if work == "plain" else "npo cached"
         return step.make_methods(options, subject, [name])[name]
+    sets, targets = subject.batches(BATCH_SIZE), find_all(subject.model)
     names = list(targets)
     if work == "contrast_inputs":
         columns = max(SKETCH_COLUMNS, rank)

@@ -17,8 +17,8 @@ class StopAt(TrainerCallback):
 
     Where it is to stop at the very step that passes the level, it is read more often near it. Readings are kept in the
     Trainer's state, so that a run which goes on from a checkpoint reads at the same steps as one that was never
-    stopped. The step at which training stops is not saved: a run that is killed right after it
-    goes on from an earlier checkpoint, reads again, and stops at the same step.
+    stopped. The step at which training stops is not saved: a run that is killed right after it goes on from an earlier
+    checkpoint, reads again, and stops at the same step.
     """
 
     def __init__(self, read: Callable[[], float], epochs: int, *, exactly: bool = False) -> None:
