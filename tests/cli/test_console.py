@@ -115,3 +115,13 @@ def test_log_has_no_curves(capsys: pytest.CaptureFixture[str]):
     with ConsoleReporter().task("Unlearning", 1) as task:
         task.plot({"forget term": 8.0})
     assert "forget term" not in capsys.readouterr().err
+
+
+def test_first_of_several_processes_alone_speaks_also_where_they_are_forked_after_the_import(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, expected in (("1", ""), ("0", "hello\n")):
+        monkeypatch.setenv("RANK", rank)
+        ConsoleReporter().say("hello")
+        assert capsys.readouterr().err == expected

@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 CURVE_WIDTH = 60
 """Characters of a training curve at most."""
 
-console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=process_index() > 0)
+console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 class CurveProgress(Progress):
@@ -91,6 +91,10 @@ class LineTask:
 
 class ConsoleReporter:
     """A `Reporter` that writes to standard error; standard output stays for results."""
+
+    def __init__(self) -> None:
+        """Of several processes the first one writes; a process forked after the import learns only now which it is."""
+        console.quiet = process_index() > 0
 
     def say(self, text: str) -> None:
         console.print(visible(text), markup=False)
