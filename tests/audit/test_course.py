@@ -1,12 +1,16 @@
 """An attack by each kind of attacker: it teaches, it is measured along the way, and it leaves nothing behind."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.audit.subjects import bench_for
 from unlora.audit.attackers import Attacker, FullAttacker, LoraAttacker
-from unlora.audit.course import Trial, relearn
+from unlora.audit.course import Look, Trial, relearn
+from unlora.audit.likelihoods import forget_likelihoods
 from unlora.audit.settings import RelearningSettings
-from unlora.audit.subject import AuditSubject
+from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet
 from unlora.models.fingerprint import fingerprint
 from unlora.models.score import score_completions
@@ -27,6 +31,20 @@ def test_an_attacker_teaches_and_leaves_the_model_as_it_was(subject: AuditSubjec
     tokens = subject.tokeniser.encode_set(tested)
     now = score_completions(subject.model, [(one.input_ids, one.prompt_length) for one in tokens], pad_token_id=1)
     assert course.probability[0] == pytest.approx([one.probability for one in now], abs=1e-6)
+
+
+@pytest.mark.parametrize("attacker", [LoraAttacker(5e-3), FullAttacker(1e-3)])
+@pytest.mark.parametrize("role", ["unlearned", "retain_only"])
+def test_a_course_goes_on_alike_from_what_was_seen_before_it(
+    subject: AuditSubject, attacker: Attacker, role: Role, tmp_path: Path
+) -> None:
+    trial = Trial(subject.forget, subject.forget, attacker)
+    seen = Look(**forget_likelihoods(bench_for(subject, tmp_path), role))
+    with subject.acting_as(role) as model:
+        own = relearn(model, subject.tokeniser, trial, QUICK)
+        handed = relearn(model, subject.tokeniser, trial, QUICK, before=seen)
+    assert handed.probability.tolist() == own.probability.tolist()
+    assert handed.extraction_strength.tolist() == own.extraction_strength.tolist()
 
 
 def test_full_fine_tuning_trains_copies_in_float32_of_every_weight_but_the_adapter(subject: AuditSubject) -> None:

@@ -119,7 +119,7 @@ def test_cost_counts_every_step_and_model(subject: AuditSubject) -> None:
     length, count = subject.mean_length(subject.forget), len(subject.forget)
     assert measured_steps(settings.relearning) == [0, 4, 8, 10]
     assert cost.training_tokens == pytest.approx(2 * (3 * 10 * 2 + count) * length, rel=0.01)
-    assert cost.forward_tokens == pytest.approx(3 * 2 * 4 * count * length, rel=0.01)
+    assert cost.forward_tokens == pytest.approx((3 * 2 * 3 + 3) * count * length, rel=0.01)
     assert measured_steps(RelearningSettings(steps=3, measure_every=5)) == [0, 3]
 
 

@@ -1,12 +1,12 @@
 """How one attack on one model goes: what it is taught, and the tested answers' probabilities step by step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import TrainingDivergedError
 from unlora.metrics import extraction_strength
 from unlora.models.attention import fastest_attention
-from unlora.models.score import CompletionScore, score_completions
+from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel, evaluating
 from unlora.training import FineTuneTrainer, training_arguments
 from unlora.training.callbacks import RELEARNING, diverged
@@ -37,6 +37,13 @@ class Course:
     steps: tuple[int, ...]
     probability: Matrix
     extraction_strength: Matrix
+
+
+class Look(NamedTuple):
+    """How every tested example stands at one step, in their order."""
+
+    probability: Sequence[float]
+    extraction_strength: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ def relearn(
     chosen: RelearningSettings | None = None,
     *,
     batch_size: int = SCORED_AT_ONCE,
+    before: Look | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Course:
     """Let an attacker train on some examples, and look at others as it goes; the model is afterwards as it was.
@@ -70,6 +78,8 @@ def relearn(
         trial: the attacker, what it trains on and what is looked at.
         chosen: steps, batch size and how often is measured; None takes the defaults.
         batch_size: examples scored in one pass.
+        before: the tested examples in the model as it is, where somebody has looked: an attacker changes nothing
+            before its first step. None looks.
         progress: called with the number of each finished step.
 
     Raises:
@@ -79,14 +89,15 @@ def relearn(
     examples = tokeniser.encode_set(trial.taught)
     sequences = [(one.input_ids, one.prompt_length) for one in tokeniser.encode_set(trial.tested)]
 
-    def look() -> list[CompletionScore]:
-        return score_completions(model, sequences, pad_token_id=tokeniser.pad_token_id, batch_size=batch_size)
+    def look() -> Look:
+        scores = score_completions(model, sequences, pad_token_id=tokeniser.pad_token_id, batch_size=batch_size)
+        return Look([one.probability for one in scores], [extraction_strength(one.argmax_match) for one in scores])
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))  # the Trainer leaves it in training mode
         folder = Path(stack.enter_context(TemporaryDirectory()))
         trainee = stack.enter_context(trial.attacker.attacking(model, seed=trial.seed))
-        measure = _Measure(look, measured_steps(chosen), progress or (lambda _step: None))
+        measure = _Measure(look, before or look(), measured_steps(chosen), progress or (lambda _step: None))
         size = min(chosen.batch_size, len(examples))
         arguments = training_arguments(
             folder,
@@ -115,8 +126,8 @@ def relearn(
         ).train()
     course = Course(
         tuple(measured_steps(chosen)),
-        np.array([[one.probability for one in scores] for scores in measure.points]),
-        np.array([[extraction_strength(one.argmax_match) for one in scores] for scores in measure.points]),
+        np.array([point.probability for point in measure.points]),
+        np.array([point.extraction_strength for point in measure.points]),
     )
     _refuse_ruined(course, arguments)
     return course
@@ -141,10 +152,10 @@ class _Measure(TrainerCallback):
     """Looks at the tested examples at the steps that are to be measured."""
 
     def __init__(
-        self, look: Callable[[], list[CompletionScore]], steps: list[int], progress: Callable[[int], None]
+        self, look: Callable[[], Look], before: Look, steps: list[int], progress: Callable[[int], None]
     ) -> None:
         self._look, self._steps, self._progress = look, set(steps), progress
-        self.points = [look()]
+        self.points = [before]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step in self._steps:

@@ -19,7 +19,7 @@ from unlora.audit.attacker_table import in_words, make_attacker
 from unlora.audit.attackers import Attacker
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.course import Course, Trial, measured_steps, relearn
+from unlora.audit.course import Course, Look, Trial, measured_steps, relearn
 from unlora.audit.lessons import DrawnLesson, draw_lesson
 from unlora.audit.likelihoods import forget_likelihoods
 from unlora.audit.recovery import Attempt, Courses, Recovery, find, overall, worst_of, worst_strengths
@@ -53,11 +53,12 @@ class Relearning(Attack):
         chosen, attackers = settings.relearning, _possible(subject, settings)[0]
         tokens = subject.mean_length(subject.forget)
         once = Cost(
-            forward_tokens=round(len(measured_steps(chosen)) * len(subject.forget) * tokens),
+            forward_tokens=round((len(measured_steps(chosen)) - 1) * len(subject.forget) * tokens),
             training_tokens=round(chosen.steps * chosen.batch_size * tokens),
         )
-        screen = Cost(training_tokens=round(len(subject.forget) * tokens))
-        return (once * (len(attackers) * len(chosen.seeds)) + screen) * len(subject.attacked)
+        of_each = round(len(subject.forget) * tokens)
+        courses = (once * (len(attackers) * len(chosen.seeds)) + Cost(training_tokens=of_each)) * len(subject.attacked)
+        return courses + Cost(forward_tokens=of_each) * len(subject.roles)
 
     def run(self, bench: Workbench) -> AttackResult:
         subject, settings = bench.subject, bench.settings
@@ -170,6 +171,7 @@ def _course(bench: Workbench, attacker: Attacker, attempt: Attempt, role: Role, 
         bench.progress(f"{attempt.attacker} on {role}", done * chosen.steps + step, count * chosen.steps)
 
     def compute() -> dict[str, list[list[float]]]:
+        before = Look(**forget_likelihoods(bench, role))
         with subject.acting_as(role) as model:
             course = relearn(
                 model,
@@ -177,6 +179,7 @@ def _course(bench: Workbench, attacker: Attacker, attempt: Attempt, role: Role, 
                 Trial(attempt.lesson.examples, subject.forget, attacker, attempt.seed),
                 chosen,
                 batch_size=bench.settings.batch_size,
+                before=before,
                 progress=progress,
             )
         return {
