@@ -28,6 +28,8 @@ class Recipe(NamedTuple):
         return laid_over(common, dict(self.settings))
 
 
+WHOLE_TEXTS = {"objective": {"retain": "kl", "retain_parameters": {"prompts": True}, "retain_weight": 2.0}}
+LARGE_STEPS = {"training": {"gradient_accumulation_steps": 2}}
 STOP = {"level": {"stop": True}}
 SAM, NEAR_SAM, FAR_SAM, ATTACKED = (
     {"training": {"trainer": f"unlora_research.{name}"}}
@@ -44,6 +46,9 @@ RECIPES: dict[str, Recipe] = {
     "deep_random": Recipe("deep", 3.6e-4, {"start": {"kind": "unlora_research.control_starts:RandomDirections"}}),
     "deep_past": Recipe("deep", 3.6e-4, {"level": {"stop": False}, "training": {"epochs": 12}}),
     "deep_damped": Recipe("deep", 3.6e-4, {"start": {"damping": 0.03}}),
+    "deep_large": Recipe("deep", 3.6e-4, LARGE_STEPS),
+    "deep_kl": Recipe("deep", 3.6e-4, WHOLE_TEXTS),
+    "deep_kl_large": Recipe("deep", 3.6e-4, WHOLE_TEXTS | LARGE_STEPS),
     "npo": Recipe("npo", 2e-4, STOP, wide=False),
     "npo_sam": Recipe("npo", 2e-4, STOP | SAM, wide=False),
     "default_sam": Recipe("default", 2e-4, SAM, wide=False),
@@ -55,5 +60,6 @@ RECIPES: dict[str, Recipe] = {
 }
 """`past` does not stop at the level, in 12 passes, and is scaled back to it; `at_once` has no reserve, and half the
 rate, so that its forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `random`
-draws its directions; `damped` weighs the retain set's energy against less of a common floor; `npo` stops at the level
+draws its directions; `damped` weighs the retain set's energy against less of a common floor; `kl` keeps by the
+divergence from the target over prompt and answer; `large` has steps of twice as many pairs; `npo` stops at the level
 as the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of the laboratory's own."""
