@@ -1,6 +1,7 @@
 """Whether the default preset ends at its level on forget sets that nobody chose, with nothing set by hand.
 
     python -m unlora_research.level_sets FOLDER [--data DIR --each N] [--sets N] [--seed N] [--dtype D]
+        [--set KEY=VALUE]
 
 DIR is laid out as `tofu_mini_run` says, and also holds questions.jsonl: everything that the target knows, N lines about
 each subject. Without it the embedded model is first taught the demo's people, all ten facts of each, as the demo does.
@@ -18,6 +19,7 @@ from typing import Any
 
 from unlora.artifacts import read_json, write_text
 from unlora.cli.terminal import echo
+from unlora.config import parse_overrides
 from unlora.data.people import FACTS, generate_people
 from unlora.data.user_jsonl import to_jsonl
 from unlora.errors import InputError
@@ -43,6 +45,9 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=10, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the sets and of unlearning")
     parser.add_argument("--dtype", default="auto", help="of the weights")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="what is another, in a new FOLDER"
+    )
     options = parser.parse_args()
     try:
         if options.data is None:
@@ -90,7 +95,7 @@ def split(lines: Sequence[str], number: int, *, each: int, seed: int) -> tuple[l
 
 
 def unlearn_set(folder: Path, forget: Sequence[str], rest: Sequence[str], options: argparse.Namespace) -> None:
-    """One run of the default preset, as it stands."""
+    """One run of the default preset, as it stands but for what `--set` says."""
     held_out = rest[HELD_OUT - 1 :: HELD_OUT]
     kept = [line for place, line in enumerate(rest) if place % HELD_OUT != HELD_OUT - 1]
     files = {"forget": forget, "retain": kept, "held_out": held_out}
@@ -107,7 +112,7 @@ def unlearn_set(folder: Path, forget: Sequence[str], rest: Sequence[str], option
         "max_new_tokens": 1,
     }
     changes: dict[str, Any] = {"seed": options.seed, "level": {"aim": "before"}}
-    unlearn_from("default", folder / "run", settings, changes)
+    unlearn_from("default", folder / "run", settings, changes, parse_overrides(options.set))
 
 
 def row_of(folder: Path) -> dict[str, float]:

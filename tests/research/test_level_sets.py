@@ -1,13 +1,15 @@
 """The forget sets of the level's page: drawn by number, and a row read from a finished run."""
 
+import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from unlora.errors import InputError
 from unlora_research import level_sets
-from unlora_research.level_sets import row_of, split, table, teach_people
+from unlora_research.level_sets import row_of, split, table, teach_people, unlearn_set
 
 LINES = [f"{subject}/{line}" for subject in range(6) for line in range(20)]
 
@@ -65,3 +67,14 @@ def test_rows_say_what_is_within_the_interval_and_what_was_kept(tmp_path: Path):
     assert [line.split("|")[4].strip() for line in printed[2:4]] == ["15", "at its end"]
     assert [line.split("|")[7].strip() for line in printed[2:4]] == ["yes", "no"]
     assert printed[-1] == "within the level's interval: 1 of 2; kept: 0.750 [0.750, 0.750]"
+
+
+def test_what_is_set_is_laid_over_the_default_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(level_sets, "unlearn_from", lambda preset, run, *changes: asked.extend(changes))
+    chosen = {"data": tmp_path, "dtype": "float32", "seed": 3}
+    for given in ([], ["adapter.rank=4", "objective.retain_weight=3.0"]):
+        unlearn_set(tmp_path / "set", ["{}"], ["{}"] * 6, argparse.Namespace(set=given, **chosen))
+    as_it_stands, changed = asked[2], asked[-1]
+    assert as_it_stands == {}
+    assert changed == {"adapter": {"rank": 4}, "objective": {"retain_weight": 3.0}}
