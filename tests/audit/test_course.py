@@ -1,5 +1,6 @@
 """An attack by each kind of attacker: it teaches, it is measured along the way, and it leaves nothing behind."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_course_goes_on_alike_from_what_was_seen_before_it(
     seen = Look(**forget_likelihoods(bench_for(subject, tmp_path), role))
     with subject.acting_as(role) as model:
         own = relearn(model, subject.tokeniser, trial, QUICK)
-        handed = relearn(model, subject.tokeniser, trial, QUICK, before=seen)
+        handed = relearn(model, subject.tokeniser, dataclasses.replace(trial, before=seen), QUICK)
     assert handed.probability.tolist() == own.probability.tolist()
     assert handed.extraction_strength.tolist() == own.extraction_strength.tolist()
 

@@ -58,6 +58,8 @@ class Trial:
     """How it trains; its `learns_from` is for who chooses `taught`."""
     seed: int = 0
     """Of the data order, and of the attacker's adapter."""
+    before: Look | None = None
+    """The tested examples in the model as it is, which an attacker changes by its first step only; None looks."""
 
 
 def relearn(
@@ -67,7 +69,6 @@ def relearn(
     chosen: RelearningSettings | None = None,
     *,
     batch_size: int = SCORED_AT_ONCE,
-    before: Look | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Course:
     """Let an attacker train on some examples, and look at others as it goes; the model is afterwards as it was.
@@ -78,8 +79,6 @@ def relearn(
         trial: the attacker, what it trains on and what is looked at.
         chosen: steps, batch size and how often is measured; None takes the defaults.
         batch_size: examples scored in one pass.
-        before: the tested examples in the model as it is, where somebody has looked: an attacker changes nothing
-            before its first step. None looks.
         progress: called with the number of each finished step.
 
     Raises:
@@ -97,7 +96,7 @@ def relearn(
         stack.enter_context(evaluating(model))  # the Trainer leaves it in training mode
         folder = Path(stack.enter_context(TemporaryDirectory()))
         trainee = stack.enter_context(trial.attacker.attacking(model, seed=trial.seed))
-        measure = _Measure(look, before or look(), measured_steps(chosen), progress or (lambda _step: None))
+        measure = _Measure(look, trial.before or look(), measured_steps(chosen), progress or (lambda _step: None))
         size = min(chosen.batch_size, len(examples))
         arguments = training_arguments(
             folder,

@@ -176,10 +176,9 @@ def _course(bench: Workbench, attacker: Attacker, attempt: Attempt, role: Role, 
             course = relearn(
                 model,
                 subject.tokeniser,
-                Trial(attempt.lesson.examples, subject.forget, attacker, attempt.seed),
+                Trial(attempt.lesson.examples, subject.forget, attacker, attempt.seed, before),
                 chosen,
                 batch_size=bench.settings.batch_size,
-                before=before,
                 progress=progress,
             )
         return {
