@@ -16,12 +16,14 @@ class Recipe(NamedTuple):
     settings: Mapping[str, Any] = {}
     wide: bool = True
     """With the rank of the place."""
+    share: float = 1.0
+    """Of that rank; alpha goes with its root, so that a step of every trained number moves the weights as far."""
 
     def changes(self, *, scale: float, rank: int, seed: int) -> dict[str, Any]:
         """Settings laid over the preset's."""
         common = {
             "training": {"learning_rate": self.rate * scale},
-            "adapter": {"rank": rank, "alpha": rank} if self.wide else {},
+            "adapter": {"rank": round(self.share * rank), "alpha": round(self.share**0.5 * rank)} if self.wide else {},
             "level": {"aim": "control"},
             "seed": seed,
         }
@@ -38,6 +40,7 @@ SAM, NEAR_SAM, FAR_SAM, ATTACKED = (
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe("default", 2e-4, wide=False),
+    "default_narrow": Recipe("default", 2e-4, {"adapter": {"rank": 4}}, wide=False),
     "default_past": Recipe("default", 2e-4, {"level": {"stop": False}}, wide=False),
     "deep": Recipe("deep", 3.6e-4),
     "deep_at_once": Recipe("deep", 1.8e-4, {"objective": {"forget_strength": 1.0}}),
@@ -46,6 +49,7 @@ RECIPES: dict[str, Recipe] = {
     "deep_random": Recipe("deep", 3.6e-4, {"start": {"kind": "unlora_research.control_starts:RandomDirections"}}),
     "deep_past": Recipe("deep", 3.6e-4, {"level": {"stop": False}, "training": {"epochs": 12}}),
     "deep_damped": Recipe("deep", 3.6e-4, {"start": {"damping": 0.03}}),
+    "deep_narrow": Recipe("deep", 3.6e-4, share=0.5),
     "deep_large": Recipe("deep", 3.6e-4, LARGE_STEPS),
     "deep_kl": Recipe("deep", 3.6e-4, WHOLE_TEXTS),
     "deep_kl_large": Recipe("deep", 3.6e-4, WHOLE_TEXTS | LARGE_STEPS),
@@ -61,5 +65,6 @@ RECIPES: dict[str, Recipe] = {
 """`past` does not stop at the level, in 12 passes, and is scaled back to it; `at_once` has no reserve, and half the
 rate, so that its forget term takes the same steps; `alike` has no separation; `leading` leaves nothing out; `random`
 draws its directions; `damped` weighs the retain set's energy against less of a common floor; `kl` keeps by the
-divergence from the target over prompt and answer; `large` has steps of twice as many pairs; `npo` stops at the level
-as the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of the laboratory's own."""
+divergence from the target over prompt and answer; `large` has steps of twice as many pairs; `narrow` has half of the
+rank; `npo` stops at the level as the others do; `sam` (`near`, `far`: at another rho) and `attacked` have a trainer of
+the laboratory's own."""

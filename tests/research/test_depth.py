@@ -62,3 +62,16 @@ def test_random_directions_are_orthonormal_and_nothing_of_the_data_chooses_them(
     assert torch.equal(basis, start.directions(moment.flip(0, 1), moment, rank=5))
     chosen = Selective(skip=0.0).directions(moment, None, rank=5)
     assert float((chosen.T @ basis).square().sum()) < 4.9
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deep", {"rank": 40, "alpha": 40}),
+        ("deep_narrow", {"rank": 20, "alpha": 28}),
+        ("default", {}),
+        ("default_narrow", {"rank": 4}),
+    ],
+)
+def test_a_row_is_as_wide_as_its_place_or_as_it_says(name: str, expected: dict[str, int]):
+    assert RECIPES[name].changes(scale=1.0, rank=40, seed=0)["adapter"] == expected
