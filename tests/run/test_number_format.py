@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.taught import Taught
 from tests.tiny import build_tiny_model
 from unlora.run import number_format as subject
 from unlora.run.input_settings import ModelSettings
+from unlora.run.loading import load_target
 from unlora.run.number_format import multiplies_bfloat16_fast, number_format
+from unlora.run.reporter import SilentReporter
 
 CPU = torch.device("cpu")
 
@@ -20,6 +23,16 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "multiplies_bfloat16_fast", lambda: True)
+
+
+class Listening(SilentReporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def saved(folder: Path, dtype: torch.dtype) -> str:
@@ -79,6 +92,30 @@ def test_without_the_instructions_nothing_is_timed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     settings = ModelSettings.from_mapping({"name": saved(tmp_path / "model", torch.bfloat16)})
     assert number_format(settings, CPU) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "said"),
+    [
+        ({"architecture": "x86_64"}, "bfloat16", "bfloat16, for which this processor has no instr"),
+        ({"architecture": "x86_64", "avx512_bf16": True}, "float16", "float16, for which this processor has no instr"),
+        ({"architecture": "x86_64", "avx512_bf16": True}, "bfloat16", None),
+        ({"architecture": "x86_64"}, "float32", None),
+        ({"architecture": "x86_64"}, "auto", None),
+        ({"architecture": "aarch64"}, "bfloat16", None),  # nothing is known of it
+    ],
+)
+def test_a_format_without_instructions_is_said(
+    taught: Taught, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], wanted: str, said: str | None
+):
+    """Its products, those of the backward pass most, are emulated (findings/torch-bfloat16-backward.sh)."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    settings = {"name": str(taught.target), "dtype": wanted, "device": "cpu"}
+    listening = Listening()
+    load_target(ModelSettings.from_mapping(settings), listening)
+    lines = [line for line in listening.lines if line.startswith("Number format")]
+    assert len(lines) == (said is not None)
+    assert all(line.startswith(f"Number format: {said}") for line in lines)
 
 
 def test_the_library_that_is_kept_from_the_instructions_is_slow():

@@ -3,7 +3,7 @@
 from unlora import processes
 from unlora.models.embedded import cache_folder, embedded_model_folder
 from unlora.models.load import LoadedModel, load_model
-from unlora.run.number_format import number_format
+from unlora.run.number_format import is_emulated, number_format
 from unlora.run.reporter import Reporter
 from unlora.run.settings import ModelSettings
 from unlora.runtime import keep_freed_memory, resolve_device
@@ -41,6 +41,10 @@ def load_target(settings: ModelSettings, reporter: Reporter) -> LoadedModel:
     target = load(settings)
     for note in target.notes:
         reporter.say(note)
-    if settings.dtype == "auto" and target.model.device.type == "cpu" and target.source.dtype == "bfloat16":
+    dtype, on_cpu = target.source.dtype, target.model.device.type == "cpu"
+    if settings.dtype == "auto" and on_cpu and dtype == "bfloat16":
         reporter.say("Number format: bfloat16, which this processor multiplies fast; --dtype float32 for the other")
+    elif on_cpu and is_emulated(dtype):
+        advice = "--dtype float32 may be many times as fast"
+        reporter.say(f"Number format: {dtype}, for which this processor has no instructions; {advice}")
     return target

@@ -19,6 +19,9 @@ SHAPE = (512, 576, 1536)
 
 REPEATS = 11
 
+INSTRUCTIONS = {"bfloat16": "avx512_bf16", "float16": "avx512_fp16"}
+"""Half format -> what an x86 processor must have to multiply it."""
+
 
 def number_format(wanted: ModelSettings, device: torch.device) -> torch.dtype:
     """Return the format that is named; for "auto" the fastest in which nothing of the files is lost.
@@ -46,6 +49,16 @@ def multiplies_bfloat16_fast() -> bool:
     such instructions), 2.1 to 3 (AVX512-BF16 on AMD, a busy machine) and 8 (AMX), so that noise does not decide.
     """
     return _speedup() >= WORTH_IT
+
+
+def is_emulated(dtype: str) -> bool:
+    """Whether an x86 processor has no instructions for a format; of others nothing is known here.
+
+    Without AVX-512 torch 2.13 takes some fifty times float32's time for the products of a backward pass
+    (findings/torch-bfloat16-backward.sh).
+    """
+    has = torch.cpu.get_capabilities()
+    return has.get("architecture") == "x86_64" and dtype in INSTRUCTIONS and not has.get(INSTRUCTIONS[dtype], False)
 
 
 @cache
