@@ -8,8 +8,8 @@ import torch
 
 from tests.audit.subjects import bench_for
 from unlora.audit.attackers import Attacker, FullAttacker, LoraAttacker
-from unlora.audit.course import Look, Trial, relearn
-from unlora.audit.likelihoods import forget_likelihoods
+from unlora.audit.course import Trial, relearn
+from unlora.audit.likelihoods import Look, forget_likelihoods
 from unlora.audit.settings import RelearningSettings
 from unlora.audit.subject import AuditSubject, Role
 from unlora.data.records import ExampleSet

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from tests.listening import Listening
 from tests.taught import Taught
 from tests.training.runs import logits
 from unlora.errors import InputError
@@ -20,18 +21,7 @@ from unlora.recipes.export import export_adapter, export_merged
 from unlora.run.finished import refuse_changed_adapter
 from unlora.run.fitting import put_on
 from unlora.run.loading import load
-from unlora.run.reporter import SilentReporter
 from unlora.run.settings import EvaluateSettings, ModelSettings
-
-
-class Listening(SilentReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def put(folder: Path, **model: Any) -> tuple[torch.nn.Module, str, list[str]]:

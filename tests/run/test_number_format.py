@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.listening import Listening
 from tests.taught import Taught
 from tests.tiny import build_tiny_model
 from unlora.run import number_format as subject
 from unlora.run.input_settings import ModelSettings
 from unlora.run.loading import load_target
 from unlora.run.number_format import multiplies_bfloat16_fast, number_format
-from unlora.run.reporter import SilentReporter
 
 CPU = torch.device("cpu")
 
@@ -23,16 +23,6 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "multiplies_bfloat16_fast", lambda: True)
-
-
-class Listening(SilentReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def saved(folder: Path, dtype: torch.dtype) -> str:
@@ -113,7 +103,7 @@ def test_a_format_without_instructions_is_said(
     settings = {"name": str(taught.target), "dtype": wanted, "device": "cpu"}
     listening = Listening()
     load_target(ModelSettings.from_mapping(settings), listening)
-    lines = [line for line in listening.lines if line.startswith("Number format")]
+    lines = [line for line in listening.said if line.startswith("Number format")]
     assert len(lines) == (said is not None)
     assert all(line.startswith(f"Number format: {said}") for line in lines)
 

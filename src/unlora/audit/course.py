@@ -1,24 +1,24 @@
 """How one attack on one model goes: what it is taught, and the tested answers' probabilities step by step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unlora.audit.attackers import Attacker
+from unlora.audit.likelihoods import Look
 from unlora.audit.settings import RelearningSettings
 from unlora.data.forget_retain import ShuffledEpochs
 from unlora.data.records import ExampleSet
 from unlora.data.tokenise import ExampleTokeniser
 from unlora.errors import TrainingDivergedError
-from unlora.metrics import extraction_strength
 from unlora.models.attention import fastest_attention
 from unlora.models.score import score_completions
 from unlora.models.wrapping import CausalModel, evaluating
@@ -37,13 +37,6 @@ class Course:
     steps: tuple[int, ...]
     probability: Matrix
     extraction_strength: Matrix
-
-
-class Look(NamedTuple):
-    """How every tested example stands at one step, in their order."""
-
-    probability: Sequence[float]
-    extraction_strength: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def relearn(
 
     def look() -> Look:
         scores = score_completions(model, sequences, pad_token_id=tokeniser.pad_token_id, batch_size=batch_size)
-        return Look([one.probability for one in scores], [extraction_strength(one.argmax_match) for one in scores])
+        return Look.at(scores)
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))  # the Trainer leaves it in training mode

@@ -19,9 +19,9 @@ from unlora.audit.attacker_table import in_words, make_attacker
 from unlora.audit.attackers import Attacker
 from unlora.audit.bench import Workbench
 from unlora.audit.cost import Cost
-from unlora.audit.course import Course, Look, Trial, measured_steps, relearn
+from unlora.audit.course import Course, Trial, measured_steps, relearn
 from unlora.audit.lessons import DrawnLesson, draw_lesson
-from unlora.audit.likelihoods import forget_likelihoods
+from unlora.audit.likelihoods import Look, forget_likelihoods
 from unlora.audit.recovery import Attempt, Courses, Recovery, find, overall, worst_of, worst_strengths
 from unlora.audit.recovery_shown import curves, records, sentence
 from unlora.audit.settings import AuditSettings, RelearningSettings

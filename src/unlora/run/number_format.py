@@ -64,7 +64,7 @@ def is_emulated(dtype: str) -> bool:
 @cache
 def _speedup() -> float:
     """Float32's shortest time over bfloat16's; the two take turns, so that a busy moment meets both."""
-    if not torch.cpu.get_capabilities().get("avx512_bf16", False):
+    if not torch.cpu.get_capabilities().get(INSTRUCTIONS["bfloat16"], False):
         return 0.0  # No instruction, no gain, and the emulated product is slow to measure.
     rows, inputs, outputs = SHAPE
     shortest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
