@@ -67,3 +67,20 @@ def test_example_without_scored_token_is_refused() -> None:
     labels = torch.tensor([[1, 2], [NOT_SCORED, NOT_SCORED]])
     with pytest.raises(InputError, match="Example 1 of the batch has no scored token"):
         AllLogits(torch.zeros(2, 2, 3), labels)
+
+
+def test_who_asks_first_without_a_gradient_leaves_one_to_who_asks_next() -> None:
+    """One softmax a step serves the loss and what is seen of the forget examples, in whichever order they ask."""
+    predictions = random_predictions()
+    logits = predictions.logits.requires_grad_(True)
+    predictions = AllLogits(logits, predictions.labels)
+    with torch.no_grad():
+        seen = predictions.mean_log_probs()
+    asked = predictions.mean_log_probs()
+    assert not seen.requires_grad
+    assert torch.equal(seen, asked)
+    assert predictions.scored_log_softmax() is predictions.scored_log_softmax()
+    alone = AllLogits(logits, predictions.labels).mean_log_probs()
+    (gradient,), (expected,) = torch.autograd.grad(asked.sum(), logits), torch.autograd.grad(alone.sum(), logits)
+    assert torch.equal(gradient, expected)
+    assert gradient.abs().sum() > 0

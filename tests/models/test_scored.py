@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from tests.tiny import ARCHITECTURES, build_tiny_model
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
-from unlora.models.scored import scored_output
+from unlora.models.scored import scored_logits, scored_logits_in_passes, scored_output
 
 EXAMPLES = [
     TokenisedExample((5, 9, 3, 7, 2, 11, 4), 2, False, ""),
@@ -69,4 +69,28 @@ def test_head_that_may_not_be_cut_gives_the_same(case: str):
     shape, ours, plain = both_ways(model)
     assert shape[0] == 3
     for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_head_reads_several_passes_at_once_in_the_order_asked_for(architecture: Any, watched: bool):
+    """Logits and gradient are those of a pass and a head each, put in order afterwards (as a watched head does it)."""
+    model: Any = build_tiny_model(architecture).requires_grad_(False)
+    leaves: list[Tensor] = []
+    model.get_input_embeddings().register_forward_hook(lambda *parts: leaves.append(parts[2].requires_grad_(True)))
+    told: list[int] = []
+    if watched:
+        model.get_output_embeddings().register_forward_hook(lambda *_parts: None)
+    batches = [collate(EXAMPLES[:1], 1), collate(EXAMPLES[1:], 1)]
+    order = torch.tensor([6, 0, 7, 2, 1, 5, 4, 3])
+    weights = torch.linspace(-1, 1, len(order))[:, None]
+    logits = scored_logits_in_passes(model, batches, order, told.append)
+    together = torch.autograd.grad((logits.log_softmax(-1) * weights).sum(), leaves)
+    leaves.clear()
+    plain = torch.cat([scored_logits(model, batch) for batch in batches])[order]
+    apart = torch.autograd.grad((plain.log_softmax(-1) * weights).sum(), leaves)
+    assert told == [0, 1]
+    torch.testing.assert_close(logits, plain, rtol=1e-5, atol=1e-6)
+    for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,7 @@
 """What the model predicted for the tokens that are scored, shifted and masked once and for every loss."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -80,9 +81,15 @@ class Predictions:
         return self.labels[self.mask]
 
     def scored_log_softmax(self) -> Float[Tensor, "scored vocab"]:
-        """Log-probabilities of the whole vocabulary at the scored positions, in float32 or better."""
+        """Log-probabilities of the whole vocabulary at the scored positions, in float32 or better; computed once."""
+        return self._log_softmax
+
+    @cached_property
+    def _log_softmax(self) -> Float[Tensor, "scored vocab"]:
         dtype = torch.promote_types(self.scored_logits.dtype, torch.float32)
-        return self.scored_logits.log_softmax(dim=-1, dtype=dtype)
+        # Whoever asks first may want no gradient (what is seen of a step); the loss that asks next does.
+        with torch.enable_grad():
+            return self.scored_logits.log_softmax(dim=-1, dtype=dtype)
 
     def per_token(self, values: Float[Tensor, " scored"]) -> Float[Tensor, "batch token"]:
         """Put one value a scored token back in its place; 0 where nothing is scored."""

@@ -30,8 +30,10 @@ class InvertedHinge(ForgetTerm):
 
     def __call__(self, inputs: ForgetInputs) -> PerExample:
         log_probs, true_tokens = inputs.predictions.scored_log_softmax(), inputs.predictions.scored_labels()
-        true_prob = log_probs.gather(-1, true_tokens[:, None])[:, 0].exp()
-        return inputs.predictions.mean_over_tokens(1 + true_prob - _best_other(log_probs, true_tokens).exp())
+        # Both are taken at once, since each would have a gradient of the whole vocabulary's size.
+        two = torch.stack([true_tokens, _best_other(log_probs, true_tokens)], dim=1)
+        true_prob, other_prob = log_probs.gather(-1, two).exp().unbind(dim=1)
+        return inputs.predictions.mean_over_tokens(1 + true_prob - other_prob)
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ class CrossEntropyUnlearning(ForgetTerm):
 
 
 def _best_other(log_probs: Tensor, true_tokens: Tensor) -> Tensor:
-    """Log-probability of the likeliest token but the true one: the first, or the second where the first is true."""
-    best, tokens = log_probs.topk(2, dim=-1)
-    return torch.where(tokens[:, 0] == true_tokens, best[:, 1], best[:, 0])
+    """Tell the likeliest token but the true one: the first, or the second where the first is true."""
+    tokens = log_probs.detach().topk(2, dim=-1).indices
+    return torch.where(tokens[:, 0] == true_tokens, tokens[:, 1], tokens[:, 0])
 
 
 def _without_first(predictions: Predictions, count: int) -> Predictions:

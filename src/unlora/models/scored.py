@@ -1,10 +1,11 @@
 """Forward passes for training: logits of the scored tokens alone, whichever positions of their rows these are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unlora.models.forward import completion_output, innermost, takes
@@ -53,6 +54,44 @@ def scored_output(model: nn.Module, batch: Mapping[str, Tensor], **options: bool
     return ScoredOutput(output.logits[0], output)
 
 
+def scored_logits_in_passes(
+    model: nn.Module,
+    batches: Sequence[Mapping[str, Tensor]],
+    order: Int[Tensor, " scored"],
+    before: Callable[[int], None],
+) -> Float[Tensor, "scored vocab"]:
+    """Logits of the scored tokens of several batches, each of which takes a pass of its own, in one order for all.
+
+    The head reads them all at once, in the last pass, and in their order: logits are the largest numbers of a step, and
+    to put those of several passes in order would write them out twice more, and their gradients again.
+
+    Args:
+        model: as in `scored_logits`.
+        batches: as there, at least one.
+        order: which of all scored tokens, counted through the batches, stands at each place.
+        before: called with the number of each batch before its pass.
+    """
+    head = _plain_head(model)
+    if head is None:
+        logits = []
+        for number, batch in enumerate(batches):
+            before(number)
+            logits.append(scored_logits(model, batch))
+        return torch.cat(logits)[order]
+    states: list[Tensor] = []
+
+    def put_off(mine: Tensor) -> Tensor:
+        states.append(mine)
+        return torch.cat(states)[order] if len(states) == len(batches) else mine[:0]
+
+    output = None
+    for number, batch in enumerate(batches):
+        before(number)
+        with _reading(head, batch["labels"][:, 1:] != -100, put_off):
+            output = completion_output(model, batch)
+    return output.logits[0]  # pyright: ignore[reportOptionalMemberAccess]  there is at least one batch
+
+
 def _plain_head(model: nn.Module) -> nn.Module | None:
     """The head, if its input may be cut: nobody else watches it, and no adapter sits on it."""
     head: Any = innermost(model).get_output_embeddings()
@@ -61,12 +100,14 @@ def _plain_head(model: nn.Module) -> nn.Module | None:
 
 
 @contextmanager
-def _reading(head: nn.Module, scored: Bool[Tensor, "batch token"]) -> Iterator[None]:
-    """Let the head read what predicts the scored tokens, as one long row."""
+def _reading(
+    head: nn.Module, scored: Bool[Tensor, "batch token"], instead: Callable[[Tensor], Tensor] = lambda states: states
+) -> Iterator[None]:
+    """Let the head read what predicts the scored tokens, or what is to be read `instead` of it, as one long row."""
 
     def cut(_head: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         states = inputs[0][:, :-1]
-        return states[scored[:, scored.shape[1] - states.shape[1] :]][None]
+        return instead(states[scored[:, scored.shape[1] - states.shape[1] :]])[None]
 
     handle = head.register_forward_pre_hook(cut)
     try:

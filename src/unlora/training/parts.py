@@ -14,7 +14,7 @@ from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.errors import InputError
 from unlora.losses import NOT_SCORED, HiddenStates, Need, Objective, Predictions
-from unlora.models.scored import scored_logits, scored_output
+from unlora.models.scored import scored_logits_in_passes, scored_output
 from unlora.models.wrapping import CausalModel, unwrap
 from unlora.shapes import TokenIds
 
@@ -229,16 +229,16 @@ def _cut(batch: Mapping[str, Tensor], rows: Tensor, wanted: Tensor) -> Group:
 
 def _read_groups(model: nn.Module, groups: Sequence[Group], before: BeforePass | None) -> Float[Tensor, "scored vocab"]:
     """Logits of the scored tokens of the wanted rows, in these rows' order; each group takes a pass of its own."""
-    read, rows = [], []
-    for group in groups:
-        if not len(group.places):
-            continue
+    groups = [group for group in groups if len(group.places)]
+    counts = [(group.batch["labels"][:, 1:] != NOT_SCORED).sum(dim=1) for group in groups]
+    rows = [group.places.repeat_interleave(count) for group, count in zip(groups, counts, strict=True)]
+
+    def told(number: int) -> None:
         if before is not None:
-            before(group.places, group.batch)
-        read.append(scored_logits(model, group.batch))
-        counts = (group.batch["labels"][:, 1:] != NOT_SCORED).sum(dim=1)
-        rows.append(group.places.repeat_interleave(counts))
-    return torch.cat(read)[torch.cat(rows).argsort(stable=True)]
+            before(groups[number].places, groups[number].batch)
+
+    order = torch.cat(rows).argsort(stable=True)
+    return scored_logits_in_passes(model, [group.batch for group in groups], order, told)
 
 
 def block_index(block: int | None, count: int) -> int:
