@@ -17,13 +17,14 @@ class Recipe(NamedTuple):
     wide: bool = True
     """With the rank of the place."""
     share: float = 1.0
-    """Of that rank; alpha goes with its root, so that a step of every trained number moves the weights as far."""
+    """Of that rank. Alpha is the rank: the start `selective` takes it out of A, so that it changes nothing."""
 
     def changes(self, *, scale: float, rank: int, seed: int) -> dict[str, Any]:
         """Settings laid over the preset's."""
+        width = round(self.share * rank)
         common = {
             "training": {"learning_rate": self.rate * scale},
-            "adapter": {"rank": round(self.share * rank), "alpha": round(self.share**0.5 * rank)} if self.wide else {},
+            "adapter": {"rank": width, "alpha": width} if self.wide else {},
             "level": {"aim": "control"},
             "seed": seed,
         }
@@ -49,6 +50,7 @@ RECIPES: dict[str, Recipe] = {
     "deep_random": Recipe("deep", 3.6e-4, {"start": {"kind": "unlora_research.control_starts:RandomDirections"}}),
     "deep_past": Recipe("deep", 3.6e-4, {"level": {"stop": False}, "training": {"epochs": 12}}),
     "deep_damped": Recipe("deep", 3.6e-4, {"start": {"damping": 0.03}}),
+    "deep_narrower": Recipe("deep", 3.6e-4, share=0.7),
     "deep_narrow": Recipe("deep", 3.6e-4, share=0.5),
     "deep_large": Recipe("deep", 3.6e-4, LARGE_STEPS),
     "deep_kl": Recipe("deep", 3.6e-4, WHOLE_TEXTS),

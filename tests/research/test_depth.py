@@ -68,7 +68,8 @@ def test_random_directions_are_orthonormal_and_nothing_of_the_data_chooses_them(
     ("name", "expected"),
     [
         ("deep", {"rank": 40, "alpha": 40}),
-        ("deep_narrow", {"rank": 20, "alpha": 28}),
+        ("deep_narrower", {"rank": 28, "alpha": 28}),
+        ("deep_narrow", {"rank": 20, "alpha": 20}),
         ("default", {}),
         ("default_narrow", {"rank": 4}),
     ],
