@@ -34,6 +34,22 @@ def bfloat16_products(model: CausalModel) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def casting_anew() -> Iterator[None]:
+    """Cast a float32 weight each time that it is read in `torch.autocast`, and keep no cast of before afterwards.
+
+    Whoever has such a block around a training would read the weights of its first step in all others: a block keeps
+    the first cast of what asks for a gradient until its end (findings/trainer-around-autocast.sh).
+    """
+    keeps = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(keeps)
+        torch.clear_autocast_cache()
+
+
 def _concerned(model: CausalModel) -> Iterator[tuple[nn.Module, str]]:
     for _, layer in lora_layers(model):
         weight = getattr(layer.get_base_layer(), "weight", None)

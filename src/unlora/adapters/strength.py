@@ -41,6 +41,7 @@ def set_strength(model: PeftModel, strength: float) -> None:
     """Multiply B by `strength` for good: both halves of an anchored adapter, so that the anchor goes on cancelling."""
     for _, layer in (*lora_layers(model), *expert_layers(model)):
         factor_parameters(layer)[1].mul_(strength)
+    torch.clear_autocast_cache()  # An earlier cast of B must not be read for it.
 
 
 def find_strength(probability: Callable[[float], float], level: float, *, most: float) -> float:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from unlora.adapters.products import casting_anew
 from unlora.data.collate import collate
 from unlora.data.tokenise import TokenisedExample
 from unlora.losses import Predictions
@@ -47,6 +48,11 @@ class FineTuneTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         # The loss below is a mean over the batch: the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as the stock Trainer does, also within somebody's `torch.autocast`."""
+        with casting_anew():
+            return super().train(*args, **kwargs)
 
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from unlora import processes
-from unlora.adapters.products import bfloat16_products
+from unlora.adapters.products import bfloat16_products, casting_anew
 from unlora.data.forget_retain import ForgetRetainPairs
 from unlora.errors import InputError, TrainingDivergedError
 from unlora.losses import ForgetInputs, Objective, RetainInputs
@@ -99,6 +99,7 @@ class UnlearnTrainer(Trainer):
         """Train as the stock Trainer does, with the adapter at two strengths where the objective asks for it."""
         model = self.accelerator.unwrap_model(self.model)
         with ExitStack() as stack:
+            stack.enter_context(casting_anew())
             if self._objective.forget_strength != 1:
                 stack.enter_context(self._strength.installed(model))
             stack.enter_context(bfloat16_products(model))
