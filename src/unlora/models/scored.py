@@ -72,24 +72,21 @@ def scored_logits_in_passes(
         before: called with the number of each batch before its pass.
     """
     head = _plain_head(model)
-    if head is None:
-        logits = []
-        for number, batch in enumerate(batches):
-            before(number)
-            logits.append(scored_logits(model, batch))
-        return torch.cat(logits)[order]
     states: list[Tensor] = []
+    logits: list[Tensor] = []
 
     def put_off(mine: Tensor) -> Tensor:
         states.append(mine)
         return torch.cat(states)[order] if len(states) == len(batches) else mine[:0]
 
-    output = None
     for number, batch in enumerate(batches):
         before(number)
+        if head is None:
+            logits.append(scored_logits(model, batch))
+            continue
         with _reading(head, batch["labels"][:, 1:] != -100, put_off):
-            output = completion_output(model, batch)
-    return output.logits[0]  # pyright: ignore[reportOptionalMemberAccess]  there is at least one batch
+            logits.append(completion_output(model, batch).logits[0])
+    return logits[-1] if head is not None else torch.cat(logits)[order]
 
 
 def _plain_head(model: nn.Module) -> nn.Module | None:

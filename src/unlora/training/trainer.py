@@ -40,8 +40,8 @@ class UnlearnTrainer(Trainer):
     """
 
     sees: bool = True
-    """Whether it looks how probable forget examples are (`seen`): a second softmax of theirs in every step, which a run
-    does without where nobody asks."""
+    """Whether it looks how probable forget examples are (`seen`): a softmax of theirs in every step where the forget
+    term takes none itself, which a run does without where nobody asks."""
 
     def __init__(
         self,
